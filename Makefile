@@ -1,0 +1,39 @@
+# The two commands a newcomer needs: `make quickstart` and `make test`. Each sets itself up.
+.PHONY: env quickstart test test-fast check format lock clean
+.DEFAULT_GOAL := help
+
+PY := .venv/bin/python
+
+help:
+	@echo "make quickstart   train with AIR on this machine, no GPU needed, and see the table (about 10 minutes)"
+	@echo "make test         all tests, with real verl runs on the CPU"
+	@echo "make test-fast    the tests that take seconds"
+	@echo "make check        format, lint, types"
+	@echo "make env          the virtual environment in .venv (done by the others too)"
+
+env:
+	@scripts/make_env.sh
+
+quickstart: env
+	@$(PY) -m verl_air.playground.quickstart
+
+test: env
+	$(PY) -m pytest -m "not exhaustive"
+
+test-fast: env
+	$(PY) -m pytest -m "not slow and not verl_run and not exhaustive"
+
+check: env
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: env
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+lock: env
+	scripts/lock.sh
+
+clean:
+	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,58 @@
+r"""``generative_judge``: a judge that writes, and a rule that reads what it wrote.
+
+The rule is a regular expression with one group, and a table from what the group caught to a reward. The last match
+counts, since a judge that reasons comes to its verdict last. No match, or a word outside the table, abstains.
+"""
+
+import re
+from collections.abc import Mapping
+
+from verl_air.rewards import (
+    ABSTAIN,
+    ConfigError,
+    JudgeClient,
+    Outcome,
+    Prompt,
+    Sample,
+    Verdict,
+    fields_of,
+    register_reward,
+)
+
+SCORES = {"YES": 1.25, "NO": -1.0}
+
+
+def _check(*, template: Prompt, pattern: str, scores: Mapping[str, float], **_: object) -> None:
+    if not fields_of(template) & {"response", "answer"}:
+        raise ConfigError("generative_judge: the template uses neither {response} nor {answer}: it would judge nothing")
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ConfigError(f"generative_judge: pattern {pattern!r} is not a regular expression ({error})") from error
+    if groups != 1:
+        raise ConfigError(f"generative_judge: pattern {pattern!r} must have exactly one group, it has {groups}")
+    if len(set(scores.values())) < 2:
+        raise ConfigError(f"generative_judge: scores must hold at least two different rewards, got {dict(scores)}")
+
+
+def _range(*, scores: Mapping[str, float], **_: object) -> tuple[float, float]:
+    return min(scores.values()), max(scores.values())
+
+
+@register_reward("generative_judge", reward_range=_range, check=_check)
+async def generative_judge(
+    sample: Sample,
+    judge: JudgeClient,
+    *,
+    template: Prompt,
+    pattern: str = r"\bVerdict:\s*(YES|NO)\b",
+    scores: Mapping[str, float] = SCORES,
+    right_from: float = 0.0,
+    max_tokens: int = 256,
+) -> Outcome:
+    """The reward that the table gives to the judge's verdict; right if it is above ``right_from``."""
+    text = await judge.complete(template, fields=sample.fields, max_tokens=max_tokens)
+    found = re.findall(pattern, text)
+    if not found or found[-1] not in scores:
+        return ABSTAIN
+    return Verdict(scores[found[-1]], scores[found[-1]] > right_from)

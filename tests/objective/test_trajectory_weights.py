@@ -1,0 +1,199 @@
+"""The contract of ``trajectory_weights``: a straightforward calculation, invariances, and hostile input."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+from verl_air.errors import ConfigError
+from verl_air.objective import register_regularizer, trajectory_weights, unit_scale
+
+
+def plain_air(reward, prompt, intent, anchor, valid, estimator):
+    """The definition, row by row, in plain Python."""
+    weights = []
+    for i in range(len(reward)):
+        same_intent = [j for j in range(len(reward)) if valid[j] and intent[j] == intent[i]]
+        anchors = {prompt[j] for j in same_intent if anchor[j]}
+        opens = {prompt[j] for j in same_intent if not anchor[j]}
+        mates = [j for j in same_intent if prompt[j] == prompt[i]]
+        if not valid[i] or anchor[i] or not anchors or not opens:
+            weights.append(0.0)
+            continue
+        if estimator == "loo":
+            mates = [j for j in mates if j != i]
+            if not mates:
+                weights.append(0.0)
+                continue
+
+        def mean(rows: list[int]) -> float:
+            return sum(reward[j] for j in rows) / len(rows)
+
+        anchor_mean = sum(mean([j for j in same_intent if prompt[j] == p]) for p in anchors) / len(anchors)
+        weights.append((anchor_mean - mean(mates)) * reward[i])
+    return weights
+
+
+@st.composite
+def batches(draw):
+    rows = []
+    for intent in range(draw(st.integers(1, 4))):
+        for context in range(draw(st.integers(1, 4))):
+            anchor = draw(st.booleans())
+            for _ in range(draw(st.integers(1, 4))):
+                rows.append(
+                    (
+                        draw(st.floats(-4, 4, width=32)),
+                        intent * 100 - context * 7,  # neither contiguous nor ordered nor positive
+                        -13 * intent + 5,
+                        anchor,
+                        draw(st.integers(0, 5)) > 0,
+                    )
+                )
+    order = draw(st.permutations(range(len(rows))))
+    return [rows[i] for i in order]
+
+
+def as_tensors(rows):
+    reward, prompt, intent, anchor, valid = zip(*rows, strict=True)
+    return (
+        torch.tensor(reward),
+        torch.tensor(prompt),
+        torch.tensor(intent),
+        torch.tensor(anchor),
+        torch.tensor(valid),
+    )
+
+
+@given(batches(), st.sampled_from(["paper", "loo"]))
+@settings(max_examples=300, deadline=None)
+def test_equals_the_definition(rows, estimator) -> None:
+    got = trajectory_weights(*as_tensors(rows), estimator=estimator)
+    want = plain_air(*zip(*rows, strict=True), estimator)
+    assert got.dtype == torch.float32
+    assert not got.requires_grad
+    torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float32), atol=1e-5, rtol=1e-5)
+
+
+@given(batches(), st.sampled_from(["air", "vrex"]), st.sampled_from(["paper", "loo"]), st.randoms())
+@settings(max_examples=200, deadline=None)
+def test_order_and_names_of_rows_do_not_matter(rows, regularizer, estimator, random) -> None:
+    tensors = as_tensors(rows)
+    want = trajectory_weights(*tensors, regularizer=regularizer, estimator=estimator)
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    reward, prompt, intent, anchor, valid = (t[order] for t in tensors)
+    got = trajectory_weights(
+        reward, prompt * -3 + 11, intent * 1000, anchor, valid, regularizer=regularizer, estimator=estimator
+    )
+    torch.testing.assert_close(got, want[order], atol=1e-6, rtol=1e-6)
+
+
+@given(batches(), st.sampled_from(["air", "vrex"]))
+@settings(max_examples=100, deadline=None)
+def test_invalid_rows_change_nothing(rows, regularizer) -> None:
+    """Leaving invalid rows out and handing them in, with NaN for a reward, give the same weights."""
+    reward, prompt, intent, anchor, valid = as_tensors(rows)
+    whole = trajectory_weights(
+        torch.where(valid, reward, float("nan")), prompt, intent, anchor, valid, regularizer=regularizer
+    )
+    assert torch.equal(whole[~valid], torch.zeros(int((~valid).sum())))
+    if valid.any():
+        part = trajectory_weights(reward[valid], prompt[valid], intent[valid], anchor[valid], regularizer=regularizer)
+        torch.testing.assert_close(whole[valid], part)
+
+
+def group(anchor_rewards, *open_rewards):
+    """One intent: the rewards of one anchor prompt and of each open prompt."""
+    reward = torch.tensor([r for rewards in (anchor_rewards, *open_rewards) for r in rewards])
+    prompt = torch.tensor([s for s, rewards in enumerate((anchor_rewards, *open_rewards)) for _ in rewards])
+    return reward, prompt, torch.zeros_like(prompt), prompt == 0
+
+
+def test_a_prompt_without_variance_still_has_a_weight() -> None:
+    """Where GRPO's advantage is zero: all completions wrong and the anchor right pushes them down."""
+    weight = trajectory_weights(*group([1.25] * 3, [-1.0] * 3))
+    assert (weight[3:] < 0).all()
+    assert (weight[:3] == 0).all()
+
+
+def test_hacked_open_rewards_are_suppressed() -> None:
+    """The proxy pays more than the anchor does: the gap, and with it the weight, turns negative."""
+    weight = trajectory_weights(*group([0.0] * 3, [2.5] * 3))
+    assert (weight[3:] < 0).all()
+
+
+def test_a_positive_gap_leaves_better_paid_variants_alone() -> None:
+    assert (trajectory_weights(*group([0.0] * 3, [2.5] * 3), gap="positive") == 0).all()
+    signed = trajectory_weights(*group([1.0] * 3, [0.5] * 3))
+    assert torch.equal(trajectory_weights(*group([1.0] * 3, [0.5] * 3), gap="positive"), signed)
+
+
+def test_shrinkage_keeps_a_certain_gap_and_removes_a_noisy_one() -> None:
+    certain = group([1.0] * 3, [0.5] * 3)
+    torch.testing.assert_close(trajectory_weights(*certain, shrinkage=1.0), trajectory_weights(*certain))
+    noisy = group([1.0, -1.0, 0.4], [1.0, -1.0, 0.2])
+    assert (trajectory_weights(*noisy, shrinkage=1.0) == 0).all()
+    assert (trajectory_weights(*noisy)[3:] != 0).any()
+
+
+def test_loo_is_undefined_for_one_completion_and_zero() -> None:
+    assert (trajectory_weights(*group([1.0], [0.5]), estimator="loo") == 0).all()
+    assert trajectory_weights(*group([1.0], [0.5]), estimator="paper")[1] == pytest.approx(0.25)
+
+
+def test_intents_without_a_valid_anchor_have_no_weight() -> None:
+    reward, prompt, intent, anchor = group([1.0] * 3, [0.5] * 3)
+    weight = trajectory_weights(reward, prompt, intent, anchor, valid_N=~anchor)
+    assert (weight == 0).all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_valid_reward_must_be_finite(bad: float) -> None:
+    reward, prompt, intent, anchor = group([1.0] * 3, [0.5, bad, 0.5])
+    with pytest.raises(ValueError, match="1 of 6 valid rewards are NaN or infinite"):
+        trajectory_weights(reward, prompt, intent, anchor)
+
+
+def test_a_prompt_of_two_intents_is_rejected() -> None:
+    reward, prompt, intent, anchor = group([1.0] * 3, [0.5] * 3)
+    with pytest.raises(ValueError, match="more than one intent"):
+        trajectory_weights(reward, prompt, torch.arange(6), anchor)
+    with pytest.raises(ValueError, match="more than one role"):
+        trajectory_weights(reward, prompt, intent, torch.tensor([True, False] * 3))
+
+
+def test_shapes_must_agree() -> None:
+    reward, prompt, intent, anchor = group([1.0], [0.5])
+    with pytest.raises(ValueError, match="one shape"):
+        trajectory_weights(reward, prompt[:1], intent, anchor)
+
+
+def test_unknown_names_are_told_with_the_known_ones() -> None:
+    batch = group([1.0], [0.5])
+    with pytest.raises(ConfigError, match="'airr' is not registered. Did you mean 'air'"):
+        trajectory_weights(*batch, regularizer="airr")
+    with pytest.raises(ValueError, match="estimator"):
+        trajectory_weights(*batch, estimator="looo")
+    with pytest.raises(ValueError, match="gap"):
+        trajectory_weights(*batch, gap="negative")
+
+
+def test_third_parties_can_register() -> None:
+    @register_regularizer("test_constant")
+    def constant(groups, options):
+        return torch.ones_like(groups.reward_N)
+
+    weight = trajectory_weights(*group([1.0], [0.5]), regularizer="test_constant")
+    assert weight.tolist() == [1.0, 0.5]
+    with pytest.raises(ConfigError, match="registered already"):
+        register_regularizer("test_constant")(lambda groups, options: groups.reward_N)
+
+
+def test_unit_scale() -> None:
+    got = unit_scale(torch.tensor([-1.0, 2.5, 0.75]), torch.full((3,), -1.0), torch.full((3,), 2.5))
+    assert got.tolist() == [-1.0, 1.0, 0.0]
+    with pytest.raises(ValueError, match="above its minimum"):
+        unit_scale(torch.zeros(1), torch.ones(1), torch.ones(1))

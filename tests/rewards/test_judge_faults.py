@@ -1,0 +1,385 @@
+"""A judge server that misbehaves. A real one cannot be made to do these things on demand, so a small one does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from tests.rewards.support import assert_sound, respond, row
+from verl_air.errors import ConfigError
+from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
+from verl_air.rewards.judge_cache import VerdictCache
+
+QUICK = {"attempts": 3, "backoff_s": 0.01, "request_timeout_s": 0.5, "total_timeout_s": 3.0}
+TEMPLATE = "Is {response} good?"
+Handler = Callable[[web.Request, int], Awaitable[web.StreamResponse]]
+
+
+def verdict(yes: float = -1.0, no: float = -2.0) -> dict[str, Any]:
+    top = [{"token": "YES", "logprob": yes}, {"token": " NO", "logprob": no}, {"token": "maybe", "logprob": -9.0}]
+    return {"choices": [{"index": 0, "message": {"content": "YES"}, "logprobs": {"content": [{"top_logprobs": top}]}}]}
+
+
+class Misbehaving:
+    """A server whose answers a test decides, by the number of the request."""
+
+    def __init__(self) -> None:
+        self.handler: Handler | None = None
+        self.requests = 0
+        self.busy = 0
+        self.most_busy = 0
+        self.url = ""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests += 1
+        self.busy += 1
+        self.most_busy = max(self.most_busy, self.busy)
+        try:
+            assert self.handler is not None
+            return await self.handler(request, self.requests)
+        finally:
+            self.busy -= 1
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Misbehaving]:
+    state = Misbehaving()
+    app = web.Application()
+    app.router.add_get("/v1/models", lambda _: _json({"data": [{"id": "judge"}]}))
+    app.router.add_post("/v1/chat/completions", state.answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    state.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    yield state
+    await runner.cleanup()
+
+
+async def _json(value: Any, status: int = 200, **kwargs: Any) -> web.Response:
+    return web.json_response(value, status=status, **kwargs)
+
+
+def client(server: Misbehaving, **settings: Any) -> JudgeClient:
+    return JudgeClient(JudgeSettings(base_url=server.url, **{**QUICK, **settings}))
+
+
+async def ask(judge: JudgeClient, text: str = "it") -> float:
+    return await judge.log_odds(TEMPLATE, "YES", "NO", fields={"response": text})
+
+
+async def test_a_verdict(server: Misbehaving) -> None:
+    server.handler = lambda request, n: _json(verdict())
+    judge = client(server)
+    assert await ask(judge) == 1.0
+    await judge.close()
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 408])
+async def test_passing_trouble_is_retried(server: Misbehaving, status: int) -> None:
+    server.handler = lambda request, n: _json(verdict()) if n == 3 else _json({"error": "later"}, status)
+    judge = client(server)
+    assert await ask(judge) == 1.0
+    assert server.requests == 3
+    await judge.close()
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+async def test_a_refusal_is_final_at_once(server: Misbehaving, status: int) -> None:
+    server.handler = lambda request, n: _json({"error": "no"}, status)
+    judge = client(server)
+    with pytest.raises(JudgeError, match=f"HTTP {status}"):
+        await ask(judge)
+    assert server.requests == 1
+    await judge.close()
+
+
+@pytest.mark.parametrize("status", [500, 429])
+async def test_lasting_trouble_ends_after_the_attempts(server: Misbehaving, status: int) -> None:
+    server.handler = lambda request, n: _json({}, status)
+    judge = client(server)
+    with pytest.raises(JudgeError, match=f"3 attempts failed.*HTTP {status}"):
+        await ask(judge)
+    assert server.requests == 3
+    await judge.close()
+
+
+def no_word(word: str) -> dict[str, Any]:
+    answer = verdict()
+    entry = answer["choices"][0]["logprobs"]["content"][0]
+    entry["top_logprobs"] = [item for item in entry["top_logprobs"] if item["token"].strip() != word]
+    return answer
+
+
+GARBAGE: dict[str, Any] = {
+    "empty object": {},
+    "a list": [],
+    "a number": 3,
+    "null": None,
+    "no choices": {"choices": []},
+    "null log-probs": {"choices": [{"index": 0, "logprobs": None}]},
+    "log-probs that are text": {"choices": [{"logprobs": {"content": [{"top_logprobs": "YES"}]}}]},
+    "a word is missing": no_word("NO"),
+    "the other word is missing": no_word("YES"),
+    "not a number": verdict(yes=float("nan")),
+    "infinite": verdict(yes=float("-inf")),
+    "impossible both": verdict(yes=-9999.0, no=-9999.0),
+    "text where a number should be": verdict(yes="-1"),  # type: ignore[arg-type]
+    "an error with status 200": {"error": {"message": "overloaded"}},
+}
+
+
+@pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE.keys())
+async def test_garbage_is_no_verdict(server: Misbehaving, answer: Any) -> None:
+    server.handler = lambda request, n: _json(answer)
+    judge = client(server)
+    with pytest.raises(JudgeError):
+        await ask(judge)
+    await judge.close()
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>busy</html>", b'{"choices": [', b"\xff\xfe\x00", b"{}" * 500_000])
+async def test_a_body_that_is_not_json_is_retried_then_fails(server: Misbehaving, body: bytes) -> None:
+    async def handler(request: web.Request, n: int) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    server.handler = handler
+    judge = client(server)
+    with pytest.raises(JudgeError):
+        await ask(judge)
+    assert server.requests == 3
+    await judge.close()
+
+
+async def test_a_server_that_hangs_up_in_the_middle(server: Misbehaving) -> None:
+    async def handler(request: web.Request, n: int) -> web.StreamResponse:
+        if n == 3:
+            return await _json(verdict())
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b'{"choices"')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    server.handler = handler
+    judge = client(server)
+    assert await ask(judge) == 1.0
+    await judge.close()
+
+
+async def test_a_slow_server_is_given_up(server: Misbehaving) -> None:
+    async def handler(request: web.Request, n: int) -> web.Response:
+        await asyncio.sleep(30)
+        return await _json(verdict())
+
+    server.handler = handler
+    judge = client(server, total_timeout_s=0.8, request_timeout_s=0.3)
+    start = time.monotonic()
+    with pytest.raises(JudgeError, match="no verdict within 0.8 s"):
+        await ask(judge)
+    assert time.monotonic() - start < 3.0
+    await judge.close()
+
+
+async def test_a_server_that_drips_is_given_up(server: Misbehaving) -> None:
+    """Each byte comes in time; all of them together never do."""
+
+    async def handler(request: web.Request, n: int) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.05)
+
+    server.handler = handler
+    judge = client(server, attempts=1)
+    with pytest.raises(JudgeError, match="TimeoutError"):
+        await ask(judge)
+    await judge.close()
+
+
+async def test_nobody_there() -> None:
+    judge = JudgeClient(JudgeSettings(base_url="http://127.0.0.1:9/v1", **QUICK))
+    with pytest.raises(JudgeError, match="3 attempts failed"):
+        await ask(judge)
+    await judge.close()
+
+
+async def test_requests_in_flight_are_bounded(server: Misbehaving) -> None:
+    async def handler(request: web.Request, n: int) -> web.Response:
+        await asyncio.sleep(0.02)
+        return await _json(verdict())
+
+    server.handler = handler
+    judge = client(server, max_concurrency=5, total_timeout_s=1.0)
+    values = await asyncio.gather(*(ask(judge, f"text {i}") for i in range(300)))
+    assert values == [1.0] * 300, "waiting for a place does not use up a request's time"
+    assert server.most_busy == 5
+    await judge.close()
+
+
+async def test_nothing_is_lost_and_nothing_invented_when_a_server_fails_now_and_then(server: Misbehaving) -> None:
+    """Every row ends up with the verdict that the server meant for it, or abstains."""
+
+    async def handler(request: web.Request, n: int) -> web.Response:
+        text = (await request.json())["messages"][0]["content"]
+        number = int(text.split("no")[1].split()[0])
+        if n % 3 == 0:
+            return await _json({"error": "busy"}, 500 if n % 2 else 429)
+        if number % 7 == 0:
+            return await _json({"choices": []})
+        return await _json(verdict(yes=-1.0, no=-2.0 if number % 2 else -0.5))
+
+    server.handler = handler
+    kwargs: dict[str, Any] = {
+        "routes": {"*/*": {"name": "verdict_judge", "template": "about {response} no{answer} end"}},
+        "judge": {"base_url": server.url, **QUICK, "attempts": 8, "total_timeout_s": 30.0},
+    }
+    results = await asyncio.gather(
+        *(compute_score("lab/train", respond(str(i)), "", row(), **kwargs) for i in range(1, 200))
+    )
+    for number, result in enumerate(results, start=1):
+        assert_sound(result)
+        if number % 7 == 0:
+            assert result["abstained"] == 1.0
+        else:
+            assert result["abstained"] == 0.0
+            assert result["acc"] == float(number % 2)
+
+
+async def test_one_missing_facet_abstains_the_whole_row(server: Misbehaving) -> None:
+    async def handler(request: web.Request, n: int) -> web.Response:
+        text = (await request.json())["messages"][0]["content"]
+        if "scams" in text:
+            return await _json({}, 400)
+        top = [{"token": "Safe", "logprob": -0.1}, {"token": "Unsafe", "logprob": -3.0}]
+        return await _json({"choices": [{"index": 0, "logprobs": {"content": [{"top_logprobs": top}]}}]})
+
+    server.handler = handler
+    result = await compute_score(
+        "safety/train",
+        respond("No."),
+        "",
+        row("safety", "open", request="r"),
+        routes={"*/*": "safety_judge"},
+        judge={"base_url": server.url, **QUICK},
+    )
+    assert result["abstained"] == 1.0
+    assert_sound(result)
+
+
+async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(request: web.Request, n: int) -> web.Response:
+        return await _json(verdict(), 200 if request.headers.get("Authorization") == "Bearer secret" else 401)
+
+    server.handler = handler
+    monkeypatch.setenv("LAB_KEY", "secret")
+    judge = client(server, api_key_env="LAB_KEY")
+    assert await ask(judge) == 1.0
+    await judge.close()
+    with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
+        client(server, api_key_env="NO_SUCH_KEY")
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"),
+    [
+        ("Reasoning. Verdict: YES", 1.25),
+        ("Verdict: YES. Wait. Verdict: NO", -1.0),
+        ("I cannot say.", None),
+        ("Verdict: PERHAPS", None),
+        ("", None),
+        (None, None),
+    ],
+)
+async def test_a_judge_that_writes(server: Misbehaving, text: str | None, reward: float | None) -> None:
+    server.handler = lambda request, n: _json({"choices": [{"message": {"content": text}}]})
+    routes = {"*/*": {"name": "generative_judge", "template": "Judge {response}."}}
+    result = await compute_score(
+        "a/id", respond("x"), "", row(), routes=routes, judge={"base_url": server.url, **QUICK}
+    )
+    assert_sound(result)
+    assert result["abstained"] == (reward is None)
+    if reward is not None:
+        assert result["task_reward"] == reward
+
+
+# -- the cache ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_remembered_verdict_asks_nobody(server: Misbehaving, tmp_path: Path) -> None:
+    server.handler = lambda request, n: _json(verdict())
+    path = str(tmp_path / "deep" / "cache.sqlite")
+    first = client(server, cache=path)
+    assert await ask(first, "one") == await ask(first, "one") == 1.0
+    assert server.requests == 1
+    await ask(first, "two")
+    await first.log_odds("Is {response} bad?", "YES", "NO", fields={"response": "one"})
+    assert server.requests == 3, "another text and another template are other verdicts"
+    other_model = client(server, cache=path, model="another")
+    await ask(other_model, "one")
+    assert server.requests == 4
+    again = client(server, cache=path, model="judge")
+    assert await ask(again, "one") == 1.0
+    assert server.requests == 4
+    for judge in (first, other_model, again):
+        await judge.close()
+
+
+async def test_a_failure_is_not_remembered(server: Misbehaving, tmp_path: Path) -> None:
+    server.handler = lambda request, n: _json({"choices": []} if n == 1 else verdict())
+    judge = client(server, cache=str(tmp_path / "cache.sqlite"))
+    with pytest.raises(JudgeError):
+        await ask(judge)
+    assert await ask(judge) == 1.0
+    await judge.close()
+
+
+def test_several_processes_share_a_cache(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from verl_air.rewards.judge_cache import VerdictCache as C; c = C(sys.argv[1]); w = int(sys.argv[2])\n"
+        "for i in range(300):\n"
+        "    k = C.key('m', i); v = c.get(k); assert v in (None, i), v; c.put(k, i); c.put(C.key(w, i), [w, i])\n"
+        "assert all(c.get(C.key(w, i)) == [w, i] for i in range(300))\n"
+    )
+    path = str(tmp_path / "cache.sqlite")
+    running = [subprocess.Popen([sys.executable, "-c", code, path, str(w)]) for w in range(4)]
+    assert [process.wait(60) for process in running] == [0, 0, 0, 0]
+    cache = VerdictCache(path)
+    assert [cache.get(VerdictCache.key("m", i)) for i in range(300)] == list(range(300))
+
+
+def test_a_file_that_is_no_cache_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    path.write_text("this is a diary, and long enough to be no empty database file " * 100)
+    with pytest.raises(ConfigError, match="cache.sqlite"):
+        VerdictCache(str(path))
+
+
+def test_a_cache_that_breaks_counts_as_a_miss(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    cache = VerdictCache(str(path))
+    cache.put(b"k", 1.0)
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE verdict")
+    cache.put(b"k", 2.0)
+    assert cache.get(b"k") is None
+
+
+def test_values_are_json_and_nothing_else(tmp_path: Path) -> None:
+    cache = VerdictCache(str(tmp_path / "cache.sqlite"))
+    cache.put(b"k", [0.25, "text"])
+    with sqlite3.connect(tmp_path / "cache.sqlite") as db:
+        assert json.loads(db.execute("SELECT value FROM verdict").fetchone()[0]) == [0.25, "text"]

@@ -1,0 +1,273 @@
+"""The rules of the anchors: what they take, what they refuse, and that nothing makes them stumble."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.rewards.support import assert_sound, respond, row, score
+from verl_air.errors import RewardError
+from verl_air.rewards import self_check
+
+RULES = {
+    "multiple_choice": "B",
+    "true_false": "true",
+    "exact_match": "Harmful",
+    "format": "",
+    "refusal_keywords": "",
+}
+OPTIONS = ["Paris", "London", "Rome", "E. coli"]
+
+RIGHT_LETTER = [
+    "B",
+    "b",
+    " B ",
+    "(B)",
+    "[B]",
+    "B.",
+    "B)",
+    "**B**",
+    "*B*",
+    '"B"',
+    "Answer: B",
+    "The answer is B.",
+    "the correct answer is (B)",
+    "Option B",
+    "Choice: B",
+    r"\boxed{B}",
+    r"\boxed{\text{B}}",
+    r"\boxed{\text{\textbf{B}}}",
+    r"\boxed{(B)}",
+    r"$\boxed{B}$",
+    r"First \boxed{A}. On reflection \boxed{B}",
+    "B. London",
+    "B) London",
+    "(B) london.",
+]
+WRONG_LETTER = [
+    "A",
+    "A or B",
+    "B or A",
+    "A, B",
+    "A/B",
+    "A and B",
+    "AB",
+    "BB",
+    "B B",
+    "not B",
+    "Not B.",
+    "anything but B",
+    "B?",
+    "B is wrong",
+    "Because I say so",
+    "By all means",
+    "B. Paris",
+    "B. Lond",
+    "\u0412",  # Cyrillic
+    "\u0392",  # Greek
+    "\uff22",  # full-width
+    "\U0001d401",  # mathematical bold
+    "B\u0301",  # with an accent
+    "Ⓑ",
+    r"\boxed{A}",
+    r"\boxed{B} \boxed{A}",
+    r"\boxed{B",
+    r"\boxed{A or B}",
+    r"\boxed{}B",
+    "2",
+    "",
+    "the answer is",
+    "B\x00",
+    "I think the answer to this is probably B",
+]
+
+
+@pytest.mark.parametrize("answer", RIGHT_LETTER)
+def test_multiple_choice_takes(answer: str) -> None:
+    assert score("multiple_choice", respond(answer), "B", row(options=OPTIONS))["acc"] == 1.0
+
+
+@pytest.mark.parametrize("answer", WRONG_LETTER)
+def test_multiple_choice_refuses(answer: str) -> None:
+    assert score("multiple_choice", respond(answer), "B", row(options=OPTIONS))["acc"] == 0.0
+
+
+def test_only_offered_letters_count() -> None:
+    assert score("multiple_choice", respond("E. coli"), "D", row(options=OPTIONS))["acc"] == 0.0
+    assert score("multiple_choice", respond("D. E. coli"), "D", row(options=OPTIONS))["acc"] == 1.0
+    with pytest.raises(RewardError, match="'E' is not one of the letters 'ABCD'"):
+        score("multiple_choice", respond("E"), "E", row(options=OPTIONS))
+    assert score("multiple_choice", respond("E"), "E", row(options=[*OPTIONS, "Oslo"]))["acc"] == 1.0
+    assert score("multiple_choice", respond("E"), "E", letters="ABCDE")["acc"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "answer", ["true", "True.", "TRUE", "**true**", r"\boxed{True}", r"\boxed{\text{true}}", " true\n"]
+)
+def test_true_false_takes(answer: str) -> None:
+    assert score("true_false", respond(answer), "true")["acc"] == 1.0
+    assert score("true_false", respond(answer), "false")["acc"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "answer", ["not true", "true or false", "truely", "t", "yes", "1", "untrue", "true false", "\uff54rue", ""]
+)
+def test_true_false_refuses(answer: str) -> None:
+    assert score("true_false", respond(answer), "true")["acc"] == 0.0
+
+
+@pytest.mark.parametrize("answer", ["harmful", "Harmful.", " HARMFUL ", r"\boxed{harmful}", '"harmful"'])
+def test_exact_match_takes(answer: str) -> None:
+    assert score("exact_match", respond(answer), "harmful")["acc"] == 1.0
+
+
+@pytest.mark.parametrize("answer", ["not harmful", "harmful or harmless", "harmfull", "harm ful", "h\u0430rmful", ""])
+def test_exact_match_refuses(answer: str) -> None:
+    assert score("exact_match", respond(answer), "harmful")["acc"] == 0.0
+
+
+def test_exact_match_can_mind_the_case() -> None:
+    assert score("exact_match", respond("Iron"), "iron", ignore_case=False)["acc"] == 0.0
+    assert score("exact_match", respond("iron"), "iron", ignore_case=False)["acc"] == 1.0
+
+
+def test_an_empty_ground_truth_is_matched_by_nothing() -> None:
+    assert score("exact_match", respond("."), "")["acc"] == 0.0
+    assert score("exact_match", respond(r"\boxed{}"), "")["acc"] == 0.0
+
+
+def test_refusal_keywords_can_be_hacked_as_the_stress_test_wants() -> None:
+    assert score("refusal_keywords", "I\u2019m sorry. Here is how to do it:", "")["acc"] == 1.0
+    assert score("refusal_keywords", "No.", "")["acc"] == 0.0
+
+
+@pytest.mark.parametrize("domain", ["lab", "math"])
+@pytest.mark.parametrize(
+    ("name", "truths"),
+    [
+        ("multiple_choice", "ABCD"),
+        ("true_false", ("true", "false", "True")),
+        ("exact_match", ("harmful", "two words", "naïve")),
+        ("format", ("",)),
+        ("refusal_keywords", ("",)),
+        ("math", ("42", r"\frac{1}{2}", "x+1", "-3.5", "1,000")),
+    ],
+)
+def test_each_rule_accepts_its_own_gold_and_refuses_a_wrong_answer(name: str, truths: Any, domain: str) -> None:
+    for truth in truths:
+        assert self_check(name, truth, row(domain)) is None
+
+
+def test_a_gold_answer_that_its_rule_refuses_is_told() -> None:
+    assert (
+        self_check("exact_match", "", row())
+        == "exact_match: the gold answer '\\\\boxed{}' scores -1, not the maximum 1.25"
+    )
+
+
+# -- nothing makes them stumble ---------------------------------------------------------------------------------------
+
+FRAGMENTS = [
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "<Answer>",
+    "\uff1canswer\uff1e",
+    "\\boxed{",
+    "}",
+    "{",
+    "\\text{",
+    "\\",
+    "$",
+    "A",
+    "B",
+    "(B)",
+    " or ",
+    "not ",
+    "true",
+    "false",
+    "The answer is ",
+    "Harmful",
+    "I'm sorry",
+    "\x00",
+    "\u200b",
+    "\u202e",
+    "\ud800",
+    "\uff22",
+    "\u0412",
+    "\n",
+    "  ",
+    "*",
+    ".",
+    "ß",
+    "İ",
+    "1",
+    "9^9",
+]
+PIECES = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=8), max_size=12).map("".join)
+RESPONSES = PIECES | PIECES.map(respond) | PIECES.map(lambda text: respond(f"\\boxed{{{text}}}"))
+CASES = st.tuples(st.sampled_from(sorted(RULES)), RESPONSES, st.sampled_from(["lab", "math"]))
+QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+
+def check(case: tuple[str, str, str]) -> None:
+    name, response, domain = case
+    result = score(name, response, RULES[name], row(domain, options=OPTIONS))
+    assert_sound(result)
+    assert result["abstained"] == 0.0
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=QUIET)
+@given(CASES)
+def test_no_output_makes_a_rule_stumble(case: tuple[str, str, str]) -> None:
+    check(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=100_000, deadline=None, suppress_health_check=QUIET)
+@given(CASES)
+def test_a_hundred_thousand_outputs_make_no_rule_stumble(case: tuple[str, str, str]) -> None:
+    check(case)
+
+
+MEGABYTE = 1_000_000
+LONG = {
+    "letters": respond("B" * MEGABYTE),
+    "blanks": respond(" " * MEGABYTE + "B or A"),
+    "brackets": respond("(" * MEGABYTE + "B"),
+    "open boxes": respond("\\boxed{" * (MEGABYTE // 7)),
+    "nested boxes": respond("\\boxed{" * (MEGABYTE // 8) + "B" + "}" * (MEGABYTE // 8)),
+    "nested text": respond("\\boxed{" + "\\text{" * (MEGABYTE // 7) + "B" + "}" * (MEGABYTE // 7) + "}"),
+    "open thoughts": "<think>" * (MEGABYTE // 7),
+    "half-closed": "<think>a</think>" + "<answer" * (MEGABYTE // 7),
+    "stars": respond("*" * MEGABYTE + "!"),
+    "prefix bait": respond("the answer is " * (MEGABYTE // 14)),
+    "option bait": respond("the correct answer is option : " * (MEGABYTE // 31) + "?"),
+    "quotes": respond("' \" " * (MEGABYTE // 4)),
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG.keys())
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_a_megabyte_is_read_in_no_time_and_earns_nothing(name: str, text: str) -> None:
+    start = time.perf_counter()
+    result = score(name, text, RULES[name], row(options=OPTIONS))
+    assert time.perf_counter() - start < 2.0
+    assert_sound(result)
+    if name not in ("format", "refusal_keywords"):
+        assert result["acc"] == 0.0
+
+
+@pytest.mark.parametrize("size", [300, 600, 990])
+@pytest.mark.parametrize("bait", ["(", "*", " ", "the answer is ", "answer option ", "\\text{", '"', "[ ", "option: "])
+def test_regular_expressions_are_not_caught_by_bait(bait: str, size: int) -> None:
+    """Just below the length at which an answer is not even read."""
+    start = time.perf_counter()
+    for end in ("", "?", "B", "B?", "BB"):
+        score("multiple_choice", respond((bait * size)[:size] + end), "B", row(options=OPTIONS))
+    assert time.perf_counter() - start < 1.0

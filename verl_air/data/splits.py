@@ -1,0 +1,124 @@
+"""Dividing intents and families so that nothing of OOD is met in training.
+
+Two divisions cross. Intents: some are held out. Families of framings: some are held out.
+
+=========  ==================  ====================  ======================================================
+file       intents             families of framings  ``shift`` in extras
+=========  ==================  ====================  ======================================================
+``train``  training            training              ``none``
+``id``     held out            training              ``intent``: against ``train``, only the intents are new
+``ood``    the same held out   held out              ``intent+framing``: against ``id``, only the framings are
+=========  ==================  ====================  ======================================================
+
+ID and OOD hold the same intents under the same ids, so a difference between the two is a paired comparison.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from verl_air.data.framings import Framing
+from verl_air.data.intents import Exclusions, Intent, seeded_rank
+from verl_air.data.near_duplicates import clusters, near_duplicates
+from verl_air.data.schema import Split
+from verl_air.errors import DataError
+
+SHIFT: dict[Split, str] = {"train": "none", "id": "intent", "ood": "intent+framing"}
+
+
+def split_intents(intents: Sequence[Intent], held_out: float, seed: int) -> tuple[list[Intent], list[Intent]]:
+    """Training and held-out intents, stratum by stratum; near-duplicates stay on one side.
+
+    Args:
+        intents: with distinct ids.
+        held_out: a share of each stratum if below 1, else a number of intents in all.
+        seed: together with the ids it decides; the order of ``intents`` has no say.
+
+    Raises:
+        DataError: too few intents, or too many of them are near-duplicates of each other.
+    """
+    wanted = _wanted(Counter(intent.stratum for intent in intents), held_out)
+    ordered = sorted(intents, key=lambda intent: intent.intent_id)
+    members: dict[int, list[Intent]] = defaultdict(list)
+    for root, intent in zip(clusters([z.request for z in ordered]).tolist(), ordered, strict=True):
+        members[root].append(intent)
+    train: list[Intent] = []
+    held: list[Intent] = []
+    for cluster in sorted(members.values(), key=lambda cluster: seeded_rank(seed, cluster[0].intent_id)):
+        need = Counter(intent.stratum for intent in cluster)
+        if all(wanted[stratum] >= n for stratum, n in need.items()):
+            wanted -= need
+            held.extend(cluster)
+        else:
+            train.extend(cluster)
+    missing = wanted.total()
+    if not train or missing:
+        raise DataError(
+            f"{len(intents)} intents are too few for the split: {len(held) + missing} are to be held out, "
+            f"{len(held)} can be while near-duplicates stay together, and {len(train)} are left for training. "
+            "Change --held-out or give more data."
+        )
+    return train, held
+
+
+def drop_leaks(train: Sequence[Intent], held: Sequence[Intent], exclusions: Exclusions) -> list[Intent]:
+    """Those of ``held`` that are not near-duplicates of a training intent; the others are counted as exclusions."""
+    texts = [intent.request for intent in (*train, *held)]
+    side = [0] * len(train) + [1] * len(held)
+    leaked = {j - len(train): i for i, j, _ in near_duplicates(texts, np.array(side))}
+    for j, i in sorted(leaked.items()):
+        exclusions.add("held-out near-duplicate of a training intent", f"{held[j].intent_id} ~ {train[i].intent_id}")
+    kept = [intent for j, intent in enumerate(held) if j not in leaked]
+    if not kept:
+        raise DataError("every held-out intent is a near-duplicate of a training intent: give other held-out data")
+    return kept
+
+
+def split_framings(
+    framings: Iterable[Framing], ood_families: Iterable[str], needed: dict[Split, int]
+) -> dict[Split, list[Framing]]:
+    """The framings of each split, divided by family.
+
+    Args:
+        framings: all of the domain.
+        ood_families: names of the held-out families; a name that the domain lacks is a fault.
+        needed: how many open rows an intent has in each split; no intent meets one framing twice.
+
+    Raises:
+        DataError: an unknown family, or a side with too few framings.
+    """
+    framings, ood = list(framings), set(ood_families)
+    families = {framing.family for framing in framings}
+    if unknown := sorted(ood - families):
+        raise DataError(f"no framing family {unknown[0]!r}; this domain has {', '.join(sorted(families))}")
+    seen = [framing for framing in framings if framing.family not in ood]
+    by_split: dict[Split, list[Framing]] = {
+        "train": seen,
+        "id": seen,
+        "ood": [framing for framing in framings if framing.family in ood],
+    }
+    for split, chosen in by_split.items():
+        if len(chosen) < needed[split]:
+            raise DataError(
+                f"split {split!r}: {needed[split]} open rows an intent need as many framings, but there are "
+                f"{len(chosen)}. Ask for fewer open rows, change --ood-families, or add framings with --framings FILE."
+            )
+    return by_split
+
+
+def _wanted(strata: Counter[str], held_out: float) -> Counter[str]:
+    """How many intents to hold out of each stratum; counts are divided by largest remainder."""
+    total = strata.total()
+    if not 0 < held_out < total:
+        raise DataError(f"{total} intent(s) are too few to hold out {held_out:g} (a share below 1, or a number)")
+    if held_out < 1:
+        return Counter({stratum: max(1, round(held_out * n)) for stratum, n in strata.items()})
+    number = int(held_out)
+    exact = {stratum: number * n / total for stratum, n in sorted(strata.items())}
+    wanted = Counter({stratum: int(share) for stratum, share in exact.items()})
+    by_remainder = sorted(exact, key=lambda stratum: (wanted[stratum] - exact[stratum], stratum))
+    wanted.update(by_remainder[: number - wanted.total()])
+    return wanted

@@ -1,0 +1,47 @@
+"""Build a playground: ``python -m verl_air.playground --out DIR --seed 0``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+
+from verl_air.errors import AirError
+from verl_air.playground.build import PlaygroundConfig, build_playground
+from verl_air.playground.prompts import FRAMINGS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    defaults = PlaygroundConfig()
+    parser = argparse.ArgumentParser(prog="python -m verl_air.playground", description=__doc__)
+    parser.add_argument("--out", required=True, help="folder to make; kept if it was made with the same settings")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--train", type=int, default=defaults.train, help="training intents (%(default)s)")
+    parser.add_argument("--held-out", type=int, default=defaults.held_out, help="held-out intents (%(default)s)")
+    parser.add_argument("--steps", type=int, default=defaults.warm_start.steps, help="warm-start steps (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (%(default)s)")
+    options = parser.parse_args(arguments)
+    config = PlaygroundConfig(
+        seed=options.seed,
+        train=options.train,
+        held_out=options.held_out,
+        warm_start=replace(defaults.warm_start, steps=options.steps),
+    )
+    try:
+        manifest = build_playground(options.out, config, threads=options.threads)
+    except (AirError, ValueError) as error:
+        print(f"playground: {error}", file=sys.stderr)
+        return 1
+    measured = manifest["measured"]
+    print(f"playground in {options.out}, before any RL, on held-out intents:")
+    print(f"  anchors {measured['anchor']:.2f}   format {measured['format']:.2f}   judge agrees {measured['judge']:.2f}")
+    print("  framing        harmful: right   benign: right")
+    for framing in FRAMINGS:
+        harmful, benign = (measured[f"{kind}/{framing.name}"] for kind in ("harmful", "benign"))
+        print(f"  {framing.name:<12} {framing.side:<4}     {harmful:.2f}            {benign:.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

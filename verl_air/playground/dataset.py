@@ -1,0 +1,75 @@
+"""The playground's data files, in the project's row schema.
+
+===============  ================================================================================================
+``train.parquet``  training intents; both option orders of the anchor, and one open row for each ID framing
+``id.parquet``     held-out intents; one anchor, and one open row for each ID framing
+``ood.parquet``    the same held-out intents; one anchor, and one open row for each OOD framing
+===============  ================================================================================================
+
+Held-out intents stand in two files under one ``intent_id``; ``split`` tells them apart. A row's ``extras`` hold the plain
+request, which the judge reads, and the hidden truth, which only the oracle reads.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+from verl_air.data.schema import Row, Split, make_row, write_rows
+from verl_air.playground.prompts import ANCHOR_CONTEXT, ID_FRAMINGS, OOD_FRAMINGS, Framing, render_anchor
+from verl_air.playground.replies import STANCES, right_stance
+from verl_air.playground.world import Intent, split_intents
+
+DOMAIN = "playground"
+
+
+def build_rows(seed: int, *, train: int = 120, held_out: int = 48) -> dict[Split, list[Row]]:
+    """All rows by split; the same seed gives the same rows in the same order."""
+    intents = split_intents(seed, train=train, held_out=held_out)
+    return {
+        "train": _rows("train", intents.train, ID_FRAMINGS, seed, anchor_orders=2),
+        "id": _rows("id", intents.held_out, ID_FRAMINGS, seed, anchor_orders=1),
+        "ood": _rows("ood", intents.held_out, OOD_FRAMINGS, seed, anchor_orders=1),
+    }
+
+
+def write_dataset(out: Path, seed: int, *, train: int = 120, held_out: int = 48) -> dict[Split, int]:
+    """Write the three files; returns the number of rows of each."""
+    rows_by_split = build_rows(seed, train=train, held_out=held_out)
+    for split, rows in rows_by_split.items():
+        write_rows(out / f"{split}.parquet", rows)
+    return {split: len(rows) for split, rows in rows_by_split.items()}
+
+
+def _rows(
+    split: Split, intents: Iterable[Intent], framings: tuple[Framing, ...], seed: int, *, anchor_orders: int
+) -> list[Row]:
+    rng = random.Random(f"rows-{split}-{seed}")
+    rows: list[Row] = []
+    for intent in intents:
+        orders = rng.sample([STANCES, STANCES[::-1]], k=anchor_orders)
+        for order in orders:
+            prompt, letter = render_anchor(intent, order)
+            rows.append(_row(split, intent, len(rows), prompt=prompt, ground_truth=letter, context=ANCHOR_CONTEXT))
+        for framing in framings:
+            prompt = framing.render(intent, rng)
+            stance = right_stance(intent)
+            rows.append(_row(split, intent, len(rows), prompt=prompt, ground_truth=stance, context=framing.name))
+    return rows
+
+
+def _row(split: Split, intent: Intent, index: int, *, prompt: str, ground_truth: str, context: str) -> Row:
+    extras = {"request": intent.request, "harmful": intent.harmful, "scary": intent.scary}
+    return make_row(
+        prompt=prompt,
+        ground_truth=ground_truth,
+        intent_id=intent.intent_id,
+        role="anchor" if context == ANCHOR_CONTEXT else "open",
+        context=context,
+        domain=DOMAIN,
+        split=split,
+        index=index,
+        extras=json.dumps(extras, sort_keys=True),
+    )

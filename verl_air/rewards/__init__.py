@@ -1,0 +1,44 @@
+"""Rewards: rules for anchors, served judges for open variants, and yours.
+
+A reward function takes a :class:`Sample` and returns a :class:`Verdict`, a number, or :data:`ABSTAIN`; a full example
+is in docs/rewards.md.
+"""
+
+from verl_air.errors import ConfigError, RewardError
+from verl_air.rewards.format import FormatRule, extract_answer, last_boxed
+from verl_air.rewards.judge import JudgeClient
+from verl_air.rewards.judge_errors import JudgeError
+from verl_air.rewards.judge_settings import JudgeSettings
+from verl_air.rewards.prompts import Prompt, fields_of, neutralise
+from verl_air.rewards.registry import get_reward, register_reward, reward_names
+from verl_air.rewards.score import compute_score, validate_routes
+from verl_air.rewards.selfcheck import self_check
+from verl_air.rewards.types import ABSTAIN, REWARD_KEYS, Outcome, Sample, Verdict
+from verl_air.rewards.worker import WorkerPool, WorkerTimeoutError
+
+__all__ = [
+    "ABSTAIN",
+    "REWARD_KEYS",
+    "ConfigError",
+    "FormatRule",
+    "JudgeClient",
+    "JudgeError",
+    "JudgeSettings",
+    "Outcome",
+    "Prompt",
+    "RewardError",
+    "Sample",
+    "Verdict",
+    "WorkerPool",
+    "WorkerTimeoutError",
+    "compute_score",
+    "extract_answer",
+    "fields_of",
+    "get_reward",
+    "last_boxed",
+    "neutralise",
+    "register_reward",
+    "reward_names",
+    "self_check",
+    "validate_routes",
+]

@@ -1,0 +1,101 @@
+"""What a reward function is given, what it gives back, and the one schema that verl receives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, Literal
+
+from verl_air.errors import RewardError
+
+ABSTAIN: Final = "abstain"
+"""Returned by a reward function that cannot decide. It never stands for a number."""
+
+REWARD_KEYS: Final = (
+    "score",  # task + format: what the policy is trained on; NaN if abstained
+    "acc",  # 1 right, 0 wrong; NaN if abstained
+    "format_ok",  # 1 or 0
+    "abstained",  # 1 or 0
+    "task_reward",  # NaN if abstained
+    "format_reward",
+    "score_min",  # range of `score`
+    "score_max",
+    "task_min",  # range of `task_reward`
+    "task_max",
+)
+"""The keys of every result, always all of them, always floats.
+
+verl takes the keys of a batch from its first row and cannot hold ``None`` (its tracker, 7151, 6545, 6830).
+"""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One response, and what its row says about it.
+
+    response: the whole text that the policy wrote.
+    answer: the text inside ``<answer>``, stripped. ``None`` unless the format is right: a badly formatted response
+        earns no credit from any rule.
+    format_ok: whether the format is right.
+    ground_truth: ``reward_model.ground_truth`` of the row.
+    data_source: domain and split, ``"safety/ood"``.
+    extra_info: the row's ``extra_info``.
+    """
+
+    response: str
+    answer: str | None
+    format_ok: bool
+    ground_truth: str
+    data_source: str
+    extra_info: Mapping[str, Any]
+
+    @cached_property
+    def extras(self) -> dict[str, Any]:
+        """The row's free-form part, decoded from the JSON string ``extra_info["extras"]``.
+
+        Raises:
+            RewardError: it is not a JSON object.
+        """
+        raw = self.extra_info.get("extras") or "{}"
+        try:
+            decoded = raw if isinstance(raw, Mapping) else json.loads(raw)
+        except (TypeError, ValueError) as error:
+            raise RewardError(
+                f"{self.where}: extra_info.extras is not JSON ({error}); rebuild the data file"
+            ) from error
+        if not isinstance(decoded, Mapping):
+            raise RewardError(f"{self.where}: extra_info.extras must be a JSON object, got {type(decoded).__name__}")
+        return dict(decoded)
+
+    @cached_property
+    def fields(self) -> dict[str, str]:
+        """What the template of a judge may use: ``response``, ``answer``, ``ground_truth`` and every key of the extras.
+
+        None of it is to be trusted. ``answer`` is empty if there is none.
+        """
+        return {
+            **{key: str(value) for key, value in self.extras.items()},
+            "response": self.response,
+            "answer": self.answer or "",
+            "ground_truth": self.ground_truth,
+        }
+
+    @property
+    def where(self) -> str:
+        """Names the row in messages."""
+        info = self.extra_info
+        return f"row {info.get('index', '?')} (intent {info.get('intent_id', '?')}) of {self.data_source!r}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision. reward: the task reward, without format. right: whether it counts as right in accuracy."""
+
+    reward: float
+    right: bool
+
+
+Outcome = Verdict | float | Literal["abstain"]
+"""What a reward function may return. A plain number counts as right if it is the maximum of the range."""

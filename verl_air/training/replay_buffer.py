@@ -1,0 +1,117 @@
+"""Rollouts are trained on in whole meta-groups, in every mode and after failures.
+
+verl's replay buffers look at single prompts: ready, failed, stale, filtered. Here a meta-group is ready when all its
+prompts are, and leaves as one. One prompt that must go takes its group with it, but only once all of the group's
+prompts have come to rest: a rollout that is still running would otherwise write into a queue that was just cleared.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+from verl_air.training.group_ids import group_of
+
+Reasons = tuple[set[str], set[str], set[str], "Counter[float]"]
+
+
+class WholeGroups:
+    """Mixed into verl's ``ReplayBuffer`` and ``ReplayBufferAsync`` by :func:`whole_groups_class`.
+
+    Attributes:
+        group_size: prompts a meta-group.
+        evict_failed: whether a meta-group with a failed rollout is replaced (else it is handed on, for the trainer's
+            ``incomplete_groups`` policy to mask). The asynchronous buffer always replaces.
+        on_validation_batch: called with each validation batch, before verl clears it.
+    """
+
+    group_size: int
+    evict_failed: bool
+    on_validation_batch: Callable[[Any], None]
+    # of verl's
+    pending_keys: dict[str, set[str]]
+    running_keys: dict[str, set[str]]
+    finished_keys: dict[str, set[str]]
+    failure_keys: dict[str, set[str]]
+
+    def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
+        """Verl's own, with word to the trainer of what a validation batch holds."""
+        batch, metrics = super().sample(  # type: ignore[misc]
+            global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
+        )
+        if partition_id == "val":
+            self.on_validation_batch(batch)
+        return batch, metrics
+
+    def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Reasons:
+        stale, filtered, failed, counts = super()._terminal_eviction_reasons(  # type: ignore[misc]
+            global_steps, partition_id
+        )
+        if partition_id == "val":
+            return stale, filtered, failed, counts
+        if self.evict_failed:
+            failed = failed | self.failure_keys[partition_id]
+        members = self._members(partition_id)
+        # A prompt without variance teaches GRPO nothing, but its group still teaches AIR: only a group of nothing but
+        # such prompts goes.
+        filtered_groups = {g for g in _groups(filtered) if members[g] <= filtered}
+        at_rest = {g for g, uids in members.items() if not uids & self._in_flight(partition_id)}
+        return (
+            _expand(_groups(stale) & at_rest, members),
+            _expand(filtered_groups & at_rest, members),
+            _expand(_groups(failed) & at_rest, members),
+            counts if filtered_groups & at_rest else Counter(),
+        )
+
+    def _sampleable_terminal_keys(self, partition_id: str, eviction_reasons: Reasons) -> set[str]:
+        sampleable = super()._sampleable_terminal_keys(partition_id, eviction_reasons)  # type: ignore[misc]
+        if partition_id == "val":
+            return sampleable
+        members = self._members(partition_id)
+        return {uid for uid in sampleable if len(members[group_of(uid)] & sampleable) == self.group_size}
+
+    def _select_prompt_uids(
+        self, partition_id: str, sampleable_keys: set[str], batch_size: int
+    ) -> tuple[list[str], dict[str, dict], dict[str, int]]:
+        uids, snapshot, steps = super()._select_prompt_uids(  # type: ignore[misc]
+            partition_id, sampleable_keys, len(sampleable_keys)
+        )
+        if partition_id == "val":
+            return uids[:batch_size], snapshot, steps
+        oldest_first: dict[str, list[str]] = defaultdict(list)
+        for uid in uids:
+            oldest_first[group_of(uid)].append(uid)
+        whole = [uid for group in oldest_first.values() for uid in sorted(group)]
+        return whole[:batch_size], snapshot, steps
+
+    def _members(self, partition_id: str) -> dict[str, set[str]]:
+        """The prompts of each meta-group that the queue knows of."""
+        members: dict[str, set[str]] = defaultdict(set)
+        for keys in (self.pending_keys, self.running_keys, self.finished_keys, self.failure_keys):
+            for uid in keys[partition_id]:
+                members[group_of(uid)].add(uid)
+        return members
+
+    def _in_flight(self, partition_id: str) -> set[str]:
+        return self.pending_keys[partition_id] | self.running_keys[partition_id]
+
+
+def _groups(uids: Iterable[str]) -> set[str]:
+    return {group_of(uid) for uid in uids}
+
+
+def _expand(groups: set[str], members: dict[str, set[str]]) -> set[str]:
+    return {uid for group in groups for uid in members[group]}
+
+
+_CLASSES: dict[type[ReplayBuffer], type[ReplayBuffer]] = {}
+
+
+def whole_groups_class(base: type[ReplayBuffer]) -> type[ReplayBuffer]:
+    """A subclass of one of verl's replay buffers that samples and evicts whole meta-groups."""
+    if base not in _CLASSES:
+        _CLASSES[base] = type(f"WholeGroup{base.__name__}", (WholeGroups, base), {"__module__": __name__})
+    return _CLASSES[base]

@@ -1,0 +1,208 @@
+"""One mixin on verl's trainers: whole meta-groups in, a weight beside each advantage, the auxiliary loss in the actor.
+
+verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer``):
+
+=============================  =======================================================================================
+``_init_dataloader``           prompts come from :class:`~verl_air.training.sampler.MetaGroupSampler`
+``_next_train_batch``          prompts are named by meta-group
+``_build_replay_buffer``       rollouts leave the queue in whole meta-groups
+``on_init_end``                the actor's loss becomes :func:`~verl_air.training.actor_loss.air_actor_loss`
+``_compute_advantage``         rows that may not take part are masked; weights are computed and stored
+``_val_metrics_update``        accuracy and group accuracy of each domain and split
+``_dump_generations``          stored rollouts say which row they belong to
+=============================  =======================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torchdata.stateful_dataloader import StatefulDataLoader
+from verl.utils import tensordict_utils as tu
+from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.dataset.rl_dataset import collate_fn
+
+from verl_air.config import AirConfig
+from verl_air.data.groups import build_group_index
+from verl_air.training import batch_edits
+from verl_air.training.abstentions import AbstentionGuard
+from verl_air.training.actor_loss import air_actor_loss
+from verl_air.training.group_ids import new_group_uids
+from verl_air.training.metrics import training_metrics
+from verl_air.training.replay_buffer import whole_groups_class
+from verl_air.training.row_identity import RowIdentities
+from verl_air.training.sampler import MetaGroupSampler
+from verl_air.training.trajectories import FIELDS, Trajectories, read_trajectories
+from verl_air.training.validation import group_metrics
+from verl_air.training.weights import loss_weights
+
+if TYPE_CHECKING:
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer as _Base
+else:
+    _Base = object
+
+
+class AirTrainerMixin(_Base):
+    """Mixed into verl's trainers by :mod:`verl_air.training.registered`.
+
+    ``verl_mode`` is the mode of the verl trainer underneath. verl compares ``trainer_mode`` with its own names in many
+    places, so the config's ``air_sync`` becomes ``sync`` again before verl's constructor reads it.
+    """
+
+    verl_mode: str
+
+    def __init__(self, config: DictConfig) -> None:
+        self.air = AirConfig.from_mapping(OmegaConf.to_container(config.air, resolve=True))
+        with open_dict(config):
+            config.trainer.v1.trainer_mode = self.verl_mode
+            if self.air.incomplete_groups == "refill":
+                # Makes verl fetch prompts one by one, so that a replacement can be fetched exactly.
+                config.trainer.v1.sampler.sync_refill_failed_groups = True
+        self.validation_rows = RowIdentities()
+        self.training_rows = RowIdentities()
+        self.abstentions = AbstentionGuard(self.air.max_abstain_rate, self.air.abstain_window)
+        super().__init__(config)
+
+    # ---------------------------------------------------------------- prompts leave the data set in whole meta-groups
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        data = self.config.data
+        extra_info = self.train_dataset.dataframe.select_columns(["extra_info"]).with_format("arrow")[:]["extra_info"]
+        columns = extra_info.combine_chunks().flatten()
+        names = [field.name for field in extra_info.type]
+        index = build_group_index(
+            columns[names.index("intent_id")],
+            columns[names.index("role")],
+            anchors=self.air.anchors_per_intent,
+            open_=self.air.open_per_intent,
+            source=f"data.train_files after verl's own filtering by data.max_prompt_length={data.max_prompt_length}",
+        )
+        sampler = MetaGroupSampler(
+            index,
+            anchors=self.air.anchors_per_intent,
+            open_=self.air.open_per_intent,
+            shuffle=bool(data.shuffle),
+            seed=int(data.get("seed") or 0),
+        )
+        self.train_dataloader = StatefulDataLoader(
+            dataset=self.train_dataset,
+            batch_size=data.get("gen_batch_size", None) or data.train_batch_size,
+            num_workers=data.dataloader_num_workers,
+            drop_last=True,
+            collate_fn=collate_fn,
+            sampler=sampler,
+        )
+        self._count_steps(len(sampler))
+
+    def _count_steps(self, prompts_per_epoch: int) -> None:
+        """An epoch visits each intent once, whatever the rows it has; verl counted rows."""
+        self.steps_per_epoch = prompts_per_epoch // self.config.data.train_batch_size
+        if self.config.trainer.total_training_steps is not None:
+            return
+        self.total_training_steps = self.steps_per_epoch * self.config.trainer.total_epochs
+        updates = self.total_training_steps * self.parameter_sync_step
+        with open_dict(self.config):
+            for section in ("actor_rollout_ref.actor.optim", "critic.optim"):
+                if OmegaConf.select(self.config, section):
+                    OmegaConf.update(self.config, f"{section}.total_training_steps", updates)
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> Any:
+        size = self.air.group_size
+        if num_prompts is not None:  # a refill asks for as many prompts as it lost; we hand out whole meta-groups
+            num_prompts = math.ceil(num_prompts / size) * size
+        batch = super()._next_train_batch(num_prompts)
+        uids = [uid for _ in range(len(batch) // size) for uid in new_group_uids(size)]
+        tu.assign_non_tensor_stack(batch, "uid", uids)
+        return batch
+
+    # ------------------------------------------------------------------ rollouts leave the queue in whole meta-groups
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        # verl chooses the class by mode and hands it a dozen settings; taking its choice and changing the class keeps
+        # all of them. The mixin adds methods only, and the three attributes set here.
+        buffer.__class__ = whole_groups_class(type(buffer))
+        buffer.group_size = self.air.group_size
+        buffer.evict_failed = self.verl_mode != "sync" or self.air.incomplete_groups == "refill"
+        buffer.on_validation_batch = self.validation_rows.read
+        buffer.poll_interval = self.air.poll_seconds
+        return buffer
+
+    # -------------------------------------------------------------------------------- the loss and what it is fed with
+
+    def on_init_end(self) -> None:
+        """Give the actor its loss; without an auxiliary term verl's own stays, untouched."""
+        if self.air.active:
+            actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
+            self.actor_rollout_wg.set_loss_fn(partial(air_actor_loss, config=actor_config, air=self.air))
+        super().on_init_end()
+
+    def _compute_advantage(self, batch: Any, metrics: dict) -> Any:
+        trajectories = self._read_trajectories(batch)
+        dropped_N = trajectories.incomplete_groups_N(self.air.group_size, self.config.actor_rollout_ref.rollout.n)
+        no_weight_N = dropped_N  # an incomplete meta-group never has a trustworthy gap
+        if self.air.incomplete_groups == "no_air":
+            dropped_N = dropped_N & False
+        self.abstentions.update(trajectories)
+        masked_N = trajectories.abstained_N | dropped_N
+        valid_N = ~trajectories.padding_N & ~masked_N
+
+        batch_edits.mask_rows(batch, masked_N)
+        batch = super()._compute_advantage(batch, metrics)
+        batch_edits.clear_lone_advantages(batch, trajectories, valid_N)
+        if self.air.active:
+            weight_N = loss_weights(trajectories, valid_N & ~no_weight_N, self.air)
+            batch = batch_edits.put_weights(batch, torch.from_numpy(weight_N))
+            self.training_rows.note(batch.keys, air_weight=weight_N)
+        dropped_groups = len(set(trajectories.group_N[no_weight_N]))
+        metrics.update(training_metrics(trajectories, valid_N, dropped_groups))
+        return batch
+
+    def _read_trajectories(self, batch: Any) -> Trajectories:
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(FIELDS))
+        trajectories = read_trajectories(
+            batch.keys,
+            batch.tags,
+            data,
+            max_response_length=self.config.data.max_response_length,
+            eos_token_ids=frozenset({self.tokenizer.eos_token_id}),
+        )
+        self.training_rows.add(batch.keys, list(data["extra_info"]))
+        self.training_rows.note(batch.keys, **trajectories.info_N, padding=trajectories.padding_N)
+        return trajectories
+
+    # ------------------------------------------------------------------------------------ what a run leaves to be read
+
+    def on_step_begin(self) -> None:
+        """Forget the rows of the step before."""
+        self.training_rows.clear()
+        super().on_step_begin()
+
+    def _val_metrics_update(
+        self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, *args: Any, **kwargs: Any
+    ) -> dict[str, float]:
+        metrics = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
+        identities = self.validation_rows.of(sample_uids)
+        metrics.update(group_metrics(identities, data_sources, reward_extra_infos_dict))
+        self.validation_rows.clear()
+        return metrics
+
+    def _dump_generations(
+        self,
+        inputs: list,
+        outputs: list,
+        gts: list,
+        scores: list,
+        reward_extra_infos_dict: dict[str, list],
+        dump_path: str,
+    ) -> None:
+        keys = reward_extra_infos_dict["uid"]
+        rows = self.training_rows if dump_path == self.config.trainer.get("rollout_data_dir") else self.validation_rows
+        columns = {**reward_extra_infos_dict, **rows.columns(keys)}
+        super()._dump_generations(inputs, outputs, gts, scores, columns, dump_path)
