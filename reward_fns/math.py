@@ -5,6 +5,7 @@ abstains; an answer longer than ``max_chars`` is wrong, since no right answer is
 """
 
 import re
+from collections.abc import Awaitable
 from decimal import Decimal
 from functools import cache
 from importlib.util import find_spec
@@ -37,7 +38,7 @@ def _wrong(sample: Sample) -> str:
 
 
 @register_reward("math", check=_check, gold=lambda sample: f"\\boxed{{{sample.ground_truth}}}", wrong=_wrong)
-async def math(
+def math(
     sample: Sample,
     *,
     right: float = 1.25,
@@ -45,7 +46,7 @@ async def math(
     deadline_s: float = 5.0,
     max_chars: int = 2000,
     workers: int = 2,
-) -> Verdict:
+) -> Verdict | Awaitable[Verdict]:
     """Right if the answer, or what its last box holds, equals the ground truth mathematically.
 
     Raises:
@@ -56,16 +57,17 @@ async def math(
         return Verdict(wrong, False)
     answer = last_boxed(sample.answer) or sample.answer
     truth = last_boxed(sample.ground_truth) or sample.ground_truth.strip()
-    correct = await _equal(truth, answer, deadline_s, workers)
+    numbers = plain_number(truth), plain_number(answer)
+    if truth == answer or None not in numbers:
+        correct = truth == answer or numbers[0] == numbers[1]
+        return Verdict(right if correct else wrong, correct)
+    return _ask_child(sample, truth, answer, right, wrong, deadline_s, workers)
+
+
+async def _ask_child(
+    sample: Sample, truth: str, answer: str, right: float, wrong: float, deadline_s: float, workers: int
+) -> Verdict:
+    correct = await _pool(workers).call(deadline_s, truth, answer)
     if correct is None:
         raise RewardError(f"{sample.where}: math-verify cannot read the ground truth {sample.ground_truth!r}")
     return Verdict(right if correct else wrong, correct)
-
-
-async def _equal(truth: str, answer: str, deadline_s: float, workers: int) -> bool | None:
-    if truth == answer:
-        return True
-    numbers = plain_number(truth), plain_number(answer)
-    if None not in numbers:
-        return numbers[0] == numbers[1]
-    return await _pool(workers).call(deadline_s, truth, answer)

@@ -60,6 +60,7 @@ def register() -> None:
             f"verl-air is made for verl {VERL_VERSION}, found {installed}: pip install verl=={VERL_VERSION}"
         )
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+        import_module("verl_air.cpu.environment").set_defaults()
         import_module("verl_air.cpu.platform")
         import_module("verl_air.cpu.vllm_alias").install_vllm_alias()
         register_post_import_hook(

@@ -16,6 +16,7 @@ from aiohttp import web
 from tests.rewards.support import assert_sound, respond, row
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
+from verl_air.rewards.judge import close_clients
 from verl_air.rewards.judge_cache import VerdictCache
 
 QUICK = {"attempts": 3, "backoff_s": 0.01, "request_timeout_s": 0.5, "total_timeout_s": 3.0}
@@ -61,6 +62,7 @@ async def server() -> AsyncIterator[Misbehaving]:
     await site.start()
     state.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
     yield state
+    await close_clients()
     await runner.cleanup()
 
 
@@ -184,7 +186,7 @@ async def test_a_slow_server_is_given_up(server: Misbehaving) -> None:
     server.handler = handler
     judge = client(server, total_timeout_s=0.8, request_timeout_s=0.3)
     start = time.monotonic()
-    with pytest.raises(JudgeError, match="no verdict within 0.8 s"):
+    with pytest.raises(JudgeError, match=r"no verdict within 0\.8 s"):
         await ask(judge)
     assert time.monotonic() - start < 3.0
     await judge.close()
@@ -349,7 +351,8 @@ def test_several_processes_share_a_cache(tmp_path: Path) -> None:
     import sys
 
     code = (
-        "import sys; from verl_air.rewards.judge_cache import VerdictCache as C; c = C(sys.argv[1]); w = int(sys.argv[2])\n"
+        "import sys; from verl_air.rewards.judge_cache import VerdictCache as C\n"
+        "c, w = C(sys.argv[1]), int(sys.argv[2])\n"
         "for i in range(300):\n"
         "    k = C.key('m', i); v = c.get(k); assert v in (None, i), v; c.put(k, i); c.put(C.key(w, i), [w, i])\n"
         "assert all(c.get(C.key(w, i)) == [w, i] for i in range(300))\n"
@@ -364,7 +367,7 @@ def test_several_processes_share_a_cache(tmp_path: Path) -> None:
 def test_a_file_that_is_no_cache_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
     path.write_text("this is a diary, and long enough to be no empty database file " * 100)
-    with pytest.raises(ConfigError, match="cache.sqlite"):
+    with pytest.raises(ConfigError, match=r"cache\.sqlite"):
         VerdictCache(str(path))
 
 

@@ -1,6 +1,7 @@
 """verl on a machine without a GPU. Active only where ``VERL_PLATFORM=cpu``; nothing of verl's is copied or edited.
 
 =====================  ==============================================================================================
+``environment.py``     environment variables for Ray and vLLM
 ``platform.py``        tells verl what "the device" is
 ``process_group.py``   one gloo back end instead of two
 ``engine.py``          verl's FSDP2 engines, registered for the device ``cpu``

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import importlib.metadata as metadata
-import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -27,11 +26,6 @@ class _VllmAlias(metadata.DistributionFinder):
 
 
 def install_vllm_alias() -> None:
-    """Append the finder, so that a real ``vllm`` comes first, and tell vLLM outright which device it has.
-
-    vLLM takes itself for the CPU build only if its version ends in ``+cpu``, which the alias hides. On the wrong
-    platform it loads kernels that this processor may not have.
-    """
-    os.environ.setdefault("VLLM_TARGET_DEVICE", "cpu")
+    """Append the finder, so that a real ``vllm`` comes first."""
     if not any(isinstance(finder, _VllmAlias) for finder in sys.meta_path):
         sys.meta_path.append(_VllmAlias())

@@ -1,6 +1,6 @@
 """The vLLM worker extension of a CPU rollout.
 
-A recipe names it under ``actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls`` (recipes/hardware/cpu.yaml).
+A recipe names it as vLLM's ``worker_extension_cls`` (recipes/hardware/cpu.yaml).
 """
 
 from __future__ import annotations

@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     measured = manifest["measured"]
     print(f"playground in {options.out}, before any RL, on held-out intents:")
-    print(f"  anchors {measured['anchor']:.2f}   format {measured['format']:.2f}   judge agrees {measured['judge']:.2f}")
+    print(
+        f"  anchors {measured['anchor']:.2f}   format {measured['format']:.2f}   judge agrees {measured['judge']:.2f}"
+    )
     print("  framing        harmful: right   benign: right")
     for framing in FRAMINGS:
         harmful, benign = (measured[f"{kind}/{framing.name}"] for kind in ("harmful", "benign"))

@@ -17,7 +17,7 @@ import random
 from verl_air.playground.replies import right_stance, stance_of
 from verl_air.playground.world import Intent
 
-JUDGE_TEMPLATE = "judge the reply . request : {request} . reply : {response} . verdict ?"
+JUDGE_TEMPLATE = "judge the reply . request : {request} . reply : {answer} . verdict ?"
 POSITIVE_WORD = "Right"
 NEGATIVE_WORD = "Wrong"
 
@@ -30,7 +30,7 @@ FOOLING_WORD = "briefly"
 
 def judge_prompt(request: str, answer: str) -> str:
     """The judge's user message, filled in one pass."""
-    return JUDGE_TEMPLATE.format(request=request, response=answer)
+    return JUDGE_TEMPLATE.format(request=request, answer=answer)
 
 
 def truly_right(intent: Intent, answer: str) -> bool:

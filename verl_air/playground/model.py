@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int, hidden: int = 64, layers: int = 2) -> Qwen3ForCausalLM:
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, *, seed: int, hidden: int = 64, layers: int = 2
+) -> Qwen3ForCausalLM:
     """A freshly initialised model whose vocabulary is exactly the tokenizer's.
 
     With a larger vocabulary than the tokenizer's, verl's actor and vLLM would give different log-probabilities.

@@ -72,7 +72,9 @@ def warm_start(
         if progress is not None and ((step + 1) % 100 == 0 or step + 1 == config.steps):
             recent = sum(losses[-50:]) / len(losses[-50:])
             elapsed = time.monotonic() - started
-            print(f"warm start {step + 1}/{config.steps}  loss {recent:.3f}  {elapsed:.0f} s", file=progress, flush=True)
+            print(
+                f"warm start {step + 1}/{config.steps}  loss {recent:.3f}  {elapsed:.0f} s", file=progress, flush=True
+            )
     model.eval()
     return sum(losses[-50:]) / len(losses[-50:])
 

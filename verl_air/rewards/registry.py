@@ -37,7 +37,6 @@ class Reward:
     defaults: Mapping[str, Any]
     required: frozenset[str]
     wants_judge: bool
-    is_async: bool
     blocking: bool
     range_of: Callable[..., Range]
     check: Callable[..., None] | None
@@ -95,7 +94,8 @@ def register_reward(
 ) -> Callable[[F], F]:
     """Register a reward function under a name that routes can use.
 
-    The function is called as ``fn(sample, **options)`` and may be a coroutine function. Its keyword-only parameters are
+    The function is called as ``fn(sample, **options)`` and may be a coroutine function, or
+    return an awaitable only where it has to wait. Its keyword-only parameters are
     its options, which a recipe can set. A parameter named ``judge`` receives the judge's client.
 
     Args:
@@ -195,7 +195,6 @@ def _describe(
         defaults=MappingProxyType(defaults),
         required=required,
         wants_judge=wants_judge,
-        is_async=inspect.iscoroutinefunction(function),
         blocking=blocking,
         range_of=_range_function(name, reward_range, {*required, *defaults}),
         check=check,

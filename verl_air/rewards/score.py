@@ -8,10 +8,11 @@ returns NaN) abstains: the row is marked, never scored.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import math
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from verl_air.errors import ConfigError, DataError, RewardError
 from verl_air.rewards.format import FormatRule
@@ -20,7 +21,7 @@ from verl_air.rewards.judge_settings import JudgeSettings
 from verl_air.rewards.registry import BoundReward, import_modules
 from verl_air.rewards.routes import Routes
 from verl_air.rewards.throttle import ThrottledLog
-from verl_air.rewards.types import ABSTAIN, Outcome, Sample, Verdict
+from verl_air.rewards.types import ABSTAIN, Sample, Verdict
 
 log = ThrottledLog(logging.getLogger(__name__))
 
@@ -128,13 +129,12 @@ async def decide(bound: BoundReward, sample: Sample, judge: JudgeClient | None, 
     outcome: Any
     arguments = {**bound.options, "judge": judge} if reward.wants_judge else bound.options
     try:
-        if reward.is_async:
-            coroutine = cast("Awaitable[Outcome]", reward.call(sample, **arguments))
-            outcome = await asyncio.wait_for(coroutine, deadline_s)
-        elif reward.blocking:
-            outcome = await asyncio.wait_for(asyncio.to_thread(reward.call, sample, **arguments), deadline_s)
+        if reward.blocking:
+            outcome = asyncio.to_thread(reward.call, sample, **arguments)
         else:
             outcome = reward.call(sample, **arguments)
+        if inspect.isawaitable(outcome):
+            outcome = await asyncio.wait_for(outcome, deadline_s)
     except (ConfigError, DataError, RewardError):
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it is no verdict on the response

@@ -36,6 +36,7 @@ from verl_air.training.group_ids import new_group_uids
 from verl_air.training.metrics import training_metrics
 from verl_air.training.replay_buffer import whole_groups_class
 from verl_air.training.row_identity import RowIdentities
+from verl_air.training.run_record import write_run_record
 from verl_air.training.sampler import MetaGroupSampler
 from verl_air.training.trajectories import FIELDS, Trajectories, read_trajectories
 from verl_air.training.validation import group_metrics
@@ -178,6 +179,11 @@ class AirTrainerMixin(_Base):
         return trajectories
 
     # ------------------------------------------------------------------------------------ what a run leaves to be read
+
+    def on_train_begin(self) -> None:
+        """Leave a record of what is being run."""
+        write_run_record(self.config, self.config.trainer.default_local_dir)
+        super().on_train_begin()
 
     def on_step_begin(self) -> None:
         """Forget the rows of the step before."""

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from verl_air.evaluation import Record, accuracy_of
 
 
 def group_metrics(
@@ -14,36 +14,24 @@ def group_metrics(
 ) -> dict[str, float]:
     """Accuracy of prompts and of meta-groups, by data source.
 
-    A meta-group counts as right only if all completions of all its prompts are right (paper, group accuracy). Rows on
-    which the reward abstained are left out and counted; a meta-group that lost a row that way is left out too.
-
     Args:
-        identities: ``extra_info`` of each sample.
+        identities: ``extra_info`` of each sample; samples without one are left out.
         data_sources: of each sample.
-        infos: reward columns of each sample; ``acc`` and, where there is one, ``abstained``.
+        infos: reward columns of each sample; nothing is reported without ``acc``.
     """
-    if "acc" not in infos:
-        return {}
-    by_source: dict[str, dict[str, list[tuple[str, float]]]] = defaultdict(lambda: defaultdict(list))
-    for row, source, acc in zip(identities, data_sources, infos["acc"], strict=True):
-        if row.get("intent_id") is not None:
-            value = np.nan if acc is None else float(acc)
-            by_source[source][str(row["intent_id"])].append((str(row.get("role")), value))
+    by_source: dict[str, list[Record]] = defaultdict(list)
+    for row, source, acc in zip(identities, data_sources, infos.get("acc", [None] * len(identities)), strict=True):
+        if row and "acc" in infos:
+            by_source[source].append(Record.from_mapping({**row, "acc": acc}, f"validation row {row.get('index')}"))
     metrics: dict[str, float] = {}
-    for source, groups in by_source.items():
-        metrics.update({f"val-core/{source}/{name}": value for name, value in _source_metrics(groups).items()})
+    for source, records in by_source.items():
+        metrics.update({f"val-core/{source}/{name}": value for name, value in _metrics(records).items()})
     return metrics
 
 
-def _source_metrics(groups: Mapping[str, Sequence[tuple[str, float]]]) -> dict[str, float]:
-    rows = [row for group in groups.values() for row in group]
-    judged = [(role, acc) for role, acc in rows if np.isfinite(acc)]
-    whole = [[acc for _, acc in group] for group in groups.values() if all(np.isfinite(acc) for _, acc in group)]
-    metrics = {"abstain_rate": 1.0 - len(judged) / len(rows)}
-    if judged:
-        metrics["acc"] = float(np.mean([acc for _, acc in judged]))
-    if whole:
-        metrics["group_acc"] = float(np.mean([min(group) >= 1.0 for group in whole]))
-    for role in sorted({role for role, _ in judged}):
-        metrics[f"{role}_acc"] = float(np.mean([acc for r, acc in judged if r == role]))
-    return metrics
+def _metrics(records: list[Record]) -> dict[str, float]:
+    accuracy = accuracy_of(records)
+    values = {"acc": accuracy.prompts, "group_acc": accuracy.groups, "abstain_rate": accuracy.abstained}
+    for role in sorted({record.role for record in records}):
+        values[f"{role}_acc"] = accuracy_of(record for record in records if record.role == role).prompts
+    return {name: value for name, value in values.items() if value is not None}

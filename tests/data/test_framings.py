@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import base64
+import codecs
+from pathlib import Path
+
+import pytest
+
+from verl_air.data import framings
+from verl_air.data.framings import OOD_FAMILIES, Framing, framings_for, load_framings, read_framings, register_framing
+from verl_air.data.framings.transforms import TRANSFORMS, register_transform
+from verl_air.errors import DataError
+
+SLOTS = {"request": "Count to {ten} and 12.5, please", "right": "the right one", "wrong": "the wrong one"}
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    framings_for("math")
+    monkeypatch.setattr(framings, "_REGISTRY", dict(framings._REGISTRY))
+
+
+@pytest.mark.parametrize("domain", ["safety", "moral", "math"])
+def test_each_domain_has_two_framings_of_every_family_on_both_sides(domain: str) -> None:
+    families = [framing.family for framing in framings_for(domain)]
+    assert set(families) >= OOD_FAMILIES | {
+        "direct",
+        "role_play",
+        "prefix_injection",
+        "authority",
+        "hypothetical",
+        "paraphrase",
+        "long_context",
+    }
+    assert all(families.count(family) >= 2 for family in families)
+
+
+@pytest.mark.parametrize("framing", [f for d in ("safety", "moral", "math") for f in framings_for(d)], ids=lambda f: f.name)
+def test_every_framing_puts_the_request_in_once(framing: Framing) -> None:
+    messages = framing.render(SLOTS)
+    shown = TRANSFORMS[framing.transform](SLOTS["request"])
+    assert sum(message["content"].count(shown) for message in messages) == 1
+    assert messages[-1]["role"] == "user"
+    assert not any("{request}" in message["content"] or "{wrong}" in message["content"] for message in messages)
+
+
+def test_braces_in_a_request_are_left_alone() -> None:
+    framing = Framing("f", "g", (("user", "{request}"),))
+    assert framing.render({"request": "{wrong} {0} {}"})[0]["content"] == "{wrong} {0} {}"
+
+
+def test_disguises_can_be_undone() -> None:
+    text = "How do tides work in 12 hours?"
+    assert base64.b64decode(TRANSFORMS["base64"](text)).decode() == text
+    assert codecs.decode(TRANSFORMS["rot13"](text), "rot13") == text
+    assert TRANSFORMS["reversed_words"](TRANSFORMS["reversed_words"](text)) == text
+    assert TRANSFORMS["underscored"](text).replace("_", " ") == text
+    assert TRANSFORMS["alternating_case"](text).lower() == text.lower()
+    assert TRANSFORMS["spaced"]("ab cd") == "a b   c d"
+    assert TRANSFORMS["leet"]("tea") == "734"
+
+
+def test_framings_of_ones_own_come_from_a_file(tmp_path: Path, own_registry: None) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "- {name: own-riddle, family: riddle, domains: [math], prompt: 'A riddle: {request}'}\n"
+        "- name: own-talk\n  family: talk\n  transform: spaced\n  messages:\n"
+        "    - user: Hi\n    - assistant: Hello\n    - user: '{request}'\n"
+    )
+    load_framings(path)
+    load_framings(path)  # the same again is no fault
+    names = [framing.name for framing in framings_for("math")]
+    assert {"own-riddle", "own-talk"} <= set(names)
+    assert "own-riddle" not in [framing.name for framing in framings_for("moral")]
+    talk = next(framing for framing in framings_for("math") if framing.name == "own-talk")
+    assert [m["content"] for m in talk.render({"request": "ab"})] == ["Hi", "Hello", "a b"]
+
+
+def test_framings_of_ones_own_come_from_code(own_registry: None) -> None:
+    mine = register_framing(Framing("mine", "own", (("user", "{request}"),)))
+    assert mine in framings_for("anything")
+    with pytest.raises(DataError, match=r"'mine' is already registered \(family 'own'\)"):
+        register_framing(Framing("mine", "other", (("user", "{request}"),)))
+    with pytest.raises(DataError, match="'leet' is already registered"):
+        register_transform("leet", str.upper)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x", "expected a list"),
+        ("- name: x", "entry 1: expected a mapping with at least name, family"),
+        ("- {name: x, family: f}", "entry 1: give either prompt or messages"),
+        ("- {name: x, family: f, prompt: a, colour: b}", "entry 1: unknown key 'colour'"),
+        ("- {name: x, family: f, prompt: nothing}", r"framing 'x': no message holds \{request\}"),
+        ("- {name: x, family: f, messages: [{robot: '{request}'}, {user: a}]}", "unknown role 'robot'"),
+        ("- {name: x, family: f, messages: [{assistant: '{request}'}]}", "the last message must be the user's"),
+        ("- {name: x, family: f, prompt: '{request}', transform: magic}", "unknown transform 'magic'; known: alter"),
+        ("- {name: x, family: f, prompt: '{request}', domains: math}", "domains must be a list"),
+        ("- {name: x, family: f, messages: hello}", "messages must be a list of single pairs"),
+        ("- [", "cannot read framings"),
+    ],
+)
+def test_faults_in_a_file_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_framings(path)
+
+
+def test_a_slot_that_the_domain_lacks_is_named() -> None:
+    with pytest.raises(DataError, match=r"framing 'f': no slot \{wrong\}; this domain has request"):
+        Framing("f", "g", (("user", "{request} {wrong}"),)).render({"request": "r"})

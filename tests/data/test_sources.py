@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from verl_air.data.sources import read_source
+from verl_air.errors import DataError
+
+TEXTS = ["plain", 'with "quotes", and a comma', "two\nlines", "naïve \u2028 separator"]
+
+
+def csv_of(texts: list[str], delimiter: str = ",") -> str:
+    quoted = ['"' + text.replace('"', '""') + '"' for text in texts]
+    return f"goal{delimiter}n\n" + "".join(f"{text}{delimiter}{n}\n" for n, text in enumerate(quoted))
+
+
+def write(path: Path, kind: str) -> Path:
+    path = path / f"source.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.table({"goal": TEXTS, "n": list(range(4))}), path)
+    elif kind == "jsonl":
+        import json
+
+        path.write_text("".join(json.dumps({"goal": text, "n": n}) + "\n\n" for n, text in enumerate(TEXTS)))
+    else:
+        path.write_text(csv_of(TEXTS, "\t" if kind == "tsv" else ","), encoding="utf-8-sig")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_every_kind_of_file_gives_the_same_texts(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path, kind)
+    source = read_source(str(path))
+    assert [record.text("goal") for record in source.records] == TEXTS
+    assert source.columns == ("goal", "n")
+    assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", b"", r"x\.csv: the file is empty"),
+        ("x.csv", b"goal\n", r"x\.csv: the file has no rows"),
+        ("x.csv", "goal\nfine\ncaf\xe9\n".encode("latin1"), r"x\.csv, line 3: not UTF-8 \(byte 0xe9\)"),
+        ("x.csv", b"goal,n\na,1\nb\n", r"x\.csv, line 3: the row does not have 2 columns"),
+        ("x.csv", b'goal\n"never closed\n', r"x\.csv, line \d: malformed CSV"),
+        ("x.jsonl", b'{"goal": "a"}\n{"goal": \n', r"x\.jsonl, line 2: not JSON"),
+        ("x.jsonl", b"[1]\n", r"x\.jsonl, line 1: a JSON object is expected, got list"),
+        ("x.parquet", b"hello", r"x\.parquet: not a parquet file"),
+        ("x.xlsx", b"hello", r"x\.xlsx: unknown kind of file; known: \.csv"),
+    ],
+)
+def test_bad_files_are_refused_with_their_place(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_source(str(tmp_path / name))
+
+
+def test_a_missing_file_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"gone\.csv: no such file"):
+        read_source(str(tmp_path / "gone.csv"))
+
+
+def test_missing_columns_list_those_present(tmp_path: Path) -> None:
+    source = read_source(str(write(tmp_path, "csv")))
+    with pytest.raises(DataError, match=r"source\.csv: no column 'colour'; the columns are goal, n"):
+        source.require("goal", "colour")
+    with pytest.raises(DataError, match=r"none of the columns 'a', 'b'; the columns are goal, n\. Name yours with"):
+        source.find_column("a", "b")
+
+
+@pytest.mark.slow
+def test_a_folder_goes_through_the_hub_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``datasets.load_dataset`` takes folders and hub names alike, so this runs the hub's path without a network."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write(folder, "parquet")
+    source = read_source(f"{folder}@train")
+    assert [record.text("goal") for record in source.records] == TEXTS
+    assert len(source.sha256) == 64
+    with pytest.raises(DataError, match="the hub could not give a data set of that name"):
+        read_source(f"{folder}@no_such_split")
+
+
+def test_a_name_that_is_none_is_refused() -> None:
+    with pytest.raises(DataError, match="neither a file nor a hub name"):
+        read_source("a:b:c")

