@@ -28,9 +28,9 @@ from verl_air.data.intents import Exclusions, Intent
 from verl_air.data.schema import SPLITS, read_rows
 
 SECONDS_A_MILLION, GIB = 120.0, 2.0
-_THINGS = "apples pears ropes lamps nails bricks cards pens boats coins maps shells tiles bells drums kites".split()
-_PEOPLE = "Ada Ben Cleo Dan Eve Finn Gus Hana Ivo Jun Kai Lena Mio Noor Otto Pia".split()
-_PLACES = "market harbour school station garden museum library farm".split()
+_THINGS = ("apples", "pears", "ropes", "lamps", "nails", "bricks", "cards", "pens", "boats", "coins", "maps", "tiles")
+_PEOPLE = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ivo", "Jun", "Kai", "Lena", "Mio", "Noor")
+_PLACES = ("market", "harbour", "school", "station", "garden", "museum", "library", "farm")
 
 
 def problems(n: int) -> Iterator[Intent]:

@@ -35,7 +35,9 @@ def test_each_domain_has_two_framings_of_every_family_on_both_sides(domain: str)
     assert all(families.count(family) >= 2 for family in families)
 
 
-@pytest.mark.parametrize("framing", [f for d in ("safety", "moral", "math") for f in framings_for(d)], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "framing", [f for d in ("safety", "moral", "math") for f in framings_for(d)], ids=lambda f: f.name
+)
 def test_every_framing_puts_the_request_in_once(framing: Framing) -> None:
     messages = framing.render(SLOTS)
     shown = TRANSFORMS[framing.transform](SLOTS["request"])

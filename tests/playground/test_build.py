@@ -51,7 +51,9 @@ def test_a_finished_folder_is_kept_and_another_seed_replaces_it(tmp_path: Path) 
     first = snapshot(out)
     build_playground(out, BRIEF, progress=None)
     assert snapshot(out) == first
-    manifest = build_playground(out, PlaygroundConfig(seed=1, train=8, held_out=4, warm_start=BRIEF.warm_start), progress=None)
+    manifest = build_playground(
+        out, PlaygroundConfig(seed=1, train=8, held_out=4, warm_start=BRIEF.warm_start), progress=None
+    )
     assert manifest["settings"]["seed"] == 1
     assert snapshot(out)["train.parquet"][1] != first["train.parquet"][1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["playground"]

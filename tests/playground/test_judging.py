@@ -71,4 +71,4 @@ def test_the_recipe_asks_the_judge_as_it_was_trained() -> None:
     options = recipe["reward"]["custom_reward_function"]["reward_kwargs"]["options"]["verdict_judge"]
     assert options["template"] == JUDGE_TEMPLATE
     assert (options["positive"], options["negative"]) == (POSITIVE_WORD, NEGATIVE_WORD)
-    assert fields_of(JUDGE_TEMPLATE) == {"request", "response"}
+    assert fields_of(JUDGE_TEMPLATE) == {"request", "answer"}

@@ -8,7 +8,7 @@ from verl_air.playground.measure import measure
 from verl_air.playground.model import build_model
 from verl_air.playground.prompts import FRAMINGS
 from verl_air.playground.tokenizer import build_tokenizer
-from verl_air.playground.warm_start import IGNORED, ChatEncoder, WarmStartConfig, next_token_loss, warm_start
+from verl_air.playground.warm_start import IGNORED, ChatEncoder, WarmStartConfig, example_loss, warm_start
 from verl_air.playground.world import split_intents
 
 TOKENIZER = build_tokenizer()
@@ -53,7 +53,7 @@ def test_padding_does_not_change_the_loss() -> None:
     ids_NT, labels_NT = ChatEncoder(TOKENIZER).batch(draw_batch(random.Random(0), anchors=3, opens=3, judgements=3))
     wider = torch.nn.functional.pad(ids_NT, (0, 9), value=TOKENIZER.pad_token_id)
     labels = torch.nn.functional.pad(labels_NT, (0, 9), value=IGNORED)
-    torch.testing.assert_close(next_token_loss(model, wider, labels), next_token_loss(model, ids_NT, labels_NT))
+    torch.testing.assert_close(example_loss(model, wider, labels), example_loss(model, ids_NT, labels_NT))
 
 
 def test_the_model_is_repeatable_and_leaves_the_global_random_state_alone() -> None:

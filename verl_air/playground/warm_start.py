@@ -47,7 +47,7 @@ def warm_start(
     config: WarmStartConfig | None = None,
     progress: TextIO | None = sys.stderr,
 ) -> float:
-    """Train the model in place; returns the mean loss of the last 50 steps, in nats a target token."""
+    """Train the model in place; returns the mean loss of the last 50 steps, in nats."""
     import torch
 
     config = config or WarmStartConfig()
@@ -63,7 +63,7 @@ def warm_start(
         examples = draw_batch(rng, anchors=config.anchors, opens=config.opens, judgements=config.judgements)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
-        loss = next_token_loss(model, *encoder.batch(examples))
+        loss = example_loss(model, *encoder.batch(examples))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
@@ -79,15 +79,22 @@ def warm_start(
     return sum(losses[-50:]) / len(losses[-50:])
 
 
-def next_token_loss(model: Qwen3ForCausalLM, ids_NT: torch.Tensor, labels_NT: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over the labelled positions. Padding stands on the right, where causal attention never looks."""
+def example_loss(model: Qwen3ForCausalLM, ids_NT: torch.Tensor, labels_NT: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, averaged over the target of each example and then over examples, in nats.
+
+    Every example counts alike: over all tokens, the one token of a verdict would be lost among the eight of a response.
+    Padding stands on the right, where causal attention never looks.
+    """
     import torch
 
     hidden_NTD = model.model(input_ids=ids_NT[:, :-1], use_cache=False).last_hidden_state
     wanted_NT = labels_NT[:, 1:]
     labelled_NT = wanted_NT != IGNORED
-    logits_MV = model.lm_head(hidden_NTD[labelled_NT])
-    return torch.nn.functional.cross_entropy(logits_MV, wanted_NT[labelled_NT])
+    loss_M = torch.nn.functional.cross_entropy(
+        model.lm_head(hidden_NTD[labelled_NT]), wanted_NT[labelled_NT], reduction="none"
+    )
+    weight_NT = labelled_NT / labelled_NT.sum(dim=1, keepdim=True)
+    return (loss_M * weight_NT[labelled_NT]).sum() / len(ids_NT)
 
 
 class ChatEncoder:

@@ -61,15 +61,15 @@ def neutralise(text: str, special_tokens: Iterable[str] = ()) -> str:
     """Take from a text all means to pass for a tag, a special token or a turn of the chat.
 
     Invisible characters vanish; an angle bracket that could open a tag becomes a quotation mark; ``[INST]`` and its
-    kind become ``(INST)``; a special token of the judge's tokenizer that is still there is broken with a middle dot.
-    Ordinary text keeps its meaning: ``a < b`` stays as it is.
+    kind become ``(INST)``; a special token of the judge's tokenizer that is still there is broken with a middle dot, or
+    is a blank if it is a single character. Ordinary text keeps its meaning: ``a < b`` stays as it is.
     """
     text = _INVISIBLE.sub("", text)
     text = _TAG_START.sub(_HARMLESS, text)
     text = _SQUARE_TAG.sub(r"(\1)", text)
     for token in special_tokens:
-        if len(token) > 1:
-            text = text.replace(token, f"{token[0]}·{token[1:]}")
+        if token in text:
+            text = text.replace(token, " " if len(token) == 1 else f"{token[0]}·{token[1:]}")
     return text
 
 
@@ -78,4 +78,4 @@ def cut(text: str, max_chars: int) -> str:
     if len(text) <= max_chars:
         return text
     head, tail = (max_chars + 1) // 2, max_chars // 2
-    return f"{text[:head]}\n[... {len(text) - head - tail} characters left out ...]\n{text[len(text) - tail :]}"
+    return f"{text[:head]} [... {len(text) - head - tail} characters left out ...] {text[len(text) - tail :]}"

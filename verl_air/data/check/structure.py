@@ -132,8 +132,8 @@ def _families(columns: Columns) -> Iterator[Finding]:
     family_of: dict[tuple[str, str], str] = {}
     for rows, (domain, family, context, split) in _combinations(columns, ("domain", "family", "context", "split")):
         rows = rows[is_open[rows]]
-        if not len(rows) or domain is None or family is None or context is None:
-            continue
+        if not len(rows) or not all(value and value.strip() for value in (domain, family, context)):
+            continue  # nothing to compare; what is missing is reported as such
         known = family_of.setdefault((domain, context), family)
         if known != family:
             message = f"framing {context!r} is of family {family!r} here and {known!r} elsewhere"

@@ -31,7 +31,7 @@ def parse_number(text: str, default: Any = ...) -> Fraction | None:
         ValueError: it is no number and no default is given.
     """
     match = _WRITTEN.fullmatch(text)
-    if match is None:
+    if match is None or (match[1] and match[2]):
         if default is ...:
             raise ValueError(f"not a number: {text!r}")
         return None

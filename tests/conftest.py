@@ -1,0 +1,61 @@
+"""Shared fixtures. Tests run on a machine without a GPU: verl's platform is chosen before anything imports it."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+os.environ.setdefault("VERL_PLATFORM", "cpu")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = ROOT / "recipes"
+
+
+@pytest.fixture(scope="session")
+def playground_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The playground's data and tokenizer with an untrained model: all that a recipe's check looks at."""
+    from verl_air.playground.dataset import write_dataset
+    from verl_air.playground.model import build_model
+    from verl_air.playground.tokenizer import build_tokenizer
+
+    folder = tmp_path_factory.mktemp("playground")
+    write_dataset(folder, 0, train=120, held_out=48)
+    tokenizer = build_tokenizer()
+    build_model(tokenizer, seed=0).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quickstart_recipe(playground_files: Path) -> DictConfig:
+    """The quickstart recipe, composed as main_ppo composes it."""
+    from hydra import compose, initialize_config_dir
+
+    overrides = ["hydra.searchpath=[pkg://verl.trainer.config]", f"playground={playground_files}"]
+    with initialize_config_dir(config_dir=str(RECIPES), version_base=None):
+        return compose("quickstart", overrides=overrides)
+
+
+@pytest.fixture
+def compose(quickstart_recipe: DictConfig) -> Callable[..., DictConfig]:
+    """The quickstart recipe with overrides: ``key=value`` sets or adds, ``~key`` removes."""
+
+    def composed(*overrides: str) -> DictConfig:
+        config = copy.deepcopy(quickstart_recipe)
+        OmegaConf.set_struct(config, False)
+        for override in overrides:
+            key, _, value = override.lstrip("~").partition("=")
+            if override.startswith("~"):
+                del config[key]
+            else:
+                OmegaConf.update(config, key, yaml.safe_load(value))
+        return config
+
+    return composed

@@ -1,0 +1,232 @@
+"""Each fault is planted in a good file; the check must name it, its row and its column, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.data.support import FORMATS, build_fixture, spoil
+from verl_air.data.build import BuildOptions
+from verl_air.data.check import CheckOptions, Report, check_files
+from verl_air.data.check.gold import Positions
+from verl_air.data.schema import Row, read_rows, write_rows
+from verl_air.errors import DataError
+
+Change = Callable[[list[Row]], object]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return build_fixture("math", tmp_path)
+
+
+def faults(report: Report) -> list[tuple[str, str, int, str]]:
+    return [(Path(f.file).stem, f.check, f.row, f.column) for f in report.findings]
+
+
+def extras(row: Row, **changes: object) -> None:
+    row["extra_info"]["extras"] = json.dumps({**json.loads(row["extra_info"]["extras"]), **changes})
+
+
+def info(rows: list[Row], row: int, **changes: object) -> None:
+    rows[row]["extra_info"].update(changes)  # type: ignore[typeddict-item]
+
+
+def other_letter(row: Row) -> None:
+    row["reward_model"]["ground_truth"] = "A" if row["reward_model"]["ground_truth"] != "A" else "B"
+
+
+# Row 0 of a file is an anchor of its first intent; rows 1 to 3 of id.parquet are that intent's open rows.
+PLANTED: list[tuple[str, Change, str, int, str]] = [
+    ("unknown role", lambda rows: info(rows, 2, role="judge"), "values", 2, "extra_info.role"),
+    ("unknown split", lambda rows: info(rows, 2, split="dev"), "values", 2, "extra_info.split"),
+    ("missing id", lambda rows: info(rows, 1, intent_id=None), "values", 1, "extra_info.intent_id"),
+    ("missing index", lambda rows: info(rows, 1, index=None), "values", 1, "extra_info.index"),
+    ("empty context", lambda rows: info(rows, 1, context=" "), "values", 1, "extra_info.context"),
+    ("index twice", lambda rows: info(rows, 5, index=4), "id twice", 5, "extra_info.index"),
+    ("wrong source", lambda rows: rows[3].update(data_source="math/ood"), "data_source", 3, "data_source"),
+    ("other ability", lambda rows: rows[3].update(ability="sport"), "data_source", 3, "ability"),
+    ("lost row", lambda rows: rows.pop(3), "incomplete", 0, "extra_info.role"),
+    ("lost anchor", lambda rows: rows.pop(0), "incomplete", 0, "extra_info.role"),
+    ("held-out family", lambda rows: info(rows, 2, family="fiction"), "family leak", -2, "extra_info.family"),
+    ("no message", lambda rows: rows[1].update(prompt=[]), "prompt", 1, "prompt"),
+    ("blank message", lambda rows: rows[1]["prompt"][0].update(content=" \n"), "prompt", 1, "prompt.content"),
+    ("odd speaker", lambda rows: rows[1]["prompt"][0].update(role="robot"), "prompt", 1, "prompt.role"),
+    ("prompt twice", lambda rows: rows[2].update(prompt=rows[1]["prompt"]), "repeated prompt", 2, "prompt"),
+    ("wrong style", lambda rows: rows[0]["reward_model"].update(style="model"), "", 0, "reward_model.style"),
+    ("no gold", lambda rows: rows[0]["reward_model"].update(ground_truth=""), "", 0, "reward_model.ground_truth"),
+    (
+        "gold not offered",
+        lambda rows: rows[0]["reward_model"].update(ground_truth="E"),
+        "",
+        0,
+        "reward_model.ground_truth",
+    ),
+    ("wrong letter", lambda rows: other_letter(rows[0]), "gold", 0, "extra_info.extras.choices"),
+    (
+        "equal choices",
+        lambda rows: extras(rows[0], choices=["7", "8", "9", "7.0"]),
+        "gold",
+        0,
+        "extra_info.extras.choices",
+    ),
+    (
+        "same choices",
+        lambda rows: extras(rows[0], choices=["a", "b", "c", " A"]),
+        "gold",
+        0,
+        "extra_info.extras.choices",
+    ),
+    ("unknown verifier", lambda rows: extras(rows[0], verifier="oracle"), "", 0, "reward_model.ground_truth"),
+    ("unreadable extras", lambda rows: info(rows, 0, extras="{"), "", 0, "extra_info.extras"),
+    ("extras no object", lambda rows: info(rows, 0, extras="[1]"), "", 0, "extra_info.extras"),
+]
+
+
+@pytest.mark.parametrize(("change", "check", "row", "column"), [p[1:] for p in PLANTED], ids=[p[0] for p in PLANTED])
+def test_a_planted_fault_is_found_at_its_place(
+    files: list[Path], change: Change, check: str, row: int, column: str
+) -> None:
+    assert check_files(files).findings == []
+    spoil(files[1], change)
+    found = faults(check_files(files))
+    places = [(file, kind, at, where) for file, kind, at, where in found if where == column]
+    assert places, found
+    if row >= 0:
+        assert ("id", check or column, row, column) in places
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        p[1::3]
+        for p in PLANTED
+        if p[0] in ("wrong letter", "equal choices", "blank message", "prompt twice", "index twice")
+    ],
+)
+def test_one_fault_is_one_finding(files: list[Path], change: Change, column: str) -> None:
+    spoil(files[1], change)
+    report = check_files(files)
+    assert {finding.column for finding in report.findings} == {column}
+    assert not report.ok
+
+
+def test_a_training_intent_in_ood_is_a_leak(files: list[Path]) -> None:
+    trained = next(read_rows(files[0]))["extra_info"]["intent_id"]
+    spoil(files[2], lambda rows: [row["extra_info"].update(intent_id=trained) for row in rows[:4]])
+    found = faults(check_files(files))
+    assert ("ood", "intent leak", 0, "extra_info.intent_id") in found
+    assert [kind for file, kind, *_ in found].count("intent leak") == 1, "once an intent, not once a row"
+
+
+def test_a_training_family_in_ood_is_a_leak(files: list[Path]) -> None:
+    spoil(files[2], lambda rows: info(rows, 1, context="math-captain", family="role_play"))
+    report = check_files(files)
+    assert faults(report) == [("ood", "family leak", 1, "extra_info.family")]
+    assert report.findings[0].message.startswith("family 'role_play' is met in training or ID too")
+
+
+def test_an_intent_in_two_files_of_a_split_or_two_domains_stands_twice(files: list[Path], tmp_path: Path) -> None:
+    copy = write_rows(tmp_path / "copy.parquet", read_rows(files[1]))
+    assert "id twice" in {f.check for f in check_files([*files, copy]).findings}
+    spoil(files[1], lambda rows: [row["extra_info"].update(domain="moral") for row in rows[:4]])
+    assert "stands under two domains" in " ".join(str(f) for f in check_files(files[1:]).findings)
+
+
+def test_a_near_duplicate_across_splits_is_a_warning(files: list[Path]) -> None:
+    request = json.loads(next(read_rows(files[0]))["extra_info"]["extras"])["request"]
+    spoil(files[1], lambda rows: [extras(row, request=request.upper() + " Now!") for row in rows[:4]])
+    report = check_files(files[:2])
+    assert faults(report) == [("id", "near-duplicate", 0, "extra_info.intent_id")]
+    assert (report.ok, report.number("warning")) == (True, 1)
+
+
+def test_more_rows_can_be_asked_of_an_intent(files: list[Path]) -> None:
+    report = check_files(files[1:2], CheckOptions(anchors=2))
+    assert {f.check for f in report.findings} == {"incomplete"}
+    assert "has 1 anchor(s) and 3 open row(s) in split 'id'; a visit takes 2 and 3" in report.findings[0].message
+
+
+def test_faults_beyond_the_limit_are_counted(files: list[Path]) -> None:
+    spoil(files[0], lambda rows: [row["extra_info"].update(context="") for row in rows])
+    report = check_files(files[:1], CheckOptions(limit=3))
+    assert report.counts["error", "values"] == len(list(read_rows(files[0])))
+    assert len([f for f in report.findings if f.check == "values"]) == 3
+
+
+def test_answers_that_lean_to_one_place_are_a_warning(tmp_path: Path) -> None:
+    files = build_fixture("safety", tmp_path, BuildOptions(formats=FORMATS))
+    assert check_files(files).findings == []
+
+    def always_first(rows: list[Row]) -> None:
+        for row in rows:
+            choices = json.loads(row["extra_info"]["extras"]).get("choices")
+            if choices:
+                gold = choices["ABCD".index(row["reward_model"]["ground_truth"])]
+                extras(row, choices=[gold, *(choice for choice in choices if choice != gold)])
+                row["reward_model"]["ground_truth"] = "A"
+
+    spoil(files[0], always_first)
+    (finding,) = check_files(files).findings
+    assert (finding.severity, finding.check, Path(finding.file).stem) == ("warning", "answer positions", "train")
+    assert "stands at place 1 of 4 in 64 of 64 anchors (about 16 are due)" in finding.message
+
+
+def test_few_anchors_say_nothing_about_positions() -> None:
+    positions = Positions()
+    for _ in range(49):
+        positions.add("f", "true_false", "true", {})
+    assert list(positions.unbalanced()) == []
+    positions.add("f", "true_false", "true", {})
+    assert len(list(positions.unbalanced())) == 1
+
+
+def test_verifiers_can_be_named_for_rows_that_name_none(files: list[Path]) -> None:
+    def forget(rows: list[Row]) -> None:
+        for row in rows:
+            decoded = json.loads(row["extra_info"]["extras"])
+            del decoded["verifier"]
+            row["extra_info"]["extras"] = json.dumps(decoded)
+
+    spoil(files[1], forget)
+    assert check_files(files).ok
+    report = check_files(files, CheckOptions(verifiers={"math/anchor": "true_false"}))
+    assert {f.column for f in report.findings} == {"reward_model.ground_truth"}
+
+
+@pytest.mark.parametrize(
+    ("column", "array", "message"),
+    [
+        ("prompt", pa.array(["text"]), "column prompt is string, not list"),
+        ("extra_info", pa.array([{"index": 0, "intent_id": "z"}]), "extra_info lacks role; it has index, intent_id"),
+        ("ability", pa.array([3]), "column ability is int64, not string"),
+    ],
+)
+def test_columns_of_another_type_are_refused(
+    files: list[Path], column: str, array: pa.Array, message: str, tmp_path: Path
+) -> None:
+    table = pq.read_table(files[1]).slice(0, 1)
+    pq.write_table(table.set_column(table.column_names.index(column), column, array), tmp_path / "odd.parquet")
+    with pytest.raises(DataError, match=rf"odd\.parquet: {message}"):
+        check_files([tmp_path / "odd.parquet"])
+
+
+def test_further_columns_and_wider_types_are_fine(files: list[Path], tmp_path: Path) -> None:
+    table = pq.read_table(files[1])
+    wide = table.set_column(0, "data_source", table["data_source"].cast(pa.large_string()))
+    pq.write_table(wide.append_column("note", pa.array(["x"] * table.num_rows)), tmp_path / "wide.parquet")
+    assert check_files([tmp_path / "wide.parquet"]).findings == []
+
+
+def test_files_without_rows_and_file_names_given_twice(files: list[Path], tmp_path: Path) -> None:
+    pq.write_table(pq.read_table(files[1]).slice(0, 0), tmp_path / "empty.parquet")
+    assert [f.message for f in check_files([tmp_path / "empty.parquet"]).findings] == ["has no rows"]
+    with pytest.raises(DataError, match="given twice"):
+        check_files([files[0], files[0]])
+    with pytest.raises(DataError, match="no file to check"):
+        check_files([])

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verl_air.data.domains.safety import make_safety_intent
+from verl_air.data.framings import Framing
+from verl_air.data.intents import Exclusions, Intent
+from verl_air.data.near_duplicates import near_duplicates
+from verl_air.data.splits import drop_leaks, split_framings, split_intents
+from verl_air.errors import DataError
+
+SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u")]
+
+
+def intents(n: int, kind: str = "harmful", seed: int = 0) -> list[Intent]:
+    rng = random.Random(f"{kind}{seed}")
+    return [make_safety_intent(f"{kind} {n} " + " ".join(rng.sample(SYLLABLES, 6)), kind) for n in range(n)]
+
+
+def ids(some: list[Intent]) -> set[str]:
+    return {intent.intent_id for intent in some}
+
+
+@given(st.integers(4, 40), st.integers(4, 20), st.integers(0, 5))
+def test_a_share_is_held_out_of_each_stratum(harmful: int, benign: int, seed: int) -> None:
+    everything = [*intents(harmful), *intents(benign, "plain")]
+    train, held = split_intents(everything, 0.25, seed)
+    assert ids(train).isdisjoint(ids(held))
+    assert ids(train) | ids(held) == ids(everything)
+    assert Counter(z.stratum for z in held) == {"harmful": round(harmful / 4), "benign": round(benign / 4)}
+
+
+@given(st.integers(1, 29))
+def test_a_number_is_held_out_exactly(number: int) -> None:
+    _, held = split_intents([*intents(20), *intents(10, "plain")], number, 0)
+    assert len(held) == number
+
+
+def test_the_seed_decides_and_the_order_does_not() -> None:
+    everything = intents(40)
+    shuffled = random.Random(1).sample(everything, 40)
+    assert ids(split_intents(everything, 0.2, 3)[1]) == ids(split_intents(shuffled, 0.2, 3)[1])
+    assert ids(split_intents(everything, 0.2, 3)[1]) != ids(split_intents(everything, 0.2, 4)[1])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_near_duplicates_stay_on_one_side(seed: int) -> None:
+    twins = [make_safety_intent(z.request + suffix, "harmful") for z in intents(10) for suffix in ("", " now")]
+    train, held = split_intents([*twins, *intents(10, seed=1)], 0.3, seed)
+    texts = [z.request for z in (*train, *held)]
+    for i, j, _ in near_duplicates(texts):
+        assert (i < len(train)) == (j < len(train))
+    assert len(held) == 9
+
+
+@pytest.mark.parametrize("held_out", [0.0, -1, 3, 10])
+def test_too_few_intents_are_an_error(held_out: float) -> None:
+    with pytest.raises(DataError, match="too few"):
+        split_intents(intents(3), held_out, 0)
+
+
+def test_intents_that_are_all_alike_cannot_be_split() -> None:
+    alike = [make_safety_intent("the same words again " + mark, "harmful") for mark in ("!", "!!", "?")]
+    with pytest.raises(DataError, match="can be while near-duplicates stay together"):
+        split_intents(alike, 1, 0)
+
+
+def test_held_out_near_duplicates_are_dropped_and_counted() -> None:
+    train = intents(5)
+    leak = make_safety_intent(train[0].request.upper() + "!", "harmful")
+    fresh = intents(2, seed=9)
+    exclusions = Exclusions()
+    assert drop_leaks(train, [leak, *fresh], exclusions) == fresh
+    assert exclusions.counts == {"held-out near-duplicate of a training intent": 1}
+    with pytest.raises(DataError, match="every held-out intent"):
+        drop_leaks(train, [leak], exclusions)
+
+
+FRAMINGS = [Framing(f"{family}-{n}", family, (("user", "{request}"),)) for family in "abc" for n in range(2)]
+
+
+def test_families_are_divided_whole() -> None:
+    sides = split_framings(FRAMINGS, ["c"], {"train": 4, "id": 4, "ood": 2})
+    assert {f.family for f in sides["train"]} == {f.family for f in sides["id"]} == {"a", "b"}
+    assert {f.family for f in sides["ood"]} == {"c"}
+
+
+def test_a_side_with_too_few_framings_is_named() -> None:
+    with pytest.raises(DataError, match="split 'ood': 3 open rows an intent need as many framings, but there are 2"):
+        split_framings(FRAMINGS, ["c"], {"train": 4, "id": 4, "ood": 3})
+    with pytest.raises(DataError, match="no framing family 'x'; this domain has a, b, c"):
+        split_framings(FRAMINGS, ["x"], {"train": 1, "id": 1, "ood": 1})

@@ -1,0 +1,38 @@
+"""A random Qwen2 of some 50 thousand weights, made on the spot: nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+VOCABULARY = 64
+EOS = 2
+
+
+def save_tiny_model(folder: Path, *, layers: int = 4) -> None:
+    """Four layers, so that two pipeline stages can hold two virtual ones each; two key-value heads, for tp = 2."""
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        # Large enough for log-probs to differ between tokens: a flat policy would hide faults.
+        initializer_range=0.15,
+        bos_token_id=1,
+        eos_token_id=EOS,
+        pad_token_id=0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Qwen2ForCausalLM(config).float()
+        with torch.no_grad():  # transformers starts biases at zero and norms at one: no test could tell them apart
+            for name, parameter in model.named_parameters():
+                if name.endswith("bias") or "norm" in name:
+                    parameter.add_(0.1 * torch.randn(parameter.shape))
+    model.save_pretrained(folder)

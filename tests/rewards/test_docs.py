@@ -1,0 +1,63 @@
+"""The examples of docs/rewards.md run as they stand."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.rewards.support import finish, respond, row
+from verl_air.rewards import compute_score, validate_routes
+from verl_air.rewards import registry as registry_module
+
+TEXT = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
+BLOCKS = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n+(?=    ))+", TEXT, re.MULTILINE)]
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry_module.reward_names()
+    monkeypatch.setattr(registry_module, "_REGISTRY", dict(registry_module._REGISTRY))
+
+
+def block(start: str) -> str:
+    (found,) = [text for text in BLOCKS if start in text]
+    return found
+
+
+def test_the_first_example_registers_and_scores() -> None:
+    exec(block("# acme_rewards.py"), {"__name__": "acme_rewards"})
+    settings = yaml.safe_load(block("modules: [acme_rewards]"))["reward_kwargs"]
+    del settings["modules"]  # the block above stands for it
+    extra = row("safety", "open")
+    result = finish(compute_score("safety/train", respond("short"), "", extra, **settings))
+    assert result["score"] == 2.5
+
+
+def test_the_judge_example_registers() -> None:
+    exec(block('"acme_polite"'), {"__name__": "acme_polite"})
+    validate_routes({"safety/open": "acme_polite"}, judge=yaml.safe_load(block("base_url"))["reward_kwargs"]["judge"])
+
+
+def test_the_recipes_are_valid() -> None:
+    validate_routes(
+        yaml.safe_load(block("custom_reward_function:"))["reward"]["custom_reward_function"]["reward_kwargs"]["routes"]
+    )
+    validate_routes(yaml.safe_load(block("name: verdict_judge")))
+    example = yaml.safe_load(block('"*/anchor"'))
+    import verl_air.playground.rewards  # noqa: F401 - registers playground_oracle
+
+    example["options"]["verdict_judge"] = {"template": "{response}"}
+    validate_routes(**example)
+
+
+def test_every_shipped_function_is_in_the_table() -> None:
+    shipped = {
+        name
+        for name in registry_module.reward_names()
+        if registry_module.get_reward(name).call.__module__.startswith("reward_fns")
+    }
+    assert shipped == set(re.findall(r"^\| `(\w+)` \| (?:anchors|open)", TEXT, re.MULTILINE))

@@ -1,0 +1,53 @@
+import subprocess
+import sys
+
+import pytest
+
+from verl_air import AirConfig, ConfigError
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = AirConfig()
+    assert (config.regularizer, config.coef, config.estimator) == ("air", 8e-4, "paper")
+    assert (config.normalize_by, config.importance, config.aux_reward) == ("all", "none", "total")
+    assert (config.gap, config.gap_shrinkage, config.reward_scale) == ("signed", 0.0, "raw")
+    assert config.group_size == 4
+
+
+def test_the_package_imports_no_torch() -> None:
+    code = "import sys, verl_air; sys.exit(any(name in sys.modules for name in ('torch', 'verl', 'ray')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_reads_a_mapping_and_the_target_key_of_hydra() -> None:
+    config = AirConfig.from_mapping({"_target_": "verl_air.AirConfig", "coef": 0.1, "estimator": "loo"})
+    assert (config.coef, config.estimator) == (0.1, "loo")
+
+
+def test_reads_a_number_that_yaml_takes_for_a_string() -> None:
+    assert AirConfig.from_mapping({"coef": "8e-4"}).coef == 8e-4
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"coeff": 1.0}, r"air.coeff: unknown key. Did you mean air.coef\?"),
+        ({"estimator": "lo"}, "air.estimator: 'lo' is not one of paper, loo"),
+        ({"coef": -1.0}, "air.coef: -1.0 must be at least 0"),
+        ({"coef": "much"}, "air.coef: 'much' is not a finite number"),
+        ({"coef": float("nan")}, "air.coef: nan is not a finite number"),
+        ({"open_per_intent": 0}, "air.open_per_intent: 0 must be at least 1"),
+        ({"anchors_per_intent": 1.5}, "air.anchors_per_intent: 1.5 is not a whole number"),
+        ({"max_abstain_rate": 2}, "air.max_abstain_rate: 2 must be between 0 and 1"),
+        ({"regularizer": 3}, "air.regularizer: 3 is not a str"),
+        ([1], "air: expected keys and values"),
+    ],
+)
+def test_bad_values_are_named(values: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        AirConfig.from_mapping(values)
+
+
+def test_is_frozen() -> None:
+    with pytest.raises(AttributeError):
+        AirConfig().coef = 1.0  # type: ignore[misc]

@@ -1,0 +1,134 @@
+"""Two runs on the same intents: the paired difference, which is far sharper than two intervals side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from verl_air.errors import DataError
+from verl_air.evaluation.intervals import LEVEL, Estimate, difference_of
+from verl_air.evaluation.meta_groups import MetaGroup, meta_groups
+from verl_air.evaluation.records import Record
+
+_FLIPS = 20_000
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B against A in one domain and split; differences are B - A.
+
+    intents: meta-groups judged whole in both, with the same prompts. All numbers are over these.
+    left_out: meta-groups that only one of them has, or that were not judged whole, or whose prompts differ.
+    groups_a, groups_b, prompts_a, prompts_b: group accuracy, and accuracy (each intent weighing alike).
+    groups, prompts: differences, with intervals by a bootstrap over intents.
+    only_a, only_b: meta-groups that are all right in one of them only; None with several completions a prompt.
+    p: two-sided, of no difference in group accuracy.
+    test: ``mcnemar`` (exact), or its generalisation ``sign-flip`` with several completions a prompt.
+    """
+
+    domain: str
+    split: str
+    intents: int
+    left_out: int
+    groups_a: float
+    groups_b: float
+    groups: Estimate
+    prompts_a: float
+    prompts_b: float
+    prompts: Estimate
+    only_a: int | None
+    only_b: int | None
+    p: float
+    test: str
+
+    @property
+    def name(self) -> str:
+        """As in ``data_source``: ``safety/ood``."""
+        return f"{self.domain}/{self.split}" if self.domain else self.split
+
+
+def compare(a: Iterable[Record], b: Iterable[Record], level: float = LEVEL) -> list[Comparison]:
+    """Compare two evaluations, by domain and split.
+
+    Raises:
+        DataError: they have no judged meta-group in common.
+    """
+    groups_a, groups_b = ({_key(group): group for group in meta_groups(records)} for records in (a, b))
+    sources = sorted({(domain, split) for domain, split, _ in (*groups_a, *groups_b)})
+    found = []
+    for source in sources:
+        keys = sorted({key for key in (*groups_a, *groups_b) if key[:2] == source})
+        pairs = [
+            (groups_a[key], groups_b[key])
+            for key in keys
+            if key in groups_a and key in groups_b and _comparable(groups_a[key], groups_b[key])
+        ]
+        if pairs:
+            found.append(_compare_pairs(source, pairs, len(keys) - len(pairs), level))
+    if not found:
+        raise DataError(
+            "the two evaluations have no meta-group in common that was judged whole, with the same prompts: "
+            "nothing can be paired. Were they run on the same validation files?"
+        )
+    return found
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p-value of McNemar's test: discordant pairs fall either way with probability 1/2."""
+    n = only_a + only_b
+    tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1))
+    return min(1.0, 2 * tail / 2**n)
+
+
+def sign_flip(differences_Z: np.ndarray) -> float:
+    """Two-sided p-value: is the mean difference larger than with the signs thrown at random? By Monte Carlo.
+
+    With differences of -1, 0 and 1 it is McNemar's test. The observed signs count as one throw, so p is never 0.
+    """
+    differences_Z = differences_Z[differences_Z != 0]
+    observed = abs(differences_Z.sum()) - 1e-12
+    rng = np.random.default_rng(20260)
+    at_least = 1
+    for _ in range(_FLIPS // 1000):
+        signs_BZ = rng.integers(0, 2, size=(1000, len(differences_Z))) * 2 - 1
+        at_least += int((np.abs(signs_BZ @ differences_Z) >= observed).sum())
+    return at_least / (_FLIPS + 1)
+
+
+def _compare_pairs(
+    source: tuple[str, str], pairs: list[tuple[MetaGroup, MetaGroup]], left_out: int, level: float
+) -> Comparison:
+    right_a, right_b = (np.array([pair[side].all_right for pair in pairs]) for side in (0, 1))
+    accuracy_a, accuracy_b = (np.array([_accuracy(pair[side]) for pair in pairs]) for side in (0, 1))
+    binary = bool(np.isin([right_a, right_b], (0.0, 1.0)).all())
+    only_a, only_b = int((right_a > right_b).sum()), int((right_b > right_a).sum())
+    return Comparison(
+        *source,
+        intents=len(pairs),
+        left_out=left_out,
+        groups_a=float(right_a.mean()),
+        groups_b=float(right_b.mean()),
+        groups=difference_of(right_b - right_a, level),
+        prompts_a=float(accuracy_a.mean()),
+        prompts_b=float(accuracy_b.mean()),
+        prompts=difference_of(accuracy_b - accuracy_a, level),
+        only_a=only_a if binary else None,
+        only_b=only_b if binary else None,
+        p=mcnemar(only_a, only_b) if binary else sign_flip(right_b - right_a),
+        test="mcnemar" if binary else "sign-flip",
+    )
+
+
+def _key(group: MetaGroup) -> tuple[str, str, str]:
+    return group.domain, group.split, group.intent_id
+
+
+def _comparable(a: MetaGroup, b: MetaGroup) -> bool:
+    return a.whole and b.whole and a.share_right.keys() == b.share_right.keys()
+
+
+def _accuracy(group: MetaGroup) -> float:
+    return float(np.mean([record.acc for record in group.records]))

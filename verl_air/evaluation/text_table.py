@@ -1,0 +1,92 @@
+"""Tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from verl_air.evaluation.breakdown import Section
+from verl_air.evaluation.comparison import Comparison
+from verl_air.evaluation.estimates import Estimates
+from verl_air.evaluation.intervals import Estimate
+
+_TITLES = {
+    ("role", "anchor"): "anchors",
+    ("role", "open"): "open variants",
+    ("harm", "harmful"): "harmful intents, open",
+    ("harm", "benign"): "benign intents, open",
+}
+
+
+def part_title(kind: str, name: str) -> str:
+    """What a line of the table is called."""
+    return _TITLES.get((kind, name), f"framing {name}" if kind in ("family", "context") else name)
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """``62.1 %``, or a dash."""
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def interval(estimate: Estimate) -> str:
+    """``62.1 % [52.8, 72.3]``, or a dash."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{percent(estimate.value)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def points(estimate: Estimate) -> str:
+    """A difference: ``+5.8 points [+1.3, +10.6]``."""
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return "-"
+    return f"{100 * estimate.value:+.1f} points [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
+
+
+def format_sections(sections: Iterable[Section]) -> str:
+    """The breakdown; group accuracy only where a line holds several prompts of an intent."""
+    rows: list[Sequence[str]] = [("", "intents", "accuracy", "group accuracy", "consistent", "no verdict")]
+    for section in sections:
+        new = "" if section.novelty in ((), ("unknown",)) else f": {', '.join(section.novelty)}"
+        rows.append(())
+        rows.append(_row(f"{section.name}{new}", section.whole))
+        for part in section.parts:
+            single = part.kind in ("family", "context")
+            rows.append(_row(f"  {part_title(part.kind, part.name)}", part.estimates, groups=not single))
+    return _align(rows)
+
+
+def format_comparisons(comparisons: Iterable[Comparison]) -> str:
+    """Paired differences, B - A."""
+    blocks = []
+    for c in comparisons:
+        discordant = "" if c.only_a is None else f"; {c.only_a} intents right in A only, {c.only_b} in B only"
+        left_out = f" ({c.left_out} left out: not in both, not judged whole, or other prompts)" if c.left_out else ""
+        rows = [
+            ("", "A", "B", "B - A"),
+            ("  group accuracy", percent(c.groups_a), percent(c.groups_b), points(c.groups)),
+            ("  accuracy", percent(c.prompts_a), percent(c.prompts_b), points(c.prompts)),
+        ]
+        blocks.append(
+            f"{c.name}: {c.intents} intents in both{left_out}\n{_align(rows)}\n  {c.test} p = {c.p:.2g}{discordant}"
+        )
+    return "\n\n".join(blocks)
+
+
+def _row(title: str, e: Estimates, groups: bool = True) -> tuple[str, ...]:
+    return (
+        title,
+        str(e.intents),
+        interval(e.prompts),
+        interval(e.groups) if groups else "",
+        percent(e.consistent.value) if groups else "",
+        percent(e.abstained),
+    )
+
+
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    columns = max(len(row) for row in rows)
+    widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(columns)]
+    lines = []
+    for row in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=False)]
+        lines.append("  ".join([f"{row[0]:<{widths[0]}}", *cells]).rstrip() if row else "")
+    return "\n".join(lines)
