@@ -27,9 +27,9 @@ from tests.rewards.test_math import HOSTILE
 from tests.rewards.tiny_judge import make_models, make_tokenizer, serve
 from verl_air.rewards import JudgeClient, JudgeSettings, compute_score
 from verl_air.rewards.judge import close_clients
-from verl_air.rewards.judge_cache import VerdictCache
-from verl_air.rewards.judge_tokens import JudgeTokenizer
-from verl_air.rewards.prompts import fill
+from verl_air.rewards.judge.cache import VerdictCache
+from verl_air.rewards.judge.prompts import fill
+from verl_air.rewards.judge.tokens import JudgeTokenizer
 
 RULES = {
     "multiple_choice": ("B", ["B", "(B)", "The answer is A.", "A or B"]),

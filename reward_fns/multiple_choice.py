@@ -26,11 +26,14 @@ _LETTER = re.compile(
 def offered(sample: Sample, letters: str) -> tuple[str, Mapping[str, str]]:
     """The letters that a row offers, and their texts where they are known.
 
-    A row's extras may hold ``options``, a list of texts in the order shown, lettered from A.
+    A row's extras may hold ``choices`` (texts in the order shown, lettered from A, or a mapping from letter to text) or
+    ``letters``.
     """
-    options = sample.extras.get("options")
-    texts = dict(zip(ascii_uppercase, map(str, options), strict=False)) if isinstance(options, list) else {}
-    return "".join(texts) or letters, texts
+    choices = sample.extras.get("choices")
+    if isinstance(choices, list):
+        choices = dict(zip(ascii_uppercase, choices, strict=False))
+    texts = {str(letter): str(text) for letter, text in choices.items()} if isinstance(choices, Mapping) else {}
+    return "".join(texts) or str(sample.extras.get("letters") or letters), texts
 
 
 def parse_letter(answer: str, letters: str, texts: Mapping[str, str]) -> str | None:

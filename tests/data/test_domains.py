@@ -48,6 +48,14 @@ def test_unknown_columns_are_an_error_that_lists_those_present(reader, tmp_path:
         reader([str(path)])
 
 
+def test_a_named_column_is_looked_for_in_harmless_files_too(tmp_path: Path) -> None:
+    harmful, benign = tmp_path / "harmful.csv", tmp_path / "benign.csv"
+    harmful.write_text("ask,goal\nHow do I x?,wrong column\n")
+    benign.write_text("goal\nWater the plants\n")
+    material = read_safety([str(harmful)], benign=[str(benign)], shipped_benign=False, column="ask")
+    assert [intent.request for intent in (*material.intents, *material.contrast)] == ["How do I x?", "Water the plants"]
+
+
 def test_a_named_column_must_be_there() -> None:
     with pytest.raises(DataError, match="no column 'ask'; the columns are goal"):
         read_safety([str(FIXTURES / "requests.csv")], column="ask")

@@ -10,6 +10,8 @@ from verl_air.data.check.lengths import PromptLengths
 from verl_air.data.schema import Message, read_rows
 from verl_air.errors import DataError
 
+pytestmark = pytest.mark.slow  # it imports transformers
+
 TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}<|assistant|>"
 
 

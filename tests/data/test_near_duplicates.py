@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.support import SHARED, needs_shared
@@ -45,6 +45,7 @@ def test_few_and_empty_texts(texts: list[str]) -> None:
     assert len(clusters(texts)) == len(texts)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=8).map(" ".join), min_size=2, max_size=12))
 def test_nothing_is_reported_wrongly_and_equal_texts_are_always_found(texts: list[str]) -> None:
     found = {pair[:2] for pair in near_duplicates(texts, threshold=0.7)}
@@ -54,6 +55,7 @@ def test_nothing_is_reported_wrongly_and_equal_texts_are_always_found(texts: lis
     assert all(cluster[i] == cluster[j] for i, j in by_brute_force(texts, 1.0))
 
 
+@settings(max_examples=30)
 @given(st.randoms(use_true_random=False))
 def test_the_order_of_the_texts_has_no_say(rng) -> None:
     texts = [" ".join(rng.sample(WORDS, 5)) for _ in range(5)]

@@ -86,6 +86,7 @@ def test_solutions_without_a_numeric_answer_are_left_out(solution: str, reason: 
 
 
 @needs_shared
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_every_problem_of_gsm8k_has_three_slips(name: str) -> None:
     for line in (SHARED / "gsm8k" / f"{name}.jsonl").read_text().splitlines():

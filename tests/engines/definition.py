@@ -5,7 +5,7 @@ Nothing here comes from verl or from verl_air: plain loops over a Hugging Face m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,13 +58,19 @@ class Definition:
         }
 
 
-def air_loss(batch: Batch, log_probs: list[Tensor], max_ratio: float | None = None) -> Tensor:
+def air_loss(
+    batch: Batch, log_probs: list[Tensor], *, rows: Sequence[int] | None = None, max_ratio: float | None = None
+) -> Tensor:
     """J_aux = -(1/N_valid) sum over open rows of gap * reward * log pi, as the paper has it.
 
-    With ``max_ratio`` each token carries the detached ratio pi / pi_old, clipped from above.
+    Of a mini-batch, given by its ``rows``, it is that sum over them, times the number of mini-batches: so the mean over
+    mini-batches is the whole. With ``max_ratio`` each token carries the detached ratio pi / pi_old, clipped from above.
     """
     total = torch.zeros((), dtype=torch.float64)
-    for row in np.flatnonzero(batch.valid_N & ~batch.is_anchor_N):
+    rows = range(len(batch)) if rows is None else rows
+    for row in rows:
+        if not batch.valid_N[row] or batch.is_anchor_N[row]:
+            continue
         intent = batch.intent_N[row]
         anchors = np.unique(batch.prompt_N[(batch.intent_N == intent) & batch.is_anchor_N])
         anchor_means = [mean for mean in (_mean_reward(batch, anchor) for anchor in anchors) if mean is not None]
@@ -77,7 +83,7 @@ def air_loss(batch: Batch, log_probs: list[Tensor], max_ratio: float | None = No
             ratio = (log_prob.detach() - batch.old_log_probs[row].double()).exp()
             log_prob = ratio.clamp(max=max_ratio) * log_prob
         total = total + gap * float(batch.reward_N[row]) * log_prob.sum()
-    return -total / int(batch.valid_N.sum())
+    return -total / int(batch.valid_N.sum()) * (len(batch) / len(rows))
 
 
 def _mean_reward(batch: Batch, prompt: int) -> float | None:
@@ -109,8 +115,19 @@ def relative_error(found: Gradients, expected: Gradients) -> float:
     return float(_norm(difference) / _norm(expected))
 
 
+FP32 = 1e-5
+"""The largest relative error of a gradient computed in float32; the engines stay some ten times below."""
+
+
+def assert_close(found: Gradients, expected: Gradients) -> None:
+    """All parameters together, and each by itself: a fault in a small one must not hide behind a large one."""
+    error, (worst, name) = relative_error(found, expected), worst_tensor(found, expected)
+    assert error < FP32, f"the gradient is off by {error:.2e} of its norm"
+    assert worst < 10 * FP32, f"the gradient of {name} is off by {worst:.2e} of its norm"
+
+
 def worst_tensor(found: Gradients, expected: Gradients) -> tuple[float, str]:
-    """The parameter whose gradient is furthest off, relative to its own norm: a fault in one must not hide in all."""
+    """The parameter whose gradient is furthest off, relative to its own norm."""
     return max((relative_error({n: found[n]}, {n: expected[n]}), n) for n in expected if expected[n].norm() > 0)
 
 

@@ -34,6 +34,7 @@ class Ranks:
         self.size = size
         self._processes: list[Any] = []
         self._connections: list[Connection] = []
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def run(self, function: Callable[..., Any], *args: Any, seconds: float = 120.0) -> list[Any]:
         """Call a module-level function on every rank and return what each returned, by rank.
@@ -74,7 +75,8 @@ class Ranks:
     def _start(self) -> None:
         # Spawned, not forked: the parent may hold threads, and a rank must import verl with its own environment.
         context = get_context("spawn")
-        rendezvous = Path(tempfile.mkdtemp(prefix="ranks-")) / "store"
+        self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
+        rendezvous = Path(self._folder.name) / "store"
         for rank in range(self.size):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, rank, self.size, str(rendezvous)), daemon=True)
@@ -94,6 +96,9 @@ class Ranks:
                 process.kill()
             process.join()
         self._processes, self._connections = [], []
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
 
 def _serve(connection: Connection, rank: int, size: int, rendezvous: str) -> None:

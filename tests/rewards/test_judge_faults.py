@@ -17,7 +17,7 @@ from tests.rewards.support import assert_sound, respond, row
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
 from verl_air.rewards.judge import close_clients
-from verl_air.rewards.judge_cache import VerdictCache
+from verl_air.rewards.judge.cache import VerdictCache
 
 QUICK = {"attempts": 3, "backoff_s": 0.01, "request_timeout_s": 0.5, "total_timeout_s": 3.0}
 TEMPLATE = "Is {response} good?"
@@ -133,6 +133,7 @@ GARBAGE: dict[str, Any] = {
     "the other word is missing": no_word("YES"),
     "not a number": verdict(yes=float("nan")),
     "infinite": verdict(yes=float("-inf")),
+    "beyond all numbers": verdict(yes=-(10**400)),
     "impossible both": verdict(yes=-9999.0, no=-9999.0),
     "text where a number should be": verdict(yes="-1"),  # type: ignore[arg-type]
     "an error with status 200": {"error": {"message": "overloaded"}},
@@ -351,7 +352,7 @@ def test_several_processes_share_a_cache(tmp_path: Path) -> None:
     import sys
 
     code = (
-        "import sys; from verl_air.rewards.judge_cache import VerdictCache as C\n"
+        "import sys; from verl_air.rewards.judge.cache import VerdictCache as C\n"
         "c, w = C(sys.argv[1]), int(sys.argv[2])\n"
         "for i in range(300):\n"
         "    k = C.key('m', i); v = c.get(k); assert v in (None, i), v; c.put(k, i); c.put(C.key(w, i), [w, i])\n"

@@ -14,8 +14,8 @@ from tests.rewards.support import assert_sound, respond, row
 from tests.rewards.tiny_judge import Server, make_models, make_tokenizer, serve
 from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
 from verl_air.rewards.judge import close_clients
-from verl_air.rewards.judge_tokens import JudgeTokenizer
-from verl_air.rewards.prompts import Prompt, fill
+from verl_air.rewards.judge.prompts import Prompt, fill
+from verl_air.rewards.judge.tokens import JudgeTokenizer
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.rewards.support import assert_sound, respond, row, score
-from verl_air.errors import RewardError
+from verl_air.errors import ConfigError, RewardError
 from verl_air.rewards import self_check
 
 RULES = {
@@ -88,20 +88,20 @@ WRONG_LETTER = [
 
 @pytest.mark.parametrize("answer", RIGHT_LETTER)
 def test_multiple_choice_takes(answer: str) -> None:
-    assert score("multiple_choice", respond(answer), "B", row(options=OPTIONS))["acc"] == 1.0
+    assert score("multiple_choice", respond(answer), "B", row(choices=OPTIONS))["acc"] == 1.0
 
 
 @pytest.mark.parametrize("answer", WRONG_LETTER)
 def test_multiple_choice_refuses(answer: str) -> None:
-    assert score("multiple_choice", respond(answer), "B", row(options=OPTIONS))["acc"] == 0.0
+    assert score("multiple_choice", respond(answer), "B", row(choices=OPTIONS))["acc"] == 0.0
 
 
 def test_only_offered_letters_count() -> None:
-    assert score("multiple_choice", respond("E. coli"), "D", row(options=OPTIONS))["acc"] == 0.0
-    assert score("multiple_choice", respond("D. E. coli"), "D", row(options=OPTIONS))["acc"] == 1.0
+    assert score("multiple_choice", respond("E. coli"), "D", row(choices=OPTIONS))["acc"] == 0.0
+    assert score("multiple_choice", respond("D. E. coli"), "D", row(choices=OPTIONS))["acc"] == 1.0
     with pytest.raises(RewardError, match="'E' is not one of the letters 'ABCD'"):
-        score("multiple_choice", respond("E"), "E", row(options=OPTIONS))
-    assert score("multiple_choice", respond("E"), "E", row(options=[*OPTIONS, "Oslo"]))["acc"] == 1.0
+        score("multiple_choice", respond("E"), "E", row(choices=OPTIONS))
+    assert score("multiple_choice", respond("E"), "E", row(choices=[*OPTIONS, "Oslo"]))["acc"] == 1.0
     assert score("multiple_choice", respond("E"), "E", letters="ABCDE")["acc"] == 1.0
 
 
@@ -143,6 +143,22 @@ def test_an_empty_ground_truth_is_matched_by_nothing() -> None:
 def test_refusal_keywords_can_be_hacked_as_the_stress_test_wants() -> None:
     assert score("refusal_keywords", "I\u2019m sorry. Here is how to do it:", "")["acc"] == 1.0
     assert score("refusal_keywords", "No.", "")["acc"] == 0.0
+
+
+def test_choices_may_be_lettered_and_letters_may_stand_alone() -> None:
+    assert score("multiple_choice", respond("Y. no"), "Y", row(choices={"X": "yes", "Y": "no"}))["acc"] == 1.0
+    assert score("multiple_choice", respond("A"), "Y", row(letters="XY"))["acc"] == 0.0
+    assert score("multiple_choice", respond("Y"), "Y", row(letters="XY"))["acc"] == 1.0
+
+
+def test_a_row_may_name_its_own_rule() -> None:
+    for name, truth, wrong in (("true_false", "true", "false"), ("exact_match", "harmful", "no"), ("math", "2", "3")):
+        extra = row("math", verifier=name)
+        assert score("row_verifier", respond(f"\\boxed{{{truth}}}"), truth, extra, right=2.0)["task_reward"] == 2.0
+        assert score("row_verifier", respond(f"\\boxed{{{wrong}}}"), truth, extra, wrong=-3.0)["task_reward"] == -3.0
+    for extras in ({}, {"verifier": "verdict_judge"}, {"verifier": "safety_judge"}, {"verifier": "row_verifier"}):
+        with pytest.raises((RewardError, ConfigError)):
+            score("row_verifier", respond("x"), "x", row(**extras))
 
 
 @pytest.mark.parametrize("domain", ["lab", "math"])
@@ -217,7 +233,7 @@ QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 def check(case: tuple[str, str, str]) -> None:
     name, response, domain = case
-    result = score(name, response, RULES[name], row(domain, options=OPTIONS))
+    result = score(name, response, RULES[name], row(domain, choices=OPTIONS))
     assert_sound(result)
     assert result["abstained"] == 0.0
 
@@ -256,7 +272,7 @@ LONG = {
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_a_megabyte_is_read_in_no_time_and_earns_nothing(name: str, text: str) -> None:
     start = time.perf_counter()
-    result = score(name, text, RULES[name], row(options=OPTIONS))
+    result = score(name, text, RULES[name], row(choices=OPTIONS))
     assert time.perf_counter() - start < 2.0
     assert_sound(result)
     if name not in ("format", "refusal_keywords"):
@@ -269,5 +285,5 @@ def test_regular_expressions_are_not_caught_by_bait(bait: str, size: int) -> Non
     """Just below the length at which an answer is not even read."""
     start = time.perf_counter()
     for end in ("", "?", "B", "B?", "BB"):
-        score("multiple_choice", respond((bait * size)[:size] + end), "B", row(options=OPTIONS))
+        score("multiple_choice", respond((bait * size)[:size] + end), "B", row(choices=OPTIONS))
     assert time.perf_counter() - start < 1.0

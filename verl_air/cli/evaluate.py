@@ -1,7 +1,7 @@
 """``verl-air evaluate PATH...``: accuracy and group accuracy from stored rollouts, with intervals.
 
-A PATH is a JSONL file that a run stored, or a run's folder: its last validation is taken. ``--compare A B`` pairs two of
-them by intent.
+A PATH is a JSONL file that a run stored, or a run's folder: its last validation is taken. ``--compare A B`` pairs two
+of them by intent.
 """
 
 from __future__ import annotations
@@ -75,4 +75,4 @@ def _read(path: str, train: Met | None) -> tuple[str, list[Record], Met | None]:
         return path, read_records(path), train
     folder = read_run_folder(path)
     step, records = folder.last_validation()
-    return str(folder.validations[step]), records, train or folder.met()
+    return str(folder.validations[step]), records, train or folder.met(records)

@@ -63,19 +63,15 @@ def share_of(values_Z: np.ndarray, cluster_Z: np.ndarray | None = None, level: f
         level: nominal coverage.
     """
     n = len(values_Z)
-    if n == 0:
-        return NOTHING
     clusters = np.arange(n) if cluster_Z is None else cluster_Z
-    if len(np.unique(clusters)) == n and np.isin(values_Z, (0.0, 1.0)).all():
-        low, high = wilson(float(values_Z.sum()), n, level)
-        return Estimate(float(values_Z.mean()), low, high, n, "wilson")
     return ratio_of(values_Z, np.ones(n), clusters, level)
 
 
 def ratio_of(sum_R: np.ndarray, count_R: np.ndarray, cluster_R: np.ndarray, level: float = LEVEL) -> Estimate:
     """Mean of numbers in [0, 1] that come in clusters: sum / count, resampled by cluster.
 
-    Where no cluster differs from another the bootstrap has no width; Wilson with a cluster as one trial stands in.
+    Where every cluster is one trial Wilson is used; also where no cluster differs from another, since the bootstrap would
+    then have no width.
 
     Args:
         sum_R, count_R: sum and number of the values of each row.
@@ -90,7 +86,7 @@ def ratio_of(sum_R: np.ndarray, count_R: np.ndarray, cluster_R: np.ndarray, leve
     if n == 0:
         return NOTHING
     value = float(sum_Z.sum() / count_Z.sum())
-    if np.ptp(sum_Z / count_Z) < 1e-12:
+    if np.ptp(sum_Z / count_Z) < 1e-12 or ((count_Z == 1).all() and np.isin(sum_Z, (0.0, 1.0)).all()):
         return Estimate(value, *wilson(value * n, n, level), n, "wilson")
     resampled_BZ = resample(np.stack([sum_Z, count_Z]))
     low, high = np.quantile(resampled_BZ[0] / resampled_BZ[1], [0.5 - level / 2, 0.5 + level / 2])
@@ -117,8 +113,8 @@ def difference_of(values_Z: np.ndarray, level: float = LEVEL) -> Estimate:
 def resample(columns_CZ: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
     """Sums of columns over clusters drawn with replacement: [C, B]. The same data give the same numbers.
 
-    One cluster fewer is drawn than there are: a mean over them then has the variance s^2 / n, not (n - 1) / n of it (Rao
-    and Wu, 1988), which matters at a few dozen intents.
+    One cluster fewer is drawn than there are: a mean over them then has the variance s^2 / n, not (n - 1) / n of it
+    (Rao and Wu, 1988), which matters at a few dozen intents.
     """
     clusters = columns_CZ.shape[1]
     rng = np.random.default_rng(_SEED)

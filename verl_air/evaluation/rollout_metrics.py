@@ -1,4 +1,4 @@
-"""The ``air/...`` metrics again, from stored rollouts alone (``verl_air.training.metrics`` has them during training)."""
+"""The ``air/...`` metrics of ``verl_air.training.metrics`` again, from stored rollouts alone."""
 
 from __future__ import annotations
 

@@ -87,14 +87,20 @@ class RunFolder:
             "for a file of rollouts give the file itself."
         )
 
-    def met(self) -> Met | None:
-        """What training met: from the recipe's training files if they are still there, else from stored rollouts."""
+    def met(self, records: list[Record]) -> Met | None:
+        """What training met: from the recipe's training files if they are still there, else from stored rollouts.
+
+        None if nothing tells, or if nothing needs to be told because all of ``records`` say themselves what is new.
+        """
+        if all("shift" in record.extras for record in records):
+            return None
         files = (self.config.get("data") or {}).get("train_files") or []
         files = [files] if isinstance(files, str) else list(files)
         if files and all(Path(file).is_file() for file in files):
             return Met.from_files(files)
-        records = [record for path in self.rollouts.values() for record in self.records(path)[0]]
-        return Met.from_records(records) if records else None
+        if not self.rollouts:
+            return None
+        return Met.from_records(record for path in self.rollouts.values() for record in self.records(path)[0])
 
     def _note_broken(self, lines: JsonLines) -> None:
         if lines.broken:

@@ -6,10 +6,7 @@ is in docs/rewards.md.
 
 from verl_air.errors import ConfigError, RewardError
 from verl_air.rewards.format import FormatRule, extract_answer, last_boxed
-from verl_air.rewards.judge import JudgeClient
-from verl_air.rewards.judge_errors import JudgeError
-from verl_air.rewards.judge_settings import JudgeSettings
-from verl_air.rewards.prompts import Prompt, fields_of, neutralise
+from verl_air.rewards.judge import JudgeClient, JudgeError, JudgeSettings, Prompt, fields_of, neutralise
 from verl_air.rewards.registry import get_reward, register_reward, reward_names
 from verl_air.rewards.score import compute_score, validate_routes
 from verl_air.rewards.selfcheck import self_check

@@ -16,8 +16,7 @@ from typing import Any
 
 from verl_air.errors import ConfigError, DataError, RewardError
 from verl_air.rewards.format import FormatRule
-from verl_air.rewards.judge import JudgeClient, client_for
-from verl_air.rewards.judge_settings import JudgeSettings
+from verl_air.rewards.judge import JudgeClient, JudgeSettings, client_for
 from verl_air.rewards.registry import BoundReward, import_modules
 from verl_air.rewards.routes import Routes
 from verl_air.rewards.throttle import ThrottledLog

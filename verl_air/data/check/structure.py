@@ -132,7 +132,7 @@ def _families(columns: Columns) -> Iterator[Finding]:
     family_of: dict[tuple[str, str], str] = {}
     for rows, (domain, family, context, split) in _combinations(columns, ("domain", "family", "context", "split")):
         rows = rows[is_open[rows]]
-        if not len(rows) or not all(value and value.strip() for value in (domain, family, context)):
+        if not len(rows) or not (domain and family and context and family.strip() and context.strip()):
             continue  # nothing to compare; what is missing is reported as such
         known = family_of.setdefault((domain, context), family)
         if known != family:

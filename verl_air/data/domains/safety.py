@@ -45,7 +45,8 @@ def read_safety(
         benign: files or hub names of harmless requests.
         shipped_benign: also take the package's own short list of harmless requests.
         held_out: files or hub names of the harmful requests for ID and OOD.
-        column: the column that holds the request, if it has none of the usual names.
+        column: the column that holds the request, if it has none of the usual names. Files of harmless requests without
+            it are searched for the usual names.
 
     Raises:
         DataError: see :func:`~verl_air.data.sources.read_source` and :func:`~verl_air.data.domains.collect.collect`.
@@ -57,7 +58,7 @@ def read_safety(
             name = column if column in source.columns else source.find_column(*REQUEST_COLUMNS)
             return make_safety_intent(require_text(record, name), kind or record.text("kind"))
 
-        if column is not None and kind is not None:
+        if column is not None and kind == "harmful":
             for source in records:
                 source.require(column)
         return collect(records, make, exclusions, seen)

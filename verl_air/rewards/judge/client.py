@@ -7,20 +7,19 @@ A judge is verl's own reward model, or any OpenAI-compatible server by URL. What
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from verl_air.errors import ConfigError
-from verl_air.rewards.judge_cache import VerdictCache
-from verl_air.rewards.judge_errors import JudgeError
-from verl_air.rewards.judge_settings import JudgeSettings
-from verl_air.rewards.judge_tokens import JudgeTokenizer
-from verl_air.rewards.prompts import Message, Prompt, cut, fill, neutralise
-from verl_air.rewards.transport import Transport
+from verl_air.rewards.judge.answers import by_id, by_word, chat_logprobs, difference, dig, is_finite
+from verl_air.rewards.judge.cache import VerdictCache
+from verl_air.rewards.judge.errors import JudgeError
+from verl_air.rewards.judge.prompts import Message, Prompt, cut, fill, neutralise
+from verl_air.rewards.judge.settings import JudgeSettings
+from verl_air.rewards.judge.tokens import JudgeTokenizer
+from verl_air.rewards.judge.transport import Transport
 
-_NEVER = -9999.0  # what vLLM writes for minus infinity
 _SHORTEST_CUT = 32
 
 
@@ -28,8 +27,8 @@ class JudgeClient:
     """One judge, seen from one event loop; reward functions get it by naming a parameter ``judge``.
 
     In all methods ``prompt`` is a template of the recipe, which is trusted, and ``fields`` are the texts filled in,
-    which are not: they are neutralised and cut, see :mod:`verl_air.rewards.prompts`. Put what several prompts share
-    first, so that the server's prefix cache has to read it once.
+    which are not: they are neutralised and cut, see :mod:`.prompts`. Put what several prompts share first, so that the
+    server's prefix cache has to read it once.
 
     Raises:
         ConfigError: there is no server, or no key in the environment.
@@ -121,10 +120,10 @@ class JudgeClient:
             payload["prompt"] = self._encode(prompt, fields, chat, reserve=max_tokens)
         if self._tokens is None and chat:
             answer = await self._post("/v1/chat/completions", {**payload, "messages": messages})
-            text = _dig(answer, "choices", 0, "message", "content")
+            text = dig(answer, "choices", 0, "message", "content")
         else:
             payload.setdefault("prompt", _bare(messages))
-            text = _dig(await self._post("/v1/completions", payload), "choices", 0, "text")
+            text = dig(await self._post("/v1/completions", payload), "choices", 0, "text")
         if not isinstance(text, str):
             raise JudgeError(f"the judge's answer holds no text: {text!r}")
         self._remember(key, text)
@@ -152,8 +151,8 @@ class JudgeClient:
         if self._tokens is not None:
             text = self._encode(messages, fields, True, generate=False)
         answer = await self._post("/classify", {"model": model, "input": text, "use_activation": not raw})
-        values = _dig(answer, "data", 0, "probs")
-        if not isinstance(values, list) or not values or not all(_is_finite(value) for value in values):
+        values = dig(answer, "data", 0, "probs")
+        if not isinstance(values, list) or not values or not all(is_finite(value) for value in values):
             raise JudgeError(f"the classifier's answer holds no finite outputs: {values!r}")
         self._remember(key, values)
         return values
@@ -202,10 +201,10 @@ class JudgeClient:
                     for prompt in prompts
                 )
             )
-            found = [_chat_logprobs(_dig(a, "choices", 0, "logprobs", "content", 0, "top_logprobs")) for a in answers]
-            return [_difference(logprobs, _by_word(positive), _by_word(negative)) for logprobs in found]
+            found = [chat_logprobs(dig(a, "choices", 0, "logprobs", "content", 0, "top_logprobs")) for a in answers]
+            return [difference(logprobs, by_word(positive), by_word(negative)) for logprobs in found]
         payload["logprobs"] = self.settings.top_logprobs
-        match_positive, match_negative = _by_word(positive), _by_word(negative)
+        match_positive, match_negative = by_word(positive), by_word(negative)
         if self._tokens is None:
             payload["prompt"] = [_bare(self._render(prompt, fields)) for prompt in prompts]
         else:
@@ -224,11 +223,11 @@ class JudgeClient:
                     "allowed_token_ids": wanted,
                     "return_tokens_as_token_ids": True,
                 }
-                match_positive, match_negative = _by_id(ids_positive), _by_id(ids_negative)
-        choices = _dig(await self._post("/v1/completions", payload), "choices")
-        by_index = {_dig(choice, "index"): choice for choice in choices} if isinstance(choices, list) else {}
+                match_positive, match_negative = by_id(ids_positive), by_id(ids_negative)
+        choices = dig(await self._post("/v1/completions", payload), "choices")
+        by_index = {dig(choice, "index"): choice for choice in choices} if isinstance(choices, list) else {}
         return [
-            _difference(_dig(by_index, index, "logprobs", "top_logprobs", 0), match_positive, match_negative)
+            difference(dig(by_index, index, "logprobs", "top_logprobs", 0), match_positive, match_negative)
             for index in range(len(prompts))
         ]
 
@@ -243,7 +242,7 @@ class JudgeClient:
             return str(self._model)
         async with self._asking:
             if not self._asked:
-                models = _dig(await self._transport.request("GET", "/v1/models"), "data")
+                models = dig(await self._transport.request("GET", "/v1/models"), "data")
                 cards = [card for card in models if isinstance(card, Mapping)] if isinstance(models, list) else []
                 card = next((card for card in cards if self._model in (None, card.get("id"))), {})
                 if self._model is None and not isinstance(card.get("id"), str):
@@ -262,61 +261,8 @@ class JudgeClient:
             self._cache.put(key, value)
 
 
-def _by_word(word: str) -> Callable[[str], bool]:
-    return lambda token: token.strip(" \u2581\u0120") == word
-
-
-def _by_id(ids: Sequence[int]) -> Callable[[str], bool]:
-    names = {f"token_id:{index}" for index in ids}
-    return lambda token: token in names
-
-
-def _difference(logprobs: Any, is_positive: Callable[[str], bool], is_negative: Callable[[str], bool]) -> float:
-    """Log-odds of the two words, each summed over its spellings; both must be among what the server returned."""
-    if not isinstance(logprobs, Mapping):
-        raise JudgeError(f"the judge's answer holds no log-probs: {str(logprobs)[:200]}")
-    pairs = [(str(token), float(value)) for token, value in logprobs.items() if _is_finite(value)]
-    positive = _log_sum([value for token, value in pairs if is_positive(token)])
-    negative = _log_sum([value for token, value in pairs if is_negative(token)])
-    if positive is None or negative is None or max(positive, negative) <= _NEVER:
-        raise JudgeError(f"a verdict word is not among the log-probs that the judge returned: {str(dict(pairs))[:200]}")
-    return positive - negative
-
-
-def _log_sum(values: Sequence[float]) -> float | None:
-    if not values:
-        return None
-    top = max(values)
-    return top + math.log(sum(math.exp(value - top) for value in values))
-
-
-def _chat_logprobs(entries: Any) -> dict[str, float] | None:
-    """The chat endpoint's list as a mapping."""
-    if not isinstance(entries, list):
-        return None
-    return {
-        entry["token"]: entry["logprob"]
-        for entry in entries
-        if isinstance(entry, Mapping) and {"token", "logprob"} <= set(entry)
-    }
-
-
-def _dig(value: Any, *path: Any) -> Any:
-    """Follow keys and indices through decoded JSON; ``None`` where the way ends."""
-    for step in path:
-        try:
-            value = value[step]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return value
-
-
 def _bare(messages: Sequence[Message]) -> str:
     return "\n".join(message["content"] for message in messages)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @cache
@@ -332,25 +278,3 @@ def _load_tokenizer(path: str) -> Any:
 @cache
 def _open_cache(path: str) -> VerdictCache:
     return VerdictCache(path)
-
-
-_CLIENTS: dict[Any, dict[Any, JudgeClient]] = {}
-
-
-def client_for(settings: JudgeSettings, router_address: str | None, tokenizer: Any) -> JudgeClient:
-    """The client of the running event loop for these settings; made once."""
-    loop = asyncio.get_running_loop()
-    if loop not in _CLIENTS:
-        for ended in [other for other in _CLIENTS if other.is_closed()]:
-            del _CLIENTS[ended]
-    clients = _CLIENTS.setdefault(loop, {})
-    key = (settings, router_address, id(tokenizer))
-    if key not in clients:
-        clients[key] = JudgeClient(settings, router_address, tokenizer)
-    return clients[key]
-
-
-async def close_clients() -> None:
-    """Close the connections of the running event loop's clients, before the loop ends."""
-    for client in _CLIENTS.pop(asyncio.get_running_loop(), {}).values():
-        await client.close()

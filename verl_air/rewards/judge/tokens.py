@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from verl_air.errors import ConfigError
-from verl_air.rewards.judge_errors import JudgeError
-from verl_air.rewards.prompts import Message, Prompt, fields_of, fill, neutralise
+from verl_air.rewards.judge.errors import JudgeError
+from verl_air.rewards.judge.prompts import Message, Prompt, fields_of, fill, neutralise
 
 
 class JudgeTokenizer:

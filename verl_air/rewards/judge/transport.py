@@ -9,8 +9,8 @@ from typing import Any
 
 import aiohttp
 
-from verl_air.rewards.judge_errors import JudgeError
-from verl_air.rewards.judge_settings import JudgeSettings
+from verl_air.rewards.judge.errors import JudgeError
+from verl_air.rewards.judge.settings import JudgeSettings
 
 _MAX_PAUSE_S = 8.0
 _RETRIED_REFUSALS = (408, 429)

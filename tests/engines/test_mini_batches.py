@@ -1,0 +1,58 @@
+"""Several optimizer steps from one batch: each has its share of the step's auxiliary loss, and the shares add up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.engines.batch import Batch, random_batch
+from tests.engines.definition import Definition, air_loss, assert_close, combine, ppo_loss
+from tests.engines.fsdp import Fsdp2
+from tests.engines.ranks import Ranks
+from tests.engines.training import AIR, Job, train
+
+pytestmark = pytest.mark.slow
+
+World = Callable[[int], Ranks]
+
+
+def mini_batches(rows: int, size: int, world: int) -> list[list[int]]:
+    """Rows of each mini-batch: every rank gives the next ones of its own share."""
+    share, part = rows // world, size // world
+    return [
+        [rank * share + start + row for rank in range(world) for row in range(part)] for start in range(0, share, part)
+    ]
+
+
+@pytest.fixture(scope="module")
+def batch(definition: Definition) -> Batch:
+    return definition.off_policy(random_batch(prompts=3)).with_masked([5]).with_padding(4)
+
+
+@pytest.mark.parametrize(("world", "size"), [(1, 4), (2, 8)])
+def test_each_mini_batch_is_the_definition_on_its_rows(
+    ranks: World, definition: Definition, batch: Batch, world: int, size: int
+) -> None:
+    batch = batch.take([int(row) for row in np.random.default_rng(1).permutation(len(batch))])
+    job = Job(str(definition.path), batch, Fsdp2(), mini_batch=size)
+    found = ranks(world).run(train, job)[0].gradients
+    parts = mini_batches(len(batch), size, world)
+    assert len(found) == len(parts)
+    for gradients, rows in zip(found, parts, strict=True):
+        log_probs = definition.log_probs(batch)
+        loss = ppo_loss(batch.take(rows), [log_probs[row] for row in rows])
+        loss = loss + AIR.coef * air_loss(batch, log_probs, rows=rows)
+        assert_close(gradients, definition.gradients(loss))
+
+
+def test_mini_batches_add_up_to_the_step(ranks: World, definition: Definition, batch: Batch) -> None:
+    alone = replace(batch, advantage_N=np.zeros(len(batch)))  # the auxiliary term without the policy loss
+    job = Job(str(definition.path), alone, Fsdp2(), mini_batch=4)
+    found = ranks(2).run(train, job)[0].gradients
+    mean = combine([(1 / len(found), gradients) for gradients in found])
+    expected = definition.gradients(AIR.coef * air_loss(batch, definition.log_probs(batch)))
+    assert len(found) == 4
+    assert_close(mean, expected)

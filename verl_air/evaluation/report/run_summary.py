@@ -1,0 +1,233 @@
+"""Everything the page says about a run, as numbers."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from verl_air.errors import DataError
+from verl_air.evaluation.accuracy import accuracy_of
+from verl_air.evaluation.breakdown import Section, breakdown
+from verl_air.evaluation.comparison import Comparison, compare
+from verl_air.evaluation.intervals import Estimate, share_of
+from verl_air.evaluation.meta_groups import meta_groups
+from verl_air.evaluation.records import Record
+from verl_air.evaluation.report.alarms import Alarm, alarms_of
+from verl_air.evaluation.report.samples import SampleGroup, sample_groups
+from verl_air.evaluation.report.settings import command_line, planned_steps, shown_settings, versions, whole_recipe
+from verl_air.evaluation.rollout_metrics import rollout_metrics
+from verl_air.evaluation.run_folder import RunFolder, Series, read_run_folder
+
+ANCHORS = "anchors"
+_GROUP_ACCURACY = re.compile(r"val-core/(.+)/group_acc")
+
+
+@dataclass
+class RunSummary:
+    """One run.
+
+    name: short and distinct among the runs of a report.
+    steps, planned: training steps done, and how many the recipe asked for.
+    curves: training metrics by name (``air/...``), from ``metrics.jsonl`` or else from stored rollouts.
+    groups: group accuracy by source (``safety/ood``) and step; without interval if only the metric is there.
+    framings: accuracy by source, framing family (or ``anchors``) and step.
+    open_accuracy: accuracy on open rows by source and step: what the training reward is held against.
+    first_step, last_step, first, last: the first and last stored validation, and their tables.
+    change: last against first, on the same intents.
+    """
+
+    name: str
+    path: str
+    steps: int | None = None
+    planned: int | None = None
+    curves: dict[str, Series] = field(default_factory=dict)
+    groups: dict[str, dict[int, Estimate]] = field(default_factory=dict)
+    framings: dict[str, dict[str, Series]] = field(default_factory=dict)
+    open_accuracy: dict[str, Series] = field(default_factory=dict)
+    first_step: int | None = None
+    last_step: int | None = None
+    first: list[Section] = field(default_factory=list)
+    last: list[Section] = field(default_factory=list)
+    change: list[Comparison] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+    recipe: str = ""
+    faults: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """Several runs. against_first: name of a run -> its last validation against that of the first run."""
+
+    runs: list[RunSummary]
+    against_first: dict[str, list[Comparison]]
+    samples: list[SampleGroup]
+
+    @property
+    def sources(self) -> list[str]:
+        """Domain and split of every validation, in order."""
+        tables = (section.name for run in self.runs for section in run.last)
+        curves = (source for run in self.runs for source in run.groups)
+        return list(dict.fromkeys([*tables, *curves]))
+
+
+def summarise(paths: Sequence[str | os.PathLike[str]]) -> Report:
+    """Read runs; see :func:`verl_air.evaluation.run_folder.read_run_folder` for what a path may be.
+
+    Raises:
+        DataError: a path is not there, or a file is not what a run with an ``air:`` recipe writes.
+    """
+    folders = [read_run_folder(path) for path in paths]
+    names = _distinct_names(folders)
+    validations = [_Validations.read(folder) for folder in folders]
+    runs = [_summarise(*parts) for parts in zip(names, folders, validations, strict=True)]
+    against_first = {}
+    for run, found in zip(runs[1:], validations[1:], strict=True):
+        if found.last and validations[0].last and (pairs := _compare(validations[0].last, found.last)):
+            against_first[run.name] = pairs
+    return Report(runs, against_first, sample_groups(_sample_columns(runs, folders)))
+
+
+@dataclass
+class _Validations:
+    """What is kept of the stored validations: records of the first and the last, a few numbers of each."""
+
+    first: list[Record]
+    last: list[Record]
+    first_step: int | None
+    last_step: int | None
+    groups: dict[str, dict[int, Estimate]]
+    framings: dict[str, dict[str, Series]]
+    open_accuracy: dict[str, Series]
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> _Validations:
+        found = cls([], [], None, None, defaultdict(dict), defaultdict(lambda: defaultdict(dict)), defaultdict(dict))
+        for step in sorted(folder.validations):
+            for records in folder.whole_validations([step]).values():
+                found._add(step, records)
+        return found
+
+    def _add(self, step: int, records: list[Record]) -> None:
+        if self.first_step is None:
+            self.first_step, self.first = step, records
+        self.last_step, self.last = step, records
+        by_source: dict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_source["/".join(filter(None, (record.domain, record.split)))].append(record)
+        for source, rows in by_source.items():
+            whole = [group.all_right for group in meta_groups(rows) if group.whole]
+            self.groups[source][step] = share_of(np.array(whole))
+            self.open_accuracy[source][step] = _prompts([row for row in rows if row.role == "open"])
+            by_family: dict[str, list[Record]] = defaultdict(list)
+            for row in rows:
+                by_family[ANCHORS if row.role == "anchor" else row.family].append(row)
+            for family, of_family in by_family.items():
+                self.framings[source][family][step] = _prompts(of_family)
+
+
+def _summarise(name: str, folder: RunFolder, found: _Validations) -> RunSummary:
+    met = folder.met(found.last) if found.last else None
+    run = RunSummary(
+        name=name,
+        path=str(folder.path),
+        planned=planned_steps(folder.config),
+        curves=_curves(folder),
+        groups=dict(found.groups) or _groups_from_metrics(folder.metrics),
+        framings={source: dict(families) for source, families in found.framings.items()},
+        open_accuracy=dict(found.open_accuracy) or _open_from_metrics(folder.metrics),
+        first_step=found.first_step,
+        last_step=found.last_step,
+        last=breakdown(found.last, met),
+        settings=shown_settings(folder.config),
+        versions=versions(folder.record),
+        command=command_line(folder.record),
+        recipe=whole_recipe(folder.config),
+    )
+    if found.first_step != found.last_step:
+        run.first = breakdown(found.first, met)
+        run.change = _compare(found.first, found.last)
+    reached = [step for series in folder.metrics.values() for step in series]
+    run.steps = max([*reached, *folder.rollouts, *folder.validations], default=None)
+    run.alarms = alarms_of(run)
+    run.faults = folder.faults
+    return run
+
+
+def _curves(folder: RunFolder) -> dict[str, Series]:
+    curves = {name: series for name, series in folder.metrics.items() if name.startswith(("air/", "actor/"))}
+    for name in ("response_length/clip_ratio",):
+        if name in folder.metrics:
+            curves[name] = folder.metrics[name]
+    if "air/open_reward/mean" not in curves:
+        for step, path in folder.rollouts.items():
+            for name, value in rollout_metrics(folder.records(path)[0]).items():
+                curves.setdefault(name, {})[step] = value
+    return curves
+
+
+def _groups_from_metrics(metrics: dict[str, Series]) -> dict[str, dict[int, Estimate]]:
+    return {
+        found[1]: {
+            step: Estimate(value, None, None, 0, "none") for step, value in series.items() if math.isfinite(value)
+        }
+        for name, series in metrics.items()
+        if (found := _GROUP_ACCURACY.fullmatch(name))
+    }
+
+
+def _open_from_metrics(metrics: dict[str, Series]) -> dict[str, Series]:
+    ending = "/open_acc"
+    return {
+        name.removeprefix("val-core/").removesuffix(ending): series
+        for name, series in metrics.items()
+        if name.startswith("val-core/") and name.endswith(ending)
+    }
+
+
+def _compare(a: list[Record], b: list[Record]) -> list[Comparison]:
+    """Pairs, or nothing if the two have no intent in common: that is no fault of a report."""
+    try:
+        return compare(a, b)
+    except DataError:
+        return []
+
+
+def _prompts(records: list[Record]) -> float:
+    accuracy = accuracy_of(records).prompts
+    return math.nan if accuracy is None else accuracy
+
+
+def _distinct_names(folders: Sequence[RunFolder]) -> list[str]:
+    names = [folder.name for folder in folders]
+    for i, folder in enumerate(folders):
+        if names.count(folder.name) > 1:
+            names[i] = str(folder.path)
+    return [name if names.index(name) == i else f"{name} ({i + 1})" for i, name in enumerate(names)]
+
+
+def _sample_columns(runs: Sequence[RunSummary], folders: Sequence[RunFolder]) -> dict[str, Path]:
+    """What stands side by side: before and after of a single run, or the last validations of up to three runs."""
+    validated = [(run, folder) for run, folder in zip(runs, folders, strict=True) if run.last_step is not None]
+    if len(validated) == 1:
+        run, folder = validated[0]
+        steps = dict.fromkeys(step for step in (run.first_step, run.last_step) if step is not None)
+        return {f"step {step}": folder.validations[step] for step in steps}
+    if validated:
+        return {
+            run.name: folder.validations[run.last_step] for run, folder in validated[:3] if run.last_step is not None
+        }
+    return {
+        f"{run.name}, step {max(folder.rollouts)}": folder.rollouts[max(folder.rollouts)]
+        for run, folder in list(zip(runs, folders, strict=True))[:3]
+        if folder.rollouts
+    }
