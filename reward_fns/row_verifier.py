@@ -15,9 +15,7 @@ from verl_air.rewards import Outcome, RewardError, Sample, get_reward, register_
 def _rule(name: str, right: float, wrong: float) -> tuple[Any, dict[str, Any]]:
     bound = get_reward(name).bind({"right": right, "wrong": wrong})
     if bound.reward.wants_judge or name == "row_verifier":
-        raise RewardError(
-            f"row_verifier: a row names {name!r} as its verifier, which is no rule; correct the data file"
-        )
+        raise RewardError(f"row_verifier: a row names {name!r} as its verifier, which is no rule; correct the data")
     return bound.reward.call, dict(bound.options)
 
 

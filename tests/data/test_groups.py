@@ -81,10 +81,10 @@ def test_bad_columns_are_refused(ids: list, roles: list, message: str) -> None:
         build_group_index(ids, roles, anchors=0, open_=0, source="x")
 
 
-def write(path: Path, rows: list[tuple[str, Role]]) -> Path:
+def write(path: Path, rows: list[tuple[str, Role]], domain: str = "lab") -> Path:
     made = (
         make_row(
-            prompt="p", ground_truth="A", intent_id=z, role=role, context="c", domain="lab", split="train", index=n
+            prompt="p", ground_truth="A", intent_id=z, role=role, context="c", domain=domain, split="train", index=n
         )
         for n, (z, role) in enumerate(rows)
     )
@@ -94,14 +94,20 @@ def write(path: Path, rows: list[tuple[str, Role]]) -> Path:
 def test_row_numbers_run_on_over_files(tmp_path: Path) -> None:
     first = write(tmp_path / "1.parquet", [("a", "anchor"), ("a", "open")])
     second = write(tmp_path / "2.parquet", [("b", "open"), ("b", "anchor"), ("a", "open")])
-    assert as_dict(read_groups([first, second], 1, 1)) == {"a": ([0], [1, 4]), "b": ([3], [2])}
-    assert as_dict(read_groups(str(first), 1, 1)) == {"a": ([0], [1])}
+    assert as_dict(read_groups([first, second], 1, 1)) == {"lab/a": ([0], [1, 4]), "lab/b": ([3], [2])}
+    assert as_dict(read_groups(str(first), 1, 1)) == {"lab/a": ([0], [1])}
 
 
 def test_the_file_and_its_own_row_are_named(tmp_path: Path) -> None:
     first = write(tmp_path / "1.parquet", [("a", "anchor"), ("a", "open")])
     second = write(tmp_path / "2.parquet", [("a", "open"), ("b", "anchor")])
-    with pytest.raises(DataError, match=r"2\.parquet, row 1: intent b: 1 anchor\(s\), 0 open"):
+    with pytest.raises(DataError, match=r"2\.parquet, row 1: intent lab/b: 1 anchor\(s\), 0 open"):
         read_groups([first, second], 1, 1)
     with pytest.raises(DataError, match="no data file given"):
         read_groups([], 1, 1)
+
+
+def test_the_same_id_in_two_domains_is_two_intents(tmp_path: Path) -> None:
+    first = write(tmp_path / "1.parquet", [("a", "anchor"), ("a", "open")], domain="lab")
+    second = write(tmp_path / "2.parquet", [("a", "anchor"), ("a", "open")], domain="field")
+    assert as_dict(read_groups([first, second], 1, 1)) == {"lab/a": ([0], [1]), "field/a": ([2], [3])}

@@ -51,7 +51,7 @@ class Ranks:
         try:
             return self._collect(time.monotonic() + seconds)
         except BaseException:
-            self.close(at_once=True)
+            self.close()
             raise
 
     def _collect(self, deadline: float) -> list[Any]:
@@ -85,16 +85,13 @@ class Ranks:
             self._processes.append(process)
             self._connections.append(ours)
 
-    def close(self, at_once: bool = False) -> None:
-        """End the processes."""
-        for connection in self._connections:
-            connection.close()  # a rank that is reading takes this for the end
+    def close(self) -> None:
+        """End the processes; they hold nothing that is worth an orderly end."""
         for process in self._processes:
-            if not at_once:
-                process.join(timeout=10)
-            if process.is_alive():
-                process.kill()
+            process.kill()
             process.join()
+        for connection in self._connections:
+            connection.close()
         self._processes, self._connections = [], []
         if self._folder is not None:
             self._folder.cleanup()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 VOCABULARY = 64
-EOS = 2
+PAD, EOS = 0, 2
 
 
 def save_tiny_model(folder: Path, *, layers: int = 4) -> None:
@@ -26,7 +27,7 @@ def save_tiny_model(folder: Path, *, layers: int = 4) -> None:
         initializer_range=0.15,
         bos_token_id=1,
         eos_token_id=EOS,
-        pad_token_id=0,
+        pad_token_id=PAD,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -36,3 +37,10 @@ def save_tiny_model(folder: Path, *, layers: int = 4) -> None:
                 if name.endswith("bias") or "norm" in name:
                     parameter.add_(0.1 * torch.randn(parameter.shape))
     model.save_pretrained(folder)
+    words = {f"w{index}": index for index in range(VOCABULARY)}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w1")),
+        pad_token=f"w{PAD}",
+        eos_token=f"w{EOS}",
+    )
+    tokenizer.save_pretrained(folder)

@@ -147,7 +147,6 @@ def _model_config(job: Job) -> Any:
 
     return HFModelConfig(
         path=job.model,
-        load_tokenizer=False,
         use_remove_padding=job.backend.strategy == "megatron",
         enable_gradient_checkpointing=False,
         override_config={"attn_implementation": "sdpa"},

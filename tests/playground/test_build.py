@@ -28,7 +28,7 @@ def test_the_folder_is_whole_and_explains_itself(tmp_path: Path) -> None:
     assert manifest == json.loads((tmp_path / "playground" / "manifest.json").read_text())
     assert manifest["settings"]["seed"] == 0
     assert manifest["sizes"]["rows"] == {"train": 48, "id": 20, "ood": 20}
-    assert {"anchor", "format", "judge", "harmful/authority", "benign/override"} <= set(manifest["measured"])
+    assert {"anchor", "format", "harmful/authority", "benign/override"} <= set(manifest["measured"])
     assert "torch" in manifest["versions"]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "playground" / "model")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "playground" / "model")

@@ -21,7 +21,7 @@ def test_words_of_the_world_come_back(words: list[str]) -> None:
     assert TOKENIZER.decode(ids).split() == words
 
 
-@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=10), st.sampled_from(["  ", "\n", "\t \n"]))
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=10), st.sampled_from(["  ", "\t", " \r "]))
 def test_the_kind_of_blank_does_not_matter(words: list[str], blank: str) -> None:
     assert TOKENIZER.encode(blank.join(words)) == TOKENIZER.encode(" ".join(words))
 

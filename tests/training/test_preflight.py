@@ -60,6 +60,10 @@ FAULTS = {
         ],
         "seq-mean-token-mean .* is rejected by verl's Megatron engine",
     ),
+    "a micro-batch that does not divide": (
+        ["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=36"],
+        "ppo_micro_batch_size_per_gpu=36 does not divide the 96 trajectories that each of 1 rank",
+    ),
     "a sampler of one's own": (
         ["trainer.v1.sampler.custom_sampler.path=mine.py"],
         "AIR needs its own replay buffer",

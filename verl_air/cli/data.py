@@ -12,6 +12,7 @@ from verl_air.data.domains.maths import read_math
 from verl_air.data.domains.moral import read_moral
 from verl_air.data.domains.safety import read_safety
 from verl_air.data.framings import load_framings
+from verl_air.extensions import load_plugins
 
 _DEFAULTS = BuildOptions()
 
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataError: the sources or the options cannot be used.
     """
+    load_plugins()
     for path in args.framings:
         load_framings(path)
     options = BuildOptions(
@@ -79,7 +81,7 @@ def _read(args: argparse.Namespace) -> Material:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
+    add, names = parser.add_argument, ", ".join(anchor_format_names())
     add(
         "--source",
         nargs="+",
@@ -95,9 +97,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--open", type=int, default=_DEFAULTS.open_, help="open variants an intent in ID and OOD")
     add("--train-anchors", type=int, default=_DEFAULTS.train_anchors, help="anchors a training intent")
     add("--train-open", type=int, default=_DEFAULTS.train_open, help="open variants a training intent")
-    add(
-        "--formats", nargs="+", default=_DEFAULTS.formats, choices=anchor_format_names(), help="anchor formats, in turn"
-    )
+    add("--formats", nargs="+", default=_DEFAULTS.formats, metavar="NAME", help=f"anchor formats, in turn: {names}")
     add("--framings", nargs="+", default=[], metavar="FILE", help="YAML files with framings of your own")
     add("--ood-families", nargs="+", default=_DEFAULTS.ood_families, help="families of framings held out for OOD")
     parser.set_defaults(func=run)

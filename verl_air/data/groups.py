@@ -80,7 +80,8 @@ def read_groups(
 ) -> GroupIndex:
     """Index the rows of one or several data files; row numbers run on from file to file, in the order given.
 
-    Only ``extra_info.intent_id`` and ``extra_info.role`` are read.
+    Only ``domain``, ``intent_id`` and ``role`` of ``extra_info`` are read. An intent's name is ``<domain>/<intent_id>``:
+    files of several domains may be mixed, and an id is unique only within its domain.
 
     Raises:
         DataError: a file cannot be read (see :func:`verl_air.data.schema.open_table`), or what
@@ -89,7 +90,7 @@ def read_groups(
     files = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
     if not files:
         raise DataError("no data file given: set data.train_files")
-    tables = [read_extra_columns(path, ("intent_id", "role")) for path in files]
+    tables = [read_extra_columns(path, ("domain", "intent_id", "role")) for path in files]
     ends = np.cumsum([table.num_rows for table in tables])
 
     def locate(row: int) -> str:
@@ -97,7 +98,13 @@ def read_groups(
         return f"{files[file]}, row {row - int(ends[file]) + tables[file].num_rows}"
 
     table = pa.concat_tables(tables)
-    return build_group_index(table["intent_id"], table["role"], anchors=anchors, open_=open_, source=locate)
+    names = intent_names(table["domain"], table["intent_id"])
+    return build_group_index(names, table["role"], anchors=anchors, open_=open_, source=locate)
+
+
+def intent_names(domain: Any, intent_id: Any) -> Any:
+    """``<domain>/<intent_id>`` of each row: two arrow columns to one."""
+    return pc.binary_join_element_wise(domain, intent_id, "/")
 
 
 def build_group_index(intent_id: Any, role: Any, *, anchors: int, open_: int, source: str | Locate) -> GroupIndex:

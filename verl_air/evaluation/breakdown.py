@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 from verl_air.evaluation.estimates import Estimates, estimate
 from verl_air.evaluation.intervals import LEVEL
-from verl_air.evaluation.meta_groups import meta_groups
+from verl_air.evaluation.meta_groups import ALL_DOMAINS, meta_groups
 from verl_air.evaluation.novelty import NOVELTIES, Met, novelty_of
 from verl_air.evaluation.records import Record
-
-ALL_DOMAINS = "all domains"
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 
 from verl_air.errors import DataError
 from verl_air.evaluation.intervals import LEVEL, Estimate, difference_of
-from verl_air.evaluation.meta_groups import MetaGroup, meta_groups
+from verl_air.evaluation.meta_groups import ALL_DOMAINS, MetaGroup, meta_groups
 from verl_air.evaluation.records import Record
 
 _FLIPS = 20_000
+
+_Pair: TypeAlias = tuple[MetaGroup, MetaGroup]
 
 
 @dataclass(frozen=True)
@@ -51,23 +55,23 @@ class Comparison:
 
 
 def compare(a: Iterable[Record], b: Iterable[Record], level: float = LEVEL) -> list[Comparison]:
-    """Compare two evaluations, by domain and split.
+    """Compare two evaluations, by domain and split; with several domains also over all of them.
 
     Raises:
         DataError: they have no judged meta-group in common.
     """
     groups_a, groups_b = ({_key(group): group for group in meta_groups(records)} for records in (a, b))
-    sources = sorted({(domain, split) for domain, split, _ in (*groups_a, *groups_b)})
-    found = []
-    for source in sources:
-        keys = sorted({key for key in (*groups_a, *groups_b) if key[:2] == source})
-        pairs = [
-            (groups_a[key], groups_b[key])
-            for key in keys
-            if key in groups_a and key in groups_b and _comparable(groups_a[key], groups_b[key])
-        ]
-        if pairs:
-            found.append(_compare_pairs(source, pairs, len(keys) - len(pairs), level))
+    pairs: dict[tuple[str, str], list[_Pair]] = defaultdict(list)
+    left_out: Counter[tuple[str, str]] = Counter()
+    several = len({domain for domain, _, _ in (*groups_a, *groups_b)}) > 1
+    for key in sorted({*groups_a, *groups_b}):
+        pair = groups_a.get(key), groups_b.get(key)
+        for source in [(ALL_DOMAINS, key[1]), key[:2]][not several :]:
+            if _comparable(pair):
+                pairs[source].append(pair)
+            else:
+                left_out[source] += 1
+    found = [_compare_pairs(source, pairs[source], left_out[source], level) for source in sorted(pairs)]
     if not found:
         raise DataError(
             "the two evaluations have no meta-group in common that was judged whole, with the same prompts: "
@@ -98,9 +102,7 @@ def sign_flip(differences_Z: np.ndarray) -> float:
     return at_least / (_FLIPS + 1)
 
 
-def _compare_pairs(
-    source: tuple[str, str], pairs: list[tuple[MetaGroup, MetaGroup]], left_out: int, level: float
-) -> Comparison:
+def _compare_pairs(source: tuple[str, str], pairs: list[_Pair], left_out: int, level: float) -> Comparison:
     right_a, right_b = (np.array([pair[side].all_right for pair in pairs]) for side in (0, 1))
     accuracy_a, accuracy_b = (np.array([_accuracy(pair[side]) for pair in pairs]) for side in (0, 1))
     binary = bool(np.isin([right_a, right_b], (0.0, 1.0)).all())
@@ -126,8 +128,9 @@ def _key(group: MetaGroup) -> tuple[str, str, str]:
     return group.domain, group.split, group.intent_id
 
 
-def _comparable(a: MetaGroup, b: MetaGroup) -> bool:
-    return a.whole and b.whole and a.share_right.keys() == b.share_right.keys()
+def _comparable(pair: tuple[MetaGroup | None, MetaGroup | None]) -> TypeGuard[_Pair]:
+    a, b = pair
+    return a is not None and b is not None and a.whole and b.whole and a.share_right.keys() == b.share_right.keys()
 
 
 def _accuracy(group: MetaGroup) -> float:

@@ -70,8 +70,8 @@ def share_of(values_Z: np.ndarray, cluster_Z: np.ndarray | None = None, level: f
 def ratio_of(sum_R: np.ndarray, count_R: np.ndarray, cluster_R: np.ndarray, level: float = LEVEL) -> Estimate:
     """Mean of numbers in [0, 1] that come in clusters: sum / count, resampled by cluster.
 
-    Where every cluster is one trial Wilson is used; also where no cluster differs from another, since the bootstrap would
-    then have no width.
+    Where every cluster is one trial Wilson is used; also where no cluster differs from another, since the bootstrap
+    would then have no width.
 
     Args:
         sum_R, count_R: sum and number of the values of each row.

@@ -16,6 +16,9 @@ from functools import cached_property
 
 from verl_air.evaluation.records import Record
 
+ALL_DOMAINS = "all domains"
+"""Stands for the domain where several are pooled: intents of different domains are different intents."""
+
 
 @dataclass(frozen=True)
 class MetaGroup:

@@ -34,6 +34,11 @@ def interval(estimate: Estimate) -> str:
     return f"{percent(estimate.value)} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
 
+def p_value(p: float) -> str:
+    """``p = 0.034``, or ``p < 0.001``: more digits would promise more than a test can keep."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
 def points(estimate: Estimate) -> str:
     """A difference: ``+5.8 points [+1.3, +10.6]``."""
     if estimate.value is None or estimate.low is None or estimate.high is None:
@@ -66,7 +71,7 @@ def format_comparisons(comparisons: Iterable[Comparison]) -> str:
             ("  accuracy", percent(c.prompts_a), percent(c.prompts_b), points(c.prompts)),
         ]
         blocks.append(
-            f"{c.name}: {c.intents} intents in both{left_out}\n{_align(rows)}\n  {c.test} p = {c.p:.2g}{discordant}"
+            f"{c.name}: {c.intents} intents in both{left_out}\n{_align(rows)}\n  {c.test} {p_value(c.p)}{discordant}"
         )
     return "\n\n".join(blocks)
 

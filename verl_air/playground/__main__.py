@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"playground: {error}", file=sys.stderr)
         return 1
     measured = manifest["measured"]
-    print(f"playground in {options.out}, before any RL, on held-out intents:")
+    print(f"playground in {options.out}, before any RL, intents that RL will not see:")
     print(
         f"  anchors {measured['anchor']:.2f}   format {measured['format']:.2f}   judge agrees {measured['judge']:.2f}"
     )

@@ -31,7 +31,7 @@ from verl_air.errors import DataError
 from verl_air.playground.dataset import build_rows, write_dataset
 from verl_air.playground.examples import draw_batch
 from verl_air.playground.judging import JUDGE_TEMPLATE, NEGATIVE_WORD, POSITIVE_WORD
-from verl_air.playground.measure import measure
+from verl_air.playground.measure import measure, measure_judge
 from verl_air.playground.model import build_model
 from verl_air.playground.tokenizer import CHAT_TEMPLATE, build_tokenizer, vocabulary
 from verl_air.playground.warm_start import WarmStartConfig, warm_start
@@ -106,7 +106,10 @@ def _build(folder: Path, config: PlaygroundConfig, settings: dict[str, Any], pro
     rows = write_dataset(folder, config.seed, train=config.train, held_out=config.held_out)
     loss = warm_start(model, tokenizer, seed=config.seed, config=config.warm_start, progress=progress)
     held_out = split_intents(config.seed, train=config.train, held_out=config.held_out).held_out
-    measured = measure(model, tokenizer, held_out, seed=config.seed)
+    measured = {
+        **measure(model, tokenizer, held_out, seed=config.seed),
+        **measure_judge(model, tokenizer, seed=config.seed),
+    }
     model.save_pretrained(folder / MODEL)
     tokenizer.save_pretrained(folder / MODEL)
     return {
@@ -164,7 +167,7 @@ def _fresh(folder: Path) -> Path:
 
 @contextmanager
 def _only_builder_in(folder: Path) -> Iterator[None]:
-    """Wait for other builders in this folder. The lock is on the folder itself, so it leaves no file and dies with us."""
+    """Wait for other builders in this folder. The lock is on the folder itself: it leaves no file and dies with us."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

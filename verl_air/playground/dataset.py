@@ -6,8 +6,8 @@
 ``ood.parquet``    the same held-out intents; one anchor, and one open row for each OOD framing
 ===============  ================================================================================================
 
-Held-out intents stand in two files under one ``intent_id``; ``split`` tells them apart. A row's ``extras`` hold the plain
-request, which the judge reads, and the hidden truth, which only the oracle reads.
+Held-out intents stand in two files under one ``intent_id``; ``split`` tells them apart. A row's ``extras`` hold the
+plain request, which the judge reads, and the hidden truth, which only evaluation reads.
 """
 
 from __future__ import annotations

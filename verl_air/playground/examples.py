@@ -1,7 +1,8 @@
 """Supervised examples of the warm start, drawn afresh for every batch.
 
-A label is drawn each time, with the framing's own probability of fooling the policy. So the model learns the probability
-instead of one remembered label an intent: at temperature 1 it is right as often as the framing's grade says.
+A label is drawn each time, with the framing's own probability of fooling the policy. So the model learns
+the probability instead of one remembered label an intent: at temperature 1 it is right as often as the framing's
+grade says.
 
 The whole world is seen here, held-out intents and OOD framings included, as a pretrained model has seen the world:
 nothing can be fooled by words it never read. What RL never sees is a matter of the data files.

@@ -1,8 +1,8 @@
 """The judge of the playground: the policy itself, frozen, asked whether a reply is right.
 
-It is read as verl serves it: a chat prompt, then the log-odds of the two verdict words as the next token. In this world a
-reply is right if it refuses a harmful request or complies with a benign one, and the judge says so for both; a judge that
-only knew "safe" would pay a policy for refusing everything.
+It is read as verl serves it: a chat prompt, then the log-odds of the two verdict words as the next token. In this world
+a reply is right if it refuses a harmful request or complies with a benign one, and the judge says so for both; a judge
+that only knew "safe" would pay a policy for refusing everything.
 
 The judge errs in two systematic ways, which a threshold on the log-odds cannot remove, and with some label noise:
 

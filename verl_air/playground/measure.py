@@ -1,4 +1,4 @@
-"""How good the warm-started model is, by sampling at temperature 1 on held-out intents."""
+"""How good the warm-started model is, as a policy and as a judge, by sampling at temperature 1."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from verl_air.playground.judging import judge_prompt, truly_right
 from verl_air.playground.prompts import FRAMINGS, render_anchor
 from verl_air.playground.replies import STANCES
 from verl_air.playground.sampling import sample_responses, verdict_log_odds
-from verl_air.playground.world import Intent
-from verl_air.rewards.format import extract_answer
+from verl_air.playground.world import INTENTS, Intent
+from verl_air.rewards import extract_answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
@@ -29,38 +29,60 @@ def measure(
     seed: int,
     repeats: int = 8,
 ) -> Accuracies:
-    """Shares in [0, 1], by name.
+    """Shares in [0, 1], by name, over these intents, each asked ``repeats`` times in every way.
 
-    ``anchor``, ``format``; ``harmful/<framing>`` and ``benign/<framing>``: right by the oracle; ``judge/harmful``,
-    ``judge/benign`` and ``judge``: how often the judge agrees with the oracle on the policy's own well-formed open answers.
+    ``anchor``, ``format``; ``harmful/<framing>`` and ``benign/<framing>``: right by the oracle. A response without the
+    format is wrong.
     """
     hits: dict[str, list[bool]] = defaultdict(list)
     rng = random.Random(f"measure-{seed}")
     asked = [intent for intent in intents for _ in range(repeats)]
 
     anchors = [render_anchor(intent, tuple(rng.sample(STANCES, k=2))) for intent in asked]
-    for response, (_, letter) in zip(
-        sample_responses(model, tokenizer, [prompt for prompt, _ in anchors], seed=seed), anchors, strict=True
-    ):
-        answer = extract_answer(response)
+    answers = sample_answers(model, tokenizer, [prompt for prompt, _ in anchors], seed=seed)
+    for answer, (_, letter) in zip(answers, anchors, strict=True):
         hits["format"].append(answer is not None)
         hits["anchor"].append(answer == letter)
 
-    judged: list[tuple[Intent, str]] = []
     for number, framing in enumerate(FRAMINGS, start=1):
         prompts = [framing.render(intent, rng) for intent in asked]
-        responses = sample_responses(model, tokenizer, prompts, seed=seed + number)
-        for intent, response in zip(asked, responses, strict=True):
-            answer = extract_answer(response)
+        answers = sample_answers(model, tokenizer, prompts, seed=seed + number)
+        for intent, answer in zip(asked, answers, strict=True):
             hits["format"].append(answer is not None)
-            kind = "harmful" if intent.harmful else "benign"
-            hits[f"{kind}/{framing.name}"].append(answer is not None and truly_right(intent, answer))
-            if answer is not None:
-                judged.append((intent, answer))
+            hits[f"{_kind(intent)}/{framing.name}"].append(answer is not None and truly_right(intent, answer))
+    return _means(hits)
 
+
+def measure_judge(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Accuracies:
+    """How often the judge agrees with the oracle on the policy's own answers to open prompts, over the whole world.
+
+    Keys: ``judge`` and, apart, ``judge/harmful`` and ``judge/benign``. Responses without the format never reach it.
+    """
+    hits: dict[str, list[bool]] = defaultdict(list)
+    rng = random.Random(f"measure-judge-{seed}")
+    asked = [(intent, framing.render(intent, rng)) for intent in INTENTS for framing in FRAMINGS]
+    answers = sample_answers(model, tokenizer, [prompt for _, prompt in asked], seed=seed)
+    judged = [(intent, answer) for (intent, _), answer in zip(asked, answers, strict=True) if answer is not None]
+    if not judged:  # a model that has not learned the format
+        return {}
     log_odds = verdict_log_odds(model, tokenizer, [judge_prompt(intent.request, answer) for intent, answer in judged])
     for (intent, answer), odds in zip(judged, log_odds.tolist(), strict=True):
         agrees = (odds > 0) == truly_right(intent, answer)
         hits["judge"].append(agrees)
-        hits["judge/harmful" if intent.harmful else "judge/benign"].append(agrees)
+        hits[f"judge/{_kind(intent)}"].append(agrees)
+    return _means(hits)
+
+
+def sample_answers(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], *, seed: int
+) -> list[str | None]:
+    """One sampled answer a prompt; None where the response has not the format."""
+    return [extract_answer(response) for response in sample_responses(model, tokenizer, prompts, seed=seed)]
+
+
+def _kind(intent: Intent) -> str:
+    return "harmful" if intent.harmful else "benign"
+
+
+def _means(hits: dict[str, list[bool]]) -> Accuracies:
     return {name: round(fmean(values), 4) for name, values in sorted(hits.items())}

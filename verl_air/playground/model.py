@@ -1,7 +1,7 @@
 """The policy of the playground: a two-layer Qwen3 of about 0.13 million weights.
 
-Qwen3 and not Qwen2, which differs little: for ``model_type: qwen2`` transformers 5 ignores the saved tokenizer class and
-puts Qwen2's byte-level rules over our words, so that every prompt would turn into other tokens.
+Qwen3 and not Qwen2, which differs little: for ``model_type: qwen2`` transformers 5 ignores the saved tokenizer class
+and puts Qwen2's byte-level rules over our words, so that every prompt would turn into other tokens.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def build_model(
         num_key_value_heads=hidden // 32,
         head_dim=32,
         max_position_embeddings=MAX_LENGTH,
+        initializer_range=0.05,  # the usual 0.02 is for wide models; here the hidden rule is then learned very late
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

@@ -1,4 +1,4 @@
-"""The oracle of the playground. It knows the truth, so routes name it for the evaluation splits only, never for training."""
+"""The oracle of the playground. It knows the truth, so recipes route evaluation to it and never training."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def playground_oracle(sample: Sample, *, right: float = 1.25, wrong: float = -1.
     """
     if sample.ground_truth not in STANCES:
         raise RewardError(
-            f"{sample.where}: playground_oracle wants ground_truth {' or '.join(STANCES)}, got {sample.ground_truth!r}; "
-            "route it to playground/open only"
+            f"{sample.where}: playground_oracle wants ground_truth {' or '.join(STANCES)}, got "
+            f"{sample.ground_truth!r}; route it to playground/open only"
         )
     is_right = sample.answer is not None and stance_of(sample.answer) == sample.ground_truth
     return Verdict(right if is_right else wrong, is_right)

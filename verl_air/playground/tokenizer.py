@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from verl_air.playground.judging import JUDGE_TEMPLATE, NEGATIVE_WORD, POSITIVE_WORD, judge_prompt
+from verl_air.playground.judging import NEGATIVE_WORD, POSITIVE_WORD, judge_prompt
 from verl_air.playground.prompts import FRAMINGS, LETTERS, render_anchor
 from verl_air.playground.replies import CLOSERS, OPENERS, THOUGHTS
 from verl_air.playground.world import INTENTS

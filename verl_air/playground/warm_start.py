@@ -25,7 +25,7 @@ IGNORED = -100
 class WarmStartConfig:
     """Settings of the warm start; the defaults are those of the quickstart."""
 
-    steps: int = 1500
+    steps: int = 800
     anchors: int = 40
     opens: int = 56
     judgements: int = 32
@@ -98,7 +98,7 @@ def example_loss(model: Qwen3ForCausalLM, ids_NT: torch.Tensor, labels_NT: torch
 
 
 class ChatEncoder:
-    """Examples to token ids, through the chat template but without its cost: the words around a message never change."""
+    """Examples to token ids, through the chat template without its cost: the words around a message never change."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         marker = "\N{BLACK SQUARE}"

@@ -98,9 +98,30 @@ def _check_batch(config: DictConfig, air: AirConfig, mode: str) -> None:
             f"data.train_batch_size={batch} over parameter_sync_step={sync_steps} leaves batches that cannot hold "
             f"whole meta-groups: {made_of}."
         )
+    _check_micro_batches(config)
     gen_batch = config.data.get("gen_batch_size", None)
     if mode == "air_sync" and gen_batch not in (None, 1) and gen_batch % size:
         raise ConfigError(f"data.gen_batch_size={gen_batch} cannot hold whole meta-groups: {made_of}.")
+
+
+def _check_micro_batches(config: DictConfig) -> None:
+    """verl finds this out in the first step, after minutes of start-up (workers/engine/utils.py)."""
+    role = config.actor_rollout_ref
+    if role.actor.strategy not in ("fsdp", "fsdp2") or role.actor.use_dynamic_bsz:
+        return
+    ranks = int(config.trainer.n_gpus_per_node) * int(config.trainer.nnodes)
+    ranks //= max(int(OmegaConf.select(role, "actor.ulysses_sequence_parallel_size", default=1) or 1), 1)
+    sizes = {
+        "actor.ppo_micro_batch_size_per_gpu": int(role.actor.ppo_mini_batch_size),
+        "rollout.log_prob_micro_batch_size_per_gpu": int(config.data.train_batch_size),
+    }
+    for key, prompts in sizes.items():
+        micro, rows = OmegaConf.select(role, key), prompts * int(role.rollout.n) // max(ranks, 1)
+        if micro and rows % int(micro):
+            raise ConfigError(
+                f"actor_rollout_ref.{key}={micro} does not divide the {rows} trajectories that each of {ranks} rank(s) "
+                f"gets ({prompts} prompts x {role.rollout.n} completions)"
+            )
 
 
 def _check_loss(config: DictConfig, air: AirConfig) -> None:

@@ -28,7 +28,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.dataset.rl_dataset import collate_fn
 
 from verl_air.config import AirConfig
-from verl_air.data.groups import build_group_index
+from verl_air.data.groups import build_group_index, intent_names
 from verl_air.training import batch_edits
 from verl_air.training.abstentions import AbstentionGuard
 from verl_air.training.actor_loss import air_actor_loss
@@ -78,7 +78,7 @@ class AirTrainerMixin(_Base):
         columns = extra_info.combine_chunks().flatten()
         names = [field.name for field in extra_info.type]
         index = build_group_index(
-            columns[names.index("intent_id")],
+            intent_names(columns[names.index("domain")], columns[names.index("intent_id")]),
             columns[names.index("role")],
             anchors=self.air.anchors_per_intent,
             open_=self.air.open_per_intent,

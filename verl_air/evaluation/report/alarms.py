@@ -1,4 +1,4 @@
-"""What to look at before believing the table. Each check looks at the end of a run and says ok, look, bad or unknown."""
+"""What to look at before believing the table. A check looks at the end of a run: ok, look, bad or unknown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from verl_air.evaluation.run_folder import Series
+from verl_air.evaluation.text_table import percent
 
 if TYPE_CHECKING:
     from verl_air.evaluation.report.run_summary import RunSummary
@@ -44,7 +45,7 @@ _RATES = (
         ("air/truncation_rate", "response_length/clip_ratio"),
         0.05,
         0.20,
-        "of responses are cut off by data.max_response_length; they are judged wrong for their length, not their content.",
+        "of responses are cut off by data.max_response_length: they are wrong for their length, not their content.",
     ),
     _Rate(
         "abstention",
@@ -109,7 +110,7 @@ def _rate(run: RunSummary, rate: _Rate) -> Alarm:
     if value is None:
         return Alarm(rate.check, "unknown", "-")
     level = _level(value, rate.look, rate.bad)
-    return Alarm(rate.check, level, f"{value:.1%}", "" if level == "ok" else f"{value:.1%} {rate.advice}")
+    return Alarm(rate.check, level, percent(value), "" if level == "ok" else f"{percent(value)} {rate.advice}")
 
 
 def _lost_groups(run: RunSummary) -> Alarm:
@@ -118,8 +119,8 @@ def _lost_groups(run: RunSummary) -> Alarm:
         return Alarm("lost groups", "unknown", "-")
     share = dropped / (dropped + complete)
     level = _level(share, 0.02, 0.10)
-    text = f"{share:.1%} of meta-groups lost a rollout and were left out of the step."
-    return Alarm("lost groups", level, f"{share:.1%}", "" if level == "ok" else text)
+    text = f"{percent(share)} of meta-groups lost a rollout and were left out of the step."
+    return Alarm("lost groups", level, percent(share), "" if level == "ok" else text)
 
 
 def _anchors(run: RunSummary) -> Alarm:
@@ -131,7 +132,7 @@ def _anchors(run: RunSummary) -> Alarm:
             return Alarm("anchors hold", "unknown", "-")
         fall = first - last, "in training"
     level = _level(fall[0], 0.05, 0.15)
-    text = f"Anchor accuracy fell by {100 * fall[0]:.0f} points ({fall[1]}). A KL term or a smaller learning rate holds it."
+    text = f"Anchor accuracy fell by {100 * fall[0]:.0f} points ({fall[1]}). Try a KL term or a smaller learning rate."
     return Alarm("anchors hold", level, f"{-100 * fall[0]:+.0f} points", "" if level == "ok" else text)
 
 
@@ -159,7 +160,7 @@ def _hacking(run: RunSummary) -> Alarm:
         return Alarm("reward hacking", "unknown", "-")
     source, fall = max(falls.items(), key=lambda item: item[1])
     level = _level(fall, 0.05, 0.15) if after > before else "ok"
-    value = f"{after - before:+.2f}, {-100 * fall:+.0f} points"
+    value = "no sign" if level == "ok" else f"{-100 * fall:+.0f} points"
     text = (
         f"Open training reward went from {before:.2f} to {after:.2f} while accuracy on open rows of {source} fell by "
         f"{100 * fall:.0f} points: the reward pays for something else."

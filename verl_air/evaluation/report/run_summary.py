@@ -21,7 +21,7 @@ from verl_air.evaluation.meta_groups import meta_groups
 from verl_air.evaluation.records import Record
 from verl_air.evaluation.report.alarms import Alarm, alarms_of
 from verl_air.evaluation.report.samples import SampleGroup, sample_groups
-from verl_air.evaluation.report.settings import command_line, planned_steps, shown_settings, versions, whole_recipe
+from verl_air.evaluation.report.settings import planned_steps, shown_settings, versions, whole_recipe
 from verl_air.evaluation.rollout_metrics import rollout_metrics
 from verl_air.evaluation.run_folder import RunFolder, Series, read_run_folder
 
@@ -59,7 +59,6 @@ class RunSummary:
     alarms: list[Alarm] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
-    command: str = ""
     recipe: str = ""
     faults: list[str] = field(default_factory=list)
 
@@ -150,7 +149,6 @@ def _summarise(name: str, folder: RunFolder, found: _Validations) -> RunSummary:
         last=breakdown(found.last, met),
         settings=shown_settings(folder.config),
         versions=versions(folder.record),
-        command=command_line(folder.record),
         recipe=whole_recipe(folder.config),
     )
     if found.first_step != found.last_step:

@@ -83,7 +83,7 @@ def _choose(records: list[Record]) -> dict[_Key, str]:
         for kind, number in (("mixed", 2 * A_KIND), ("all right", A_KIND), ("all wrong", A_KIND)):
             intents = sorted(kinds.get(kind, []))
             for intent in intents[:: max(1, len(intents) // number)][:number]:
-                chosen[*source, intent] = kind
+                chosen[source[0], source[1], intent] = kind
     return dict(list(chosen.items())[:MAX_GROUPS])
 
 

@@ -30,9 +30,6 @@ SHOWN = {
 _SECRET = re.compile(
     r"(api_?key|secret|passw(or)?d|credential|access_?key|auth(orization)?$|(^|_)token$)", re.IGNORECASE
 )
-_SECRET_ARGUMENT = re.compile(
-    r"^([^=]*(?:api_?key|secret|passw(?:or)?d|credential|_token|[.]token)[^=]*)=.*", re.IGNORECASE
-)
 HIDDEN = "(hidden)"
 
 
@@ -55,14 +52,6 @@ def planned_steps(config: Mapping[str, Any]) -> int | None:
 def whole_recipe(config: Mapping[str, Any]) -> str:
     """As YAML; what looks like a secret is hidden, since reports are passed on."""
     return yaml.safe_dump(_hide(config), sort_keys=False, allow_unicode=True) if config else ""
-
-
-def command_line(record: Mapping[str, Any]) -> str:
-    """What started the run, secrets hidden."""
-    command = record.get("command")
-    if not isinstance(command, list):
-        return ""
-    return " ".join(_SECRET_ARGUMENT.sub(rf"\1={HIDDEN}", str(argument)) for argument in command)
 
 
 def versions(record: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Text that a model wrote, or that came with data: shown as it is, able to do nothing.
 
-Escaping of markup is jinja's (autoescape). This module is about what escaping leaves: control characters, lone surrogates
-that cannot be encoded, and marks that turn the direction of the text around them.
+Escaping of markup is jinja's (autoescape). This module is about what escaping leaves: control characters, lone
+surrogates that cannot be encoded, and marks that turn the direction of the text around them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LIMIT = 1200
 
 
 def visible(text: str, limit: int | None = LIMIT) -> str:
-    """The text with invisible characters spelled out (``\\u202e``), shortened in the middle beyond ``limit`` characters."""
+    """The text with invisible characters spelled out (``\\u202e``), its middle left out beyond ``limit`` characters."""
     if limit is not None and len(text) > limit:
         half = limit // 2
         text = f"{text[:half]} [... {len(text) - 2 * half} characters left out ...] {text[-half:]}"

@@ -1,0 +1,78 @@
+"""The report as JSON, for programs, and as Markdown, for an issue or a README."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from verl_air.evaluation.report.headline import headline, sentences
+from verl_air.evaluation.report.run_summary import Report
+from verl_air.evaluation.report.untrusted import visible
+from verl_air.evaluation.text_table import interval, p_value, percent, points
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """All numbers of the page, samples left out; null where a number is not known."""
+    runs = [{name: value for name, value in asdict(run).items() if name != "recipe"} for run in report.runs]
+    against = {name: [asdict(c) for c in pairs] for name, pairs in report.against_first.items()}
+    return {"runs": _plain(runs), "against_first": _plain(against)}
+
+
+def to_markdown(report: Report) -> str:
+    """Headline, alarms and settings."""
+    lines = ["# Run report", ""]
+    lines += [f"- {_cell(sentence)}" for _, sentence in sentences(report)] + [""]
+    names = ["domain/split", "run", "step", "intents", "group accuracy", "accuracy", "harmful", "benign", "consistent"]
+    table = [names, ["---"] * len(names)]
+    for source, rows in headline(report).items():
+        for row in rows:
+            numbers = [row.groups, row.prompts, row.harmful, row.benign]
+            cells = [source, row.run, str(row.step), str(row.intents or "-"), *map(interval, numbers)]
+            table.append([*map(_cell, cells), percent(row.consistent.value)])
+    lines += [f"| {' | '.join(cells)} |" for cells in table] if len(table) > 2 else ["No validation is stored."]
+    lines += ["", "Intervals: 95 %. Group accuracy: Wilson over intents; accuracy: bootstrap over intents.", ""]
+    for name, pairs in report.against_first.items():
+        for c in pairs:
+            lines.append(
+                f"- {_cell(name)} against {_cell(report.runs[0].name)}, {_cell(c.name)}: group accuracy "
+                f"{points(c.groups)}, accuracy {points(c.prompts)}, {c.intents} intents, {c.test} {p_value(c.p)}"
+            )
+    lines += ["", "## Alarms", ""]
+    alarms = [(run.name, alarm) for run in report.runs for alarm in run.alarms if alarm.text]
+    lines += [f"- {_cell(name)}, {alarm.check} ({alarm.level}): {_cell(alarm.text)}" for name, alarm in alarms]
+    lines += [f"- {_cell(run.name)}: {_cell(fault)}" for run in report.runs for fault in run.faults]
+    return "\n".join([*lines, "" if alarms else "None."]) + "\n"
+
+
+def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
+    """To a temporary name first, then renamed: no half-written file is left."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _cell(text: str) -> str:
+    """A name or text from outside must not break the table or pass for markup."""
+    plain = visible(text.replace("\n", " "), limit=None)
+    return plain.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return visible(value, limit=None)
+    if isinstance(value, dict):
+        return {visible(str(name), limit=None): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value
