@@ -101,7 +101,7 @@ def test_an_intent_that_lost_its_rows_is_named(compose, playground_files: Path, 
 )
 def test_off_policy_updates_without_importance_are_warned_of(compose, override: str) -> None:
     with pytest.warns(UserWarning, match="air.importance=ratio"):
-        check_recipe(compose(override))
+        check_recipe(compose(override, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=48"))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from importlib import import_module
 from verl_air import __version__
 from verl_air.errors import AirError
 
-COMMANDS = ("data", "check", "evaluate", "doctor")
+COMMANDS = ("data", "check", "evaluate", "report", "doctor")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

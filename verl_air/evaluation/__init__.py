@@ -1,18 +1,21 @@
 """Accuracy of prompts and of whole meta-groups, from stored rollouts or during training. Knows no verl.
 
-=================  ===================================================================================================
-``jsonl``          lines that a run wrote, perhaps not to the end
-``records``        one scored completion
-``meta_groups``    the prompts of one intent, judged together
-``accuracy``       the two numbers of the paper, without intervals
-``intervals``      Wilson, and the bootstrap over intents
-``estimates``      the numbers with intervals
-``novelty``        new intents and new framings told apart
-``breakdown``      the table by domain, split, role, framing and harm
-``comparison``     two runs on the same intents
-``run_folder``     what a run left on disk
-``report``         the page that shows it
-=================  ===================================================================================================
+===================  =================================================================================================
+``jsonl``            lines that a run wrote, perhaps not to the end
+``records``          one scored completion
+``meta_groups``      the prompts of one intent, judged together
+``accuracy``         the two numbers of the paper, without intervals
+``intervals``        Wilson, and the bootstrap over intents
+``estimates``        the numbers with intervals
+``novelty``          new intents and new framings told apart
+``breakdown``        the table by domain, split, role, framing and harm
+``comparison``       two runs on the same intents
+``run_folder``       what a run left on disk
+``rollout_metrics``  training metrics again, from stored rollouts
+``text_table``       tables for a terminal
+``untrusted``        text from a model or a path, made harmless
+``report``           the page that shows it
+===================  =================================================================================================
 """
 
 from verl_air.evaluation.accuracy import Accuracy, accuracy_of

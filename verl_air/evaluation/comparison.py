@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -83,7 +82,10 @@ def compare(a: Iterable[Record], b: Iterable[Record], level: float = LEVEL) -> l
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p-value of McNemar's test: discordant pairs fall either way with probability 1/2."""
     n = only_a + only_b
-    tail = sum(math.comb(n, k) for k in range(min(only_a, only_b) + 1))
+    tail = ways = 1
+    for k in range(min(only_a, only_b)):
+        ways = ways * (n - k) // (k + 1)  # n choose k + 1; whole numbers do not underflow
+        tail += ways
     return min(1.0, 2 * tail / 2**n)
 
 

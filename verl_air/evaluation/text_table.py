@@ -8,6 +8,7 @@ from verl_air.evaluation.breakdown import Section
 from verl_air.evaluation.comparison import Comparison
 from verl_air.evaluation.estimates import Estimates
 from verl_air.evaluation.intervals import Estimate
+from verl_air.evaluation.untrusted import visible
 
 _TITLES = {
     ("role", "anchor"): "anchors",
@@ -19,7 +20,7 @@ _TITLES = {
 
 def part_title(kind: str, name: str) -> str:
     """What a line of the table is called."""
-    return _TITLES.get((kind, name), f"framing {name}" if kind in ("family", "context") else name)
+    return _TITLES.get((kind, name), f"framing {visible(name)}" if kind in ("family", "context") else name)
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -52,7 +53,7 @@ def format_sections(sections: Iterable[Section]) -> str:
     for section in sections:
         new = "" if section.novelty in ((), ("unknown",)) else f": {', '.join(section.novelty)}"
         rows.append(())
-        rows.append(_row(f"{section.name}{new}", section.whole))
+        rows.append(_row(f"{visible(section.name)}{new}", section.whole))
         for part in section.parts:
             single = part.kind in ("family", "context")
             rows.append(_row(f"  {part_title(part.kind, part.name)}", part.estimates, groups=not single))
@@ -70,9 +71,8 @@ def format_comparisons(comparisons: Iterable[Comparison]) -> str:
             ("  group accuracy", percent(c.groups_a), percent(c.groups_b), points(c.groups)),
             ("  accuracy", percent(c.prompts_a), percent(c.prompts_b), points(c.prompts)),
         ]
-        blocks.append(
-            f"{c.name}: {c.intents} intents in both{left_out}\n{_align(rows)}\n  {c.test} {p_value(c.p)}{discordant}"
-        )
+        title = f"{visible(c.name)}: {c.intents} intents in both{left_out}"
+        blocks.append(f"{title}\n{_align(rows)}\n  {c.test} {p_value(c.p)}{discordant}")
     return "\n\n".join(blocks)
 
 

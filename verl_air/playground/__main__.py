@@ -35,8 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     measured = manifest["measured"]
     print(f"playground in {options.out}, before any RL, intents that RL will not see:")
+    agrees = f"{measured['judge']:.2f}" if "judge" in measured else "was never asked"
     print(
-        f"  anchors {measured['anchor']:.2f}   format {measured['format']:.2f}   judge agrees {measured['judge']:.2f}"
+        f"  anchors {measured['anchor']:.2f}   format {measured['format']:.2f}   judge agrees with the oracle {agrees}"
     )
     print("  framing        harmful: right   benign: right")
     for framing in FRAMINGS:

@@ -10,8 +10,8 @@ from typing import Any
 
 from verl_air.evaluation.report.headline import headline, sentences
 from verl_air.evaluation.report.run_summary import Report
-from verl_air.evaluation.report.untrusted import visible
 from verl_air.evaluation.text_table import interval, p_value, percent, points
+from verl_air.evaluation.untrusted import visible
 
 
 def to_json(report: Report) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from verl_air.evaluation.report.run_summary import Report, RunSummary
 from verl_air.evaluation.report.svg import Axis, Line, line_chart, smoothed
+from verl_air.evaluation.report.validations import ANCHORS
 from verl_air.evaluation.run_folder import Series
 
 _STEP = Axis("training step", whole=True)
@@ -110,7 +111,7 @@ def heat_maps(report: Report) -> list[HeatMap]:
         families = sorted({family for run in report.runs for family in run.framings.get(source, {})})
         if not families:
             continue
-        families.sort(key=lambda family: family != "anchors")
+        families.sort(key=lambda family: family != ANCHORS)
         if len(report.runs) == 1:
             series = report.runs[0].framings[source]
             steps = _spread(sorted({step for values in series.values() for step in values}), 8)

@@ -14,8 +14,8 @@ from verl_air.evaluation.report.exports import write_atomically
 from verl_air.evaluation.report.headline import headline, novelty_of_sources, sentences, verdict
 from verl_air.evaluation.report.run_summary import Report
 from verl_air.evaluation.report.svg import COLOURS
-from verl_air.evaluation.report.untrusted import visible
 from verl_air.evaluation.text_table import p_value, part_title, percent
+from verl_air.evaluation.untrusted import visible
 
 _TEMPLATES = Path(__file__).parent
 

@@ -5,27 +5,22 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from verl_air.errors import DataError
-from verl_air.evaluation.accuracy import accuracy_of
 from verl_air.evaluation.breakdown import Section, breakdown
 from verl_air.evaluation.comparison import Comparison, compare
-from verl_air.evaluation.intervals import Estimate, share_of
-from verl_air.evaluation.meta_groups import meta_groups
+from verl_air.evaluation.intervals import Estimate
 from verl_air.evaluation.records import Record
 from verl_air.evaluation.report.alarms import Alarm, alarms_of
 from verl_air.evaluation.report.samples import SampleGroup, sample_groups
 from verl_air.evaluation.report.settings import planned_steps, shown_settings, versions, whole_recipe
+from verl_air.evaluation.report.validations import Validations
 from verl_air.evaluation.rollout_metrics import rollout_metrics
 from verl_air.evaluation.run_folder import RunFolder, Series, read_run_folder
 
-ANCHORS = "anchors"
 _GROUP_ACCURACY = re.compile(r"val-core/(.+)/group_acc")
 
 
@@ -87,7 +82,7 @@ def summarise(paths: Sequence[str | os.PathLike[str]]) -> Report:
     """
     folders = [read_run_folder(path) for path in paths]
     names = _distinct_names(folders)
-    validations = [_Validations.read(folder) for folder in folders]
+    validations = [Validations.read(folder) for folder in folders]
     runs = [_summarise(*parts) for parts in zip(names, folders, validations, strict=True)]
     against_first = {}
     for run, found in zip(runs[1:], validations[1:], strict=True):
@@ -96,45 +91,7 @@ def summarise(paths: Sequence[str | os.PathLike[str]]) -> Report:
     return Report(runs, against_first, sample_groups(_sample_columns(runs, folders)))
 
 
-@dataclass
-class _Validations:
-    """What is kept of the stored validations: records of the first and the last, a few numbers of each."""
-
-    first: list[Record]
-    last: list[Record]
-    first_step: int | None
-    last_step: int | None
-    groups: dict[str, dict[int, Estimate]]
-    framings: dict[str, dict[str, Series]]
-    open_accuracy: dict[str, Series]
-
-    @classmethod
-    def read(cls, folder: RunFolder) -> _Validations:
-        found = cls([], [], None, None, defaultdict(dict), defaultdict(lambda: defaultdict(dict)), defaultdict(dict))
-        for step in sorted(folder.validations):
-            for records in folder.whole_validations([step]).values():
-                found._add(step, records)
-        return found
-
-    def _add(self, step: int, records: list[Record]) -> None:
-        if self.first_step is None:
-            self.first_step, self.first = step, records
-        self.last_step, self.last = step, records
-        by_source: dict[str, list[Record]] = defaultdict(list)
-        for record in records:
-            by_source["/".join(filter(None, (record.domain, record.split)))].append(record)
-        for source, rows in by_source.items():
-            whole = [group.all_right for group in meta_groups(rows) if group.whole]
-            self.groups[source][step] = share_of(np.array(whole))
-            self.open_accuracy[source][step] = _prompts([row for row in rows if row.role == "open"])
-            by_family: dict[str, list[Record]] = defaultdict(list)
-            for row in rows:
-                by_family[ANCHORS if row.role == "anchor" else row.family].append(row)
-            for family, of_family in by_family.items():
-                self.framings[source][family][step] = _prompts(of_family)
-
-
-def _summarise(name: str, folder: RunFolder, found: _Validations) -> RunSummary:
+def _summarise(name: str, folder: RunFolder, found: Validations) -> RunSummary:
     met = folder.met(found.last) if found.last else None
     run = RunSummary(
         name=name,
@@ -198,11 +155,6 @@ def _compare(a: list[Record], b: list[Record]) -> list[Comparison]:
         return compare(a, b)
     except DataError:
         return []
-
-
-def _prompts(records: list[Record]) -> float:
-    accuracy = accuracy_of(records).prompts
-    return math.nan if accuracy is None else accuracy
 
 
 def _distinct_names(folders: Sequence[RunFolder]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from verl_air.evaluation.jsonl import JsonLines
 from verl_air.evaluation.meta_groups import MetaGroup, meta_groups
 from verl_air.evaluation.records import Record
-from verl_air.evaluation.report.untrusted import visible
+from verl_air.evaluation.untrusted import visible
 
 A_KIND = 1
 """Groups of each kind (mixed, all right, all wrong) shown of each domain and split; mixed ones twice as many."""

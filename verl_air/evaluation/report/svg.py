@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from verl_air.evaluation.untrusted import visible
+
 COLOURS = 10
 WIDTH, HEIGHT = 380, 236
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 10, 38
@@ -49,14 +51,14 @@ def line_chart(lines: Sequence[Line], x: Axis, y: Axis, title: str) -> str:
     values = [v for line in lines for p in line.points for v in p[1:]]
     values += [v for line in lines for b in line.band for v in b[1:]]
     to_y, ticks_y = _scale(y, values, HEIGHT - _BOTTOM, _TOP)
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">']
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{_text(title)}">']
     parts += [_grid_y(to_y(value), _tick(value, y, ticks_y)) for value in ticks_y]
     parts += [_tick_x(to_x(value), _tick(value, x, ticks_x)) for value in ticks_x]
     middle_x, middle_y = (_LEFT + WIDTH - _RIGHT) / 2, (_TOP + HEIGHT - _BOTTOM) / 2
-    parts.append(f'<text class="label" x="{middle_x:g}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x.label)}</text>')
+    parts.append(f'<text class="label" x="{middle_x:g}" y="{HEIGHT - 5}" text-anchor="middle">{_text(x.label)}</text>')
     parts.append(
         f'<text class="label" transform="translate(11 {middle_y:g}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y.label)}</text>"
+        f"{_text(y.label)}</text>"
     )
     parts += [_band(line, to_x, to_y) for line in lines if line.band]
     parts += [_path(line, to_x, to_y) for line in sorted(lines, key=lambda line: not line.faint)]
@@ -154,11 +156,15 @@ def _band(line: Line, to_x: Callable[[float], float], to_y: Callable[[float], fl
 def _dots(line: Line, to_x: Callable[[float], float], to_y: Callable[[float], float]) -> str:
     dots = [
         f'<circle class="dot{" first" if not i else ""}" style="{_colour(line)}" cx="{to_x(x):.1f}" cy="{to_y(y):.1f}" '
-        f'r="3"><title>{escape(text)}</title></circle>'
+        f'r="3"><title>{_text(text)}</title></circle>'
         for i, ((x, y), text) in enumerate(zip(line.points, line.marks, strict=True))
         if math.isfinite(x) and math.isfinite(y)
     ]
     return "".join(dots)
+
+
+def _text(text: str) -> str:
+    return escape(visible(text, limit=None))
 
 
 def _colour(line: Line) -> str:

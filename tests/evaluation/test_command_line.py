@@ -1,0 +1,66 @@
+"""``verl-air evaluate`` and ``verl-air report`` as a user calls them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation.support import row, write_jsonl, write_run
+from verl_air.cli import main
+from verl_air.evaluation import accuracy_of, read_records
+
+
+def test_evaluate_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "run", steps=4, every=2)
+    assert main(["evaluate", str(run), "--json", str(tmp_path / "out.json")]) == 0
+    printed = capsys.readouterr().out
+    records = [r for r in read_records(run / "validation" / "4.jsonl") if r.split == "id"]
+    groups = accuracy_of(records).groups
+    line = next(line for line in printed.splitlines() if line.startswith("safety/id: new intents "))
+    assert f"{100 * groups:.1f} % [" in line
+    assert " 16 " in line
+    (evaluation,) = json.loads((tmp_path / "out.json").read_text())["evaluations"]
+    assert evaluation["sections"][0]["whole"]["groups"]["value"] == pytest.approx(groups)
+
+
+def test_evaluate_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "run", steps=4, every=4)
+    assert main(["evaluate", "--compare", str(run / "validation" / "0.jsonl"), str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "safety/ood: 16 intents in both" in printed
+    assert "mcnemar p" in printed
+
+
+def test_names_from_data_cannot_break_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "\x1b[31mred\ud800"
+    rows = [row(domain=name, family=name, context=name, index=s) for s in range(2)]
+    file = str(write_jsonl(tmp_path / "0.jsonl", rows))
+    assert main(["evaluate", file, "--compare", file, file]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\\ud800" in printed
+
+
+def test_report_writes_three_files(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", steps=4, every=2)
+    out = {name: tmp_path / "deep" / f"report.{name}" for name in ("html", "json", "md")}
+    arguments = ["--out", str(out["html"]), "--json", str(out["json"]), "--markdown", str(out["md"])]
+    assert main(["report", str(run), *arguments]) == 0
+    assert out["html"].read_text().startswith("<!DOCTYPE html>")
+    assert json.loads(out["json"].read_text())["runs"][0]["last_step"] == 4
+    assert "| safety/ood | run | 4 | 16 |" in out["md"].read_text()
+    assert sorted(path.name for path in out["html"].parent.iterdir()) == ["report.html", "report.json", "report.md"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate"], "give a JSONL file"),
+        (["evaluate", "x.jsonl", "--level", "95"], "between 0 and 1"),
+        (["evaluate", "nowhere.jsonl"], "no such file"),
+        (["report", "nowhere"], "no such file"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,238 @@
+"""The page: right numbers, every kind of run, nothing from outside gets through."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation.support import row, write_jsonl, write_run
+from verl_air.errors import DataError
+from verl_air.evaluation import accuracy_of, read_records
+from verl_air.evaluation.report import summarise
+from verl_air.evaluation.report.exports import to_json, to_markdown
+from verl_air.evaluation.report.figures import proxy_against_oracle
+from verl_air.evaluation.report.page import render
+from verl_air.evaluation.report.run_summary import RunSummary
+
+VOID = {"meta", "br", "link", "img"}
+
+
+class Balanced(HTMLParser):
+    """Collects faults: elements that are not closed in order, or that could load or run something."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.feed(page)
+        self.close()
+        self.faults += self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in {"script", "iframe", "object", "link", "img", "base", "form"}:
+            self.faults.append(f"<{tag}>")
+        self.faults += [f"{tag} {name}" for name, _ in attrs if name.startswith("on") or name in {"src", "href"}]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}>")
+
+
+def check(page: str) -> None:
+    assert Balanced(page).faults == []
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "default-src 'none'" in page
+    for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+        ET.fromstring(svg)
+        assert "nan" not in svg
+    page.encode("utf-8")
+
+
+def levels(run: RunSummary) -> dict[str, str]:
+    return {alarm.check: alarm.level for alarm in run.alarms}
+
+
+def test_a_run(tmp_path: Path) -> None:
+    report = summarise([write_run(tmp_path / "run")])
+    (run,) = report.runs
+    assert (run.steps, run.planned, run.first_step, run.last_step) == (20, 20, 0, 20)
+    assert {section.name: section.novelty for section in run.last} == {
+        "safety/id": ("new intents",),
+        "safety/ood": ("new intents and framings",),
+    }
+    last = [r for r in read_records(tmp_path / "run" / "validation" / "20.jsonl") if r.split == "ood"]
+    assert run.last[1].whole.groups.value == accuracy_of(last).groups
+    assert run.groups["safety/ood"][20].value == accuracy_of(last).groups
+    assert run.framings["safety/ood"]["override"].keys() == {0, 10, 20}
+    assert set(levels(run).values()) == {"ok"}
+    page = render(report)
+    check(page)
+    assert f"{100 * accuracy_of(last).groups:.1f} %" in page
+    assert page.count("<figure>") == 6
+
+
+def test_ten_runs_of_three_domains(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / f"run{i}", seed=i, domains=("safety", "moral", "math"), intents=6, steps=10)
+        for i in range(10)
+    ]
+    report = summarise(runs)
+    assert len(report.against_first) == 9
+    assert report.sources[0].startswith("all domains/")
+    page = render(report)
+    check(page)
+    assert all(f"run{i}" in page for i in range(10))
+    assert len(page) < 1_000_000
+
+
+def test_an_empty_run(tmp_path: Path) -> None:
+    report = summarise([tmp_path])
+    check(render(report))
+    assert levels(report.runs[0])["finished"] == "look"
+    json.dumps(to_json(report), allow_nan=False)
+    assert "No validation" in to_markdown(report)
+
+
+def test_a_crashed_run(tmp_path: Path) -> None:
+    """Metrics cut off, a validation half written: what is whole is shown, the rest is named."""
+    folder = write_run(tmp_path / "run", steps=20)
+    for name in ("metrics.jsonl", "validation/20.jsonl", "rollouts/20.jsonl"):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text[: len(text) * 2 // 3])
+    recipe = folder / "checkpoints" / "config.yaml"
+    recipe.write_text(recipe.read_text().replace("total_training_steps: 20", "total_training_steps: 400"))
+    (folder / "checkpoints" / "run.json").write_text('{"python":')
+    (run,) = (report := summarise([folder])).runs
+    assert run.last_step == 10
+    assert max(run.curves["air/gap/mean"]) < 20
+    assert levels(run)["finished"] == "look"
+    faults = " ".join(run.faults)
+    assert all(name in faults for name in ("metrics.jsonl", "20.jsonl of validation", "run.json"))
+    check(render(report))
+
+
+def test_rollouts_alone(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    with_metrics = summarise([folder / "rollouts", folder / "rollouts" / "3.jsonl"])
+    whole, single = with_metrics.runs
+    assert whole.curves["air/open_reward/mean"].keys() == set(range(1, 21))
+    assert single.curves["air/gap/mean"].keys() == {3}
+    assert len(with_metrics.samples) > 0
+    check(render(with_metrics))
+
+
+def test_metrics_alone_give_numbers_without_intervals(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "metrics.jsonl", [{"step": 5, "data": {"val-core/safety/id/group_acc": 0.25}}])
+    report = summarise([tmp_path])
+    page = render(report)
+    check(page)
+    assert "25.0 %" in page
+    assert report.runs[0].groups["safety/id"][5].low is None
+
+
+def test_one_validation_file(tmp_path: Path) -> None:
+    file = write_run(tmp_path / "run") / "validation" / "20.jsonl"
+    report = summarise([file])
+    check(render(report))
+    assert report.runs[0].last_step == 20
+
+
+def test_what_a_model_writes_stays_text(tmp_path: Path) -> None:
+    attack = "</div><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} \u202e\x00\ud800"
+    rows = [
+        row(
+            intent_id=attack,
+            index=s,
+            input=attack,
+            output=attack * 50,
+            gts=attack,
+            context=attack,
+            family=attack,
+            domain=attack,
+        )
+        for s in range(2)
+    ]
+    folder = tmp_path / "<b>run"
+    write_jsonl(folder / "validation" / "0.jsonl", rows)
+    write_jsonl(folder / "validation" / "5.jsonl", rows)
+    report = summarise([folder, folder])
+    page = render(report)
+    check(page)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "49" not in re.sub(r"\{\{.*?\}\}", "", page.split("Meta-groups side by side")[1].split("Settings")[0])
+    assert "\u202e" not in page
+    assert "characters left out" in page
+    markdown, numbers = to_markdown(report), json.dumps(to_json(report), allow_nan=False)
+    assert "<script" not in markdown
+    (markdown + numbers).encode("utf-8")
+
+
+def test_secrets_of_the_recipe_are_hidden(tmp_path: Path) -> None:
+    page = render(summarise([write_run(tmp_path / "run")]))
+    assert "sk-very-secret" not in page
+    assert "api_key: (hidden)" in page
+    assert "total_training_steps: 20" in page
+
+
+def test_alarms_ring(tmp_path: Path) -> None:
+    """A reward that rises while open accuracy falls, anchors that decay, loss that is no number."""
+    metrics = [
+        {
+            "step": step,
+            "data": {
+                "air/open_reward/mean": step / 10,
+                "air/truncation_rate": 0.3,
+                "air/judge/abstain_rate": 0.05,
+                "air/zero_std_rate": 0.99,
+                "air/groups/dropped": 1.0,
+                "air/groups/complete": 4.0,
+                "actor/loss": None if step == 12 else 0.1,
+            },
+        }
+        for step in range(1, 21)
+    ]
+    write_jsonl(tmp_path / "metrics.jsonl", metrics)
+    for step, right in ((0, 1.0), (20, 0.0)):
+        rows = [
+            row(intent_id=f"z{z}", role=role, context=role, index=i, acc=right, extras='{"harmful": false}')
+            for z in range(10)
+            for i, role in enumerate(("anchor", "open"))
+        ]
+        write_jsonl(tmp_path / "validation" / f"{step}.jsonl", rows)
+    (run,) = summarise([tmp_path]).runs
+    assert levels(run) == {
+        "finished": "unknown",
+        "finite loss": "bad",
+        "truncation": "bad",
+        "abstention": "look",
+        "zero variance": "bad",
+        "lost groups": "bad",
+        "anchors hold": "bad",
+        "benign helped": "bad",
+        "reward hacking": "bad",
+    }
+    (first, last) = proxy_against_oracle(run, "safety/id")
+    assert (first[0], first[2], last[0], last[2]) == (0, 1.0, 20, 0.0)
+    assert first[1] == pytest.approx(0.3)
+    assert last[1] == pytest.approx(1.8)
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / side / "run", steps=2, every=1, intents=2) for side in "ab"]
+    assert len({run.name for run in summarise([*runs, runs[0]]).runs}) == 3
+
+
+def test_no_such_run() -> None:
+    with pytest.raises(DataError, match="no such file"):
+        summarise(["nowhere"])

@@ -1,0 +1,104 @@
+"""What a recipe reads: model folders, data files and reward functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from verl_air.config import AirConfig
+from verl_air.data.groups import read_groups
+from verl_air.data.schema import open_table
+from verl_air.errors import ConfigError
+from verl_air.rewards import validate_routes
+
+OUR_REWARD = "pkg://verl_air.rewards"
+
+
+def check_model(config: DictConfig) -> None:
+    """Model folders are there.
+
+    Raises:
+        ConfigError: it is not so.
+    """
+    paths = {"actor_rollout_ref.model.path": config.actor_rollout_ref.model.path}
+    if config.reward.reward_model.enable:
+        paths["reward.reward_model.model_path"] = config.reward.reward_model.model_path
+    for key, path in paths.items():
+        if not path:
+            raise ConfigError(f"{key} is not set")
+        path = os.path.expanduser(str(path))
+        is_hub_name = path.count("/") == 1 and not path.startswith((".", "/")) and not Path(path.split("/")[0]).exists()
+        is_remote = "://" in path
+        if not (is_hub_name or is_remote) and not (Path(path) / "config.json").is_file():
+            raise ConfigError(f"{key}={path}: no such model folder (it should hold a config.json)")
+
+
+def _files(value: Any) -> list[str]:
+    return [str(path) for path in (value if OmegaConf.is_list(value) or isinstance(value, list | tuple) else [value])]
+
+
+def check_data(config: DictConfig, air: AirConfig) -> None:
+    """Data files are there, readable, and hold whole meta-groups, enough for a batch.
+
+    Raises:
+        ConfigError or DataError: it is not so.
+    """
+    for key in ("train_files", "val_files"):
+        for path in _files(config.data[key]):
+            if "://" not in path:
+                open_table(path)
+    local = [path for path in _files(config.data.train_files) if "://" not in path]
+    index = read_groups(local, air.anchors_per_intent, air.open_per_intent)
+    intents = int(config.data.train_batch_size) // air.group_size
+    if len(index) < intents:
+        raise ConfigError(
+            f"data.train_batch_size={config.data.train_batch_size} takes {intents} intents a step, and "
+            f"{', '.join(local)} hold only {len(index)}"
+        )
+
+
+def _legacy_keys(config: DictConfig) -> Iterator[str]:
+    """Top-level reward keys of older releases that verl 0.9.1 accepts and then ignores (its tracker, 7331)."""
+
+    def set_leaves(node: Any, prefix: str) -> Iterator[str]:
+        for key, value in node.items():
+            name = f"{prefix}.{key}"
+            if OmegaConf.is_dict(value):
+                yield from set_leaves(value, name)
+            elif value is not None:
+                yield name
+
+    for section in ("custom_reward_function", "reward_model", "sandbox_fusion"):
+        node = config.get(section, None)
+        if OmegaConf.is_dict(node):
+            yield from set_leaves(node, section)
+
+
+def check_rewards(config: DictConfig, air: AirConfig) -> None:
+    """Reward keys are ones that verl reads, and routes name registered rewards.
+
+    Raises:
+        ConfigError: it is not so.
+    """
+    for key in _legacy_keys(config):
+        raise ConfigError(f"{key}: verl ignores this key at the top level; write reward.{key}")
+    function = config.reward.custom_reward_function
+    if not function.path:
+        raise ConfigError(
+            "reward.custom_reward_function.path is not set, so verl would score by data_source. Set it to "
+            f"{OUR_REWARD} (name: compute_score) and give routes under reward_kwargs."
+        )
+    if str(function.path) != OUR_REWARD:
+        needed = [f"air.{k}={v}" for k, v in (("aux_reward", "task"), ("reward_scale", "unit")) if getattr(air, k) == v]
+        if needed:
+            raise ConfigError(
+                f"{' and '.join(needed)} need the columns that {OUR_REWARD} returns, and "
+                f"reward.custom_reward_function.path is {function.path}"
+            )
+        return
+    kwargs = OmegaConf.to_container(function.get("reward_kwargs", None) or OmegaConf.create({}), resolve=True)
+    validate_routes(**kwargs)  # type: ignore[arg-type]
