@@ -56,54 +56,74 @@ async def rules(n: int = 20_000) -> dict[str, float]:
     return rates
 
 
-def loop_of_forward_passes(folder: Path, responses: list[str]) -> tuple[float, list[float]]:
-    """Facet verdicts a second with one forward pass each, and the verdicts."""
-    import torch
-    from transformers import AutoModelForCausalLM
+class ForwardPasses:
+    """The judge's model in this process: one forward pass per facet and response."""
 
-    torch.set_num_threads(1)
-    model = AutoModelForCausalLM.from_pretrained(folder).float().eval()
-    tokens, audit, odds = JudgeTokenizer(make_tokenizer(), {}), load_audit(str(FACETS)), []
-    positive, negative = (list(tokens.variants(word)) for word in (audit.positive, audit.negative))
-    start = time.perf_counter()
-    with torch.no_grad():
-        for response in responses:
-            for prompt in audit.prompts.values():
-                fields = {"request": tokens.safe("How?"), "response": tokens.safe(response)}
-                ids = tokens.encode(fill(prompt, fields), chat=True)
-                logits_V = model(torch.tensor([ids])).logits[0, -1]
-                odds.append(float(torch.logsumexp(logits_V[positive], 0) - torch.logsumexp(logits_V[negative], 0)))
-    return len(odds) / (time.perf_counter() - start), odds
+    def __init__(self, folder: Path) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        torch.set_num_threads(1)
+        self.model = AutoModelForCausalLM.from_pretrained(folder).float().eval()
+        self.tokens = JudgeTokenizer(make_tokenizer(), {})
+        self.audit = load_audit(str(FACETS))
+
+    def __call__(self, responses: list[str]) -> list[float]:
+        import torch
+
+        positive, negative = (list(self.tokens.variants(w)) for w in (self.audit.positive, self.audit.negative))
+        odds = []
+        with torch.no_grad():
+            for response in responses:
+                for prompt in self.audit.prompts.values():
+                    fields = {"request": "How?", "response": self.tokens.safe(response)}
+                    ids = self.tokens.encode(fill(prompt, fields), chat=True)
+                    logits_V = self.model(torch.tensor([ids])).logits[0, -1]
+                    odds.append(float(torch.logsumexp(logits_V[positive], 0) - torch.logsumexp(logits_V[negative], 0)))
+        return odds
 
 
-async def through_the_server(address: str, responses: list[str]) -> tuple[float, list[float]]:
-    """Facet verdicts a second through the judge client, and the verdicts."""
-    judge = JudgeClient(JudgeSettings(), address, make_tokenizer())
-    audit = load_audit(str(FACETS))
+async def served(address: str, responses: list[str]) -> list[float]:
+    """The same verdicts through the judge client."""
+    client, audit = JudgeClient(JudgeSettings(), address, make_tokenizer()), load_audit(str(FACETS))
 
     async def one(response: str) -> list[float]:
         fields = {"request": "How?", "response": response}
-        return await judge.log_odds_many(list(audit.prompts.values()), audit.positive, audit.negative, fields=fields)
+        return await client.log_odds_many(list(audit.prompts.values()), audit.positive, audit.negative, fields=fields)
 
-    await one("warm up")
-    start = time.perf_counter()
     odds = [value for values in await asyncio.gather(*map(one, responses)) for value in values]
-    rate = len(odds) / (time.perf_counter() - start)
-    await judge.close()
-    return rate, odds
+    await client.close()
+    return odds
 
 
-def judge(responses: int, hidden: int, layers: int) -> dict[str, float]:
+def judge(responses: int, hidden: int, layers: int, rounds: int) -> dict[str, Any]:
+    """Loop and server by turns, so that what else the machine does weighs on both; the ratio is the median of rounds."""
+    refusal = "I would rather not help with that, for these reasons. " * 8
+    apart, looped, through = 0.0, [], []
     with tempfile.TemporaryDirectory() as folder:
         model, _ = make_models(Path(folder), hidden=hidden, layers=layers)
-        texts = [
-            f"Response {i}: " + "I would rather not help with that, for these reasons. " * 8 for i in range(responses)
-        ]
-        looped, expected = loop_of_forward_passes(model, texts)
-        with serve(model, "--logprobs-mode", "processed_logprobs") as server:
-            served, got = asyncio.run(through_the_server(server.address, texts))
-        apart = max(abs(a - b) for a, b in zip(expected, got, strict=True))
-        return {"served_per_s": served, "looped_per_s": looped, "ratio": served / looped, "max_difference": apart}
+        loop = ForwardPasses(model)
+        with serve(model, "--logprobs-mode", "processed_logprobs", "--block-size", "32") as server:
+            asyncio.run(served(server.address, ["warm up"]))
+            for number in range(rounds):
+                texts = [f"{number}, {i}: {refusal}" for i in range(responses)]
+                few = texts[: max(1, responses // 8)]
+                start = time.perf_counter()
+                expected = loop(few)
+                middle = time.perf_counter()
+                got = asyncio.run(served(server.address, texts))
+                end = time.perf_counter()
+                looped.append(len(expected) / (middle - start))
+                through.append(len(got) / (end - middle))
+                apart = max(apart, *(abs(a - b) for a, b in zip(expected, got, strict=False)))
+    ratios = [a / b for a, b in zip(through, looped, strict=True)]
+    return {
+        "served_per_s": through,
+        "looped_per_s": looped,
+        "ratios": ratios,
+        "ratio": statistics.median(ratios),
+        "max_difference": apart,
+    }
 
 
 async def cache(n: int = 5000) -> dict[str, float]:
@@ -158,7 +178,8 @@ async def with_closed_clients(work: Coroutine[Any, Any, dict[str, float]]) -> di
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-server", action="store_true", help="leave out what needs vLLM")
-    parser.add_argument("--responses", type=int, default=64)
+    parser.add_argument("--responses", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     args = parser.parse_args()
@@ -173,7 +194,7 @@ def main() -> int:
         "math": report["math"]["p99_s"] < 1.5 * report["math"]["deadline_s"],
     }
     if not args.no_server:
-        report["judge"] = judge(args.responses, args.hidden, args.layers)
+        report["judge"] = judge(args.responses, args.hidden, args.layers, args.rounds)
         met["judge"] = report["judge"]["ratio"] >= 5.0
     report["targets_met"] = met
     print(json.dumps(report, indent=2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,14 @@ def takes(function: Callable[..., Any], *parameters: str, used_by: str) -> None:
     """A function has exactly these parameters (``self`` and ``cls`` left out), in this order."""
     found = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
     name = f"{function.__module__}.{function.__qualname__}"
-    holds(found == list(parameters), f"{name} takes ({', '.join(parameters)}); it takes ({', '.join(found)})", used_by=used_by)
+    holds(
+        found == list(parameters),
+        f"{name} takes ({', '.join(parameters)}); it takes ({', '.join(found)})",
+        used_by=used_by,
+    )
 
 
+@cache
 def source_of(module: str) -> ast.Module:
     """A module's syntax tree, without importing it or more than its top package's folder."""
     top, *rest = module.split(".")
@@ -50,6 +56,12 @@ def function_in(tree: ast.Module, name: str) -> ast.FunctionDef:
     node = next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == function), None)
     assert node is not None, f"{name} is gone"
     return node
+
+
+def text_of(module: str, function: str | None = None) -> str:
+    """The code of a module, or of one of its functions, without comments and evenly spaced."""
+    tree = source_of(module)
+    return ast.unparse(tree if function is None else function_in(tree, function))
 
 
 def calls_in(node: ast.AST) -> list[str]:

@@ -9,7 +9,7 @@ from verl.plugin.platform import PlatformBase, PlatformRegistry
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngine, FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
-from tests.contract.expect import function_in, holds, source_of, takes
+from tests.contract.expect import function_in, holds, source_of, takes, text_of
 from verl_air.cpu.engine import CpuEngineWithLMHead, CpuEngineWithValueHead
 from verl_air.cpu.platform import PlatformCPU
 from verl_air.cpu.vllm_alias import install_vllm_alias
@@ -31,17 +31,21 @@ def test_our_platform_answers_all_that_verl_asks() -> None:
 
 def test_current_device_is_used_in_two_ways() -> None:
     """Both as ``tensor.to(device)`` and inside ``f"{name}:{device}"``; hence our odd string."""
-    text = ast.unparse(source_of("verl.utils.fsdp_utils"))
+    text = text_of("verl.utils.fsdp_utils")
     holds(
-        "get_device_name()}:{get_device_id()}" in text or "device_name}:{get_device_id()}" in text,
+        "f'{get_device_name()}:{device_id}'" in text,
         "fsdp_utils formats the current device behind a colon",
-        used_by="verl_air/cpu/platform.py (_CpuDevice): it may no longer be needed",
+        used_by="verl_air/cpu/platform.py (_CpuDevice)",
     )
 
 
 def test_pretended_devices_are_called_gpu() -> None:
-    text = ast.unparse(source_of("verl.single_controller.ray.base"))
-    holds("node_info.get('GPU', 0)" in text, "verl counts GPUs and NPUs only", used_by="cpu/platform.py (ray_resource_name)")
+    text = text_of("verl.single_controller.ray.base")
+    holds(
+        "node_info.get('GPU', 0)" in text,
+        "verl counts GPUs and NPUs only",
+        used_by="cpu/platform.py (ray_resource_name)",
+    )
 
 
 def test_engines_are_registered_by_device() -> None:
@@ -50,19 +54,22 @@ def test_engines_are_registered_by_device() -> None:
     for model_type, cls in (("language_model", CpuEngineWithLMHead), ("value_model", CpuEngineWithValueHead)):
         for backend in ("fsdp", "fsdp2"):
             found = EngineRegistry.get_engine_cls(model_type, backend)
-            holds(found is cls, f"the engine of {model_type}, {backend} on a CPU is ours; it is {found}", used_by=used_by)
+            holds(
+                found is cls, f"the engine of {model_type}, {backend} on a CPU is ours; it is {found}", used_by=used_by
+            )
 
 
 def test_engines_are_built_as_ours_expects() -> None:
     used_by = "verl_air/cpu/engine.py"
-    takes(FSDPEngine.__init__, "model_config", "engine_config", "optimizer_config", "checkpoint_config", used_by=used_by)
+    takes(
+        FSDPEngine.__init__, "model_config", "engine_config", "optimizer_config", "checkpoint_config", used_by=used_by
+    )
     takes(FSDPEngineWithLMHead._build_fsdp_module, "module", used_by=used_by)
     holds(issubclass(FSDPEngineWithValueHead, FSDPEngine), "the critic's engine is an FSDPEngine", used_by=used_by)
 
 
 def test_only_a_reference_policy_is_offloaded_with_pinned_memory() -> None:
-    build = function_in(source_of("verl.workers.engine.fsdp.transformer_impl"), "FSDPEngine._build_fsdp_module")
-    text = ast.unparse(build)
+    text = text_of("verl.workers.engine.fsdp.transformer_impl", "FSDPEngine._build_fsdp_module")
     holds(
         "if self.engine_config.offload_policy or self.engine_config.forward_only:" in text
         and "CPUOffloadPolicy(pin_memory=True)" in text,
@@ -72,16 +79,16 @@ def test_only_a_reference_policy_is_offloaded_with_pinned_memory() -> None:
 
 
 def test_two_back_ends_are_the_default_of_a_process_group() -> None:
-    text = ast.unparse(function_in(source_of("verl.utils.distributed"), "initialize_global_process_group_ray"))
+    text = text_of("verl.utils.distributed", "initialize_global_process_group_ray")
     holds(
         "backend = backend or f'cpu:gloo,{get_device_name()}:{get_nccl_backend()}'" in text,
         "the default back end names the CPU and the device",
-        used_by="verl_air/cpu/process_group.py: it may no longer be needed",
+        used_by="verl_air/cpu/process_group.py",
     )
 
 
 def test_verl_asks_for_the_distribution_vllm() -> None:
-    text = ast.unparse(source_of("verl.third_party.vllm.__init__"))
+    text = text_of("verl.third_party.vllm.__init__")
     holds("package_name = 'vllm'" in text, "verl looks up the version of `vllm`", used_by="verl_air/cpu/vllm_alias.py")
     install_vllm_alias()
     assert metadata.version("vllm"), "importlib.metadata does not ask our finder for `vllm`"
@@ -93,7 +100,11 @@ def test_vllm_packs_linear_weights_in_one_function() -> None:
     tree = source_of("vllm.model_executor.layers.utils")
     gemm = function_in(tree, "dispatch_cpu_unquantized_gemm")
     names = [argument.arg for argument in gemm.args.args]
-    holds(names == ["layer", "remove_weight"], f"vLLM's {gemm.name} takes (layer, remove_weight); it takes {names}", used_by=used_by)
+    holds(
+        names == ["layer", "remove_weight"],
+        f"vLLM's {gemm.name} takes (layer, remove_weight); it takes {names}",
+        used_by=used_by,
+    )
     holds("layer.cpu_linear = " in ast.unparse(gemm), "it leaves the product in layer.cpu_linear", used_by=used_by)
 
 

@@ -49,8 +49,12 @@ def test_ppo_loss_tells_the_sizes_of_the_mini_batch(micro_batch: TensorDict) -> 
     config = ActorConfig(strategy="fsdp2", rollout_n=1, ppo_micro_batch_size_per_gpu=1)
     log_probs = nested([-1.0, -1.1, -9.0], [-1.0, -1.1, -1.2, -9.0])
     _, metrics = ppo_loss(config=config, model_output={"log_probs": log_probs}, data=micro_batch)
-    info = {name: tu.unwrap_non_tensor_data(config.global_batch_info[name]) for name in ("dp_size", "global_batch_size")}
-    holds(info == {"dp_size": 2, "global_batch_size": 6}, f"ppo_loss fills global_batch_info; it is {info}", used_by=LOSS)
+    info = {
+        name: tu.unwrap_non_tensor_data(config.global_batch_info[name]) for name in ("dp_size", "global_batch_size")
+    }
+    holds(
+        info == {"dp_size": 2, "global_batch_size": 6}, f"ppo_loss fills global_batch_info; it is {info}", used_by=LOSS
+    )
     holds("actor/pg_loss" in metrics, "ppo_loss returns (loss, metrics by name)", used_by=LOSS)
 
 
@@ -64,7 +68,9 @@ def test_log_probs_of_the_response(micro_batch: TensorDict) -> None:
 def test_a_field_of_ours_is_padded_like_verls_own(micro_batch: TensorDict) -> None:
     padded = micro_batch.select("response_mask", "air_weight").to_padded_tensor()
     expected = torch.tensor([[2.0, 0.0, 0.0], [3.0, 3.0, 3.0]])
-    holds(torch.equal(padded["air_weight"], expected), "select and to_padded_tensor keep a column of ours", used_by=LOSS)
+    holds(
+        torch.equal(padded["air_weight"], expected), "select and to_padded_tensor keep a column of ours", used_by=LOSS
+    )
 
 
 @pytest.mark.parametrize("mode", ["seq-mean-token-sum", "seq-mean-token-mean"])
@@ -83,7 +89,9 @@ def test_verl_divides_by_a_ranks_share_of_the_mini_batch(mode: str) -> None:
 def test_metrics_of_parts_are_added() -> None:
     parts = Metric(value=torch.tensor(1.0), aggregation=AggregationType.SUM)
     parts.append(Metric(value=torch.tensor(2.0), aggregation=AggregationType.SUM))
-    holds(parts.aggregate() == pytest.approx(3.0), "a SUM metric adds up over micro-batches", used_by=f"{LOSS} (air_loss)")
+    holds(
+        parts.aggregate() == pytest.approx(3.0), "a SUM metric adds up over micro-batches", used_by=f"{LOSS} (air_loss)"
+    )
     ranks = [Metric(value=value, aggregation=AggregationType.SUM) for value in (1.0, 3.0)]
     holds(
         Metric.aggregate_dp(ranks) == pytest.approx(2.0),
@@ -129,7 +137,7 @@ def test_a_lone_completion_keeps_its_raw_reward() -> None:
     holds(
         found[2].tolist() == pytest.approx([3.5, 3.5], rel=1e-5),
         f"the advantage of a group of one is its reward; it is {found[2].tolist()}",
-        used_by=f"{EDITS} (clear_lone_advantages): it may no longer be needed",
+        used_by=f"{EDITS} (clear_lone_advantages)",
     )
 
 
@@ -153,4 +161,4 @@ def test_transfer_queue_reads_and_writes_by_key() -> None:
     import transfer_queue as tq
 
     takes(tq.kv_batch_get, "keys", "partition_id", "select_fields", used_by=EDITS)
-    takes(tq.kv_batch_put, "keys", "partition_id", "fields", "tags", used_by=EDITS)
+    takes(tq.kv_batch_put, "keys", "partition_id", "fields", "tags", "data_parser", used_by=EDITS)

@@ -115,7 +115,11 @@ def test_a_batch_is_what_was_selected(cls: type[ReplayBuffer], monkeypatch: pyte
     rows.poll_interval = 0.01
     batch, _ = rows.sample(global_steps=1, partition_id="train", batch_size=2)
     uids = {key.split("_")[0] for key in batch.keys}
-    holds(len(uids) == 2 and len(batch.keys) == 4, "a batch of two prompts holds all of their trajectories", used_by=USED_BY)
+    holds(
+        len(uids) == 2 and len(batch.keys) == 4,
+        "a batch of two prompts holds all of their trajectories",
+        used_by=USED_BY,
+    )
     uids_, snapshot, steps = rows._select_prompt_uids("train", {"a-0", "a-1", "b-0"}, 3)
     holds(
         len(uids_) == 3 and set(snapshot) and set(steps) == {"a-0", "a-1", "b-0"},

@@ -14,9 +14,10 @@ from verl.trainer.ppo.v1 import trainer_base
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
-from tests.contract.expect import calls_in, function_in, holds, source_of, takes
+from tests.contract.expect import calls_in, function_in, holds, source_of, takes, text_of
 
 TRAINER = "verl_air/training/trainer.py"
+BASE = "verl.trainer.ppo.v1.trainer_base"
 
 SIGNATURES = {
     "__init__": ("config",),
@@ -93,8 +94,12 @@ def test_advantages_come_after_balancing_and_before_the_update() -> None:
     trainer = probe(
         recorded,
         *order,
-        config=OmegaConf.create({"actor_rollout_ref": {"rollout": {"temperature": 1.0}}, "trainer": {"critic_warmup": 0}}),
-        replay_buffer=SimpleNamespace(sample=lambda **kwargs: (recorded.append(f"sample {sorted(kwargs)}"), (batch, {}))[1]),
+        config=OmegaConf.create(
+            {"actor_rollout_ref": {"rollout": {"temperature": 1.0}}, "trainer": {"critic_warmup": 0}}
+        ),
+        replay_buffer=SimpleNamespace(
+            sample=lambda **kwargs: (recorded.append(f"sample {sorted(kwargs)}"), (batch, {}))[1]
+        ),
         reward_loop_manager=SimpleNamespace(reward_loop_worker_handles=[]),
         use_reference_policy=False,
         use_critic=False,
@@ -126,7 +131,11 @@ def test_prompts_are_fetched_named_and_joined(monkeypatch: pytest.MonkeyPatch) -
     batch = trainer._next_train_batch(4)
     used_by = f"{TRAINER} (_next_train_batch)"
     holds(len(batch) == 4, "_next_train_batch joins single fetches into one batch, in order", used_by=used_by)
-    holds([str(row) for row in batch["raw_prompt"]] == [f"prompt {row}" for row in range(4)], "order is kept", used_by=used_by)
+    holds(
+        [str(row) for row in batch["raw_prompt"]] == [f"prompt {row}" for row in range(4)],
+        "order is kept",
+        used_by=used_by,
+    )
     holds(len(set(batch["uid"])) == 4, "each prompt has a uid of its own under `uid`", used_by=used_by)
     trainer.config.data.gen_batch_size = 2
     with pytest.raises(ValueError, match="multiple of gen_batch_size"):
@@ -134,7 +143,7 @@ def test_prompts_are_fetched_named_and_joined(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_refill_asks_the_trainer_for_prompts() -> None:
-    calls = calls_in(function_in(source_of("verl.trainer.ppo.v1.trainer_base"), "PPOTrainer._add_prompts_to_generate"))
+    calls = calls_in(function_in(source_of(BASE), "PPOTrainer._add_prompts_to_generate"))
     holds(
         calls[0] == "self._next_train_batch",
         "_add_prompts_to_generate, the replay buffer's refill_fn, fetches through _next_train_batch",
@@ -144,21 +153,16 @@ def test_a_refill_asks_the_trainer_for_prompts() -> None:
 
 def test_refill_of_failed_groups_makes_verl_fetch_prompts_one_by_one() -> None:
     """We set ``sync_refill_failed_groups`` before verl's constructor reads it."""
-    tree = source_of("verl.trainer.ppo.v1.trainer_base")
     for method in ("PPOTrainer._init_dataloader", "PPOTrainer._build_replay_buffer"):
-        import ast
-
         holds(
-            "'sync_refill_failed_groups'" in ast.unparse(function_in(tree, method)),
+            "'sync_refill_failed_groups'" in text_of(BASE, method),
             f"{method} reads trainer.v1.sampler.sync_refill_failed_groups",
             used_by=f"{TRAINER} (__init__)",
         )
 
 
 def test_the_constructor_reads_the_mode_and_builds_the_buffer() -> None:
-    import ast
-
-    text = ast.unparse(function_in(source_of("verl.trainer.ppo.v1.trainer_base"), "PPOTrainer.__init__"))
+    text = text_of(BASE, "PPOTrainer.__init__")
     mode, build = "self.trainer_mode = self.config.trainer.v1.trainer_mode", "self._build_replay_buffer()"
     holds(mode in text, "the constructor reads trainer.v1.trainer_mode", used_by=f"{TRAINER} (__init__)")
     holds(
@@ -170,9 +174,7 @@ def test_the_constructor_reads_the_mode_and_builds_the_buffer() -> None:
 
 
 def test_verl_counts_steps_where_we_count_them_again() -> None:
-    import ast
-
-    text = ast.unparse(function_in(source_of("verl.trainer.ppo.v1.trainer_base"), "PPOTrainer._init_dataloader"))
+    text = text_of(BASE, "PPOTrainer._init_dataloader")
     for name in ("self.steps_per_epoch", "self.total_training_steps", "self.train_dataset", "self.train_dataloader"):
         holds(f"{name} = " in text, f"_init_dataloader sets {name}", used_by=f"{TRAINER} (_init_dataloader)")
     holds(
@@ -184,9 +186,7 @@ def test_verl_counts_steps_where_we_count_them_again() -> None:
 
 def test_modes_are_compared_with_verls_own_names() -> None:
     """Why ``air_sync`` becomes ``sync`` again: any other name would get the asynchronous replay buffer."""
-    import ast
-
-    text = ast.unparse(source_of("verl.trainer.ppo.v1.trainer_base"))
+    text = text_of(BASE)
     holds(
         "ReplayBuffer if self.trainer_mode == 'sync' else ReplayBufferAsync" in text,
         "verl picks the replay buffer by comparing trainer_mode with 'sync'",
@@ -195,21 +195,21 @@ def test_modes_are_compared_with_verls_own_names() -> None:
 
 
 def test_stored_rollouts_name_their_rows_by_trajectory_key() -> None:
-    import ast
-
-    text = ast.unparse(function_in(source_of("verl.trainer.ppo.v1.trainer_base"), "PPOTrainer._log_rollout_data"))
+    text = text_of(BASE, "PPOTrainer._log_rollout_data")
     used_by = f"{TRAINER} (_dump_generations)"
-    holds("reward_extra_infos_dict = {'uid': [batch.keys[" in text, "training dumps hold keys under `uid`", used_by=used_by)
+    holds(
+        "reward_extra_infos_dict = {'uid': [batch.keys[" in text,
+        "training dumps hold keys under `uid`",
+        used_by=used_by,
+    )
     holds("dump_path=rollout_data_dir" in text, "and are told apart by their folder", used_by=used_by)
-    text = ast.unparse(function_in(source_of("verl.trainer.ppo.v1.trainer_base"), "PPOTrainer._validate"))
+    text = text_of(BASE, "PPOTrainer._validate")
     holds("{'uid': dump_all_keys}" in text, "validation dumps hold keys under `uid`", used_by=used_by)
 
 
 def test_the_data_set_can_be_read_by_column() -> None:
     """We read roles and intents from arrow, not row by row: the prompts themselves are never touched."""
-    import ast
-
-    text = ast.unparse(source_of("verl.utils.dataset.rl_dataset"))
+    text = text_of("verl.utils.dataset.rl_dataset")
     holds(
         "self.dataframe: datasets.Dataset = datasets.concatenate_datasets(" in text
         or "self.dataframe = datasets.concatenate_datasets(" in text,

@@ -19,10 +19,14 @@ def definition(tmp_path_factory: pytest.TempPathFactory) -> Definition:
     return Definition(folder)
 
 
-@pytest.fixture(scope="session")
-def ranks() -> Iterator[Callable[[int], Ranks]]:
+def worlds() -> Iterator[Callable[[int], Ranks]]:
     """One world of each size, started when first asked for."""
-    worlds: dict[int, Ranks] = {}
-    yield lambda size: worlds.setdefault(size, Ranks(size))
-    for world in worlds.values():
+    started: dict[int, Ranks] = {}
+    yield lambda size: started.setdefault(size, Ranks(size))
+    for world in started.values():
         world.close()
+
+
+ranks = pytest.fixture(scope="session", name="ranks")(worlds)
+# The shim patches torch for good, so Megatron has worlds of its own.
+megatron_ranks = pytest.fixture(scope="package", name="megatron_ranks")(worlds)

@@ -38,9 +38,7 @@ def test_ours_is_the_base_loss_plus_the_term(
     ranks: World, definition: Definition, batch: Batch, loss_mode: str, loss_agg_mode: str
 ) -> None:
     def run(loss: str) -> Job:
-        return Job(
-            str(definition.path), batch, Fsdp2(), loss=loss, loss_mode=loss_mode, loss_agg_mode=loss_agg_mode
-        )
+        return Job(str(definition.path), batch, Fsdp2(), loss=loss, loss_mode=loss_mode, loss_agg_mode=loss_agg_mode)
 
     ours, stock = (ranks(2).run(train, run(loss))[0] for loss in ("air", "stock"))
     term = definition.gradients(AIR.coef * air_loss(batch, definition.log_probs(batch)))

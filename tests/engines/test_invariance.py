@@ -31,9 +31,7 @@ def expected(definition: Definition, batch: Batch) -> Gradients:
 
 def whole_gradient(definition: Definition, batch: Batch, max_ratio: float | None = None) -> Gradients:
     log_probs = definition.log_probs(batch)
-    return definition.gradients(
-        ppo_loss(batch, log_probs) + AIR.coef * air_loss(batch, log_probs, max_ratio=max_ratio)
-    )
+    return definition.gradients(ppo_loss(batch, log_probs) + AIR.coef * air_loss(batch, log_probs, max_ratio=max_ratio))
 
 
 def gradient(

@@ -26,9 +26,7 @@ def all_wrong() -> Batch:
     rewards = np.array([[[1.25] * 4, [-1.0] * 4]])
     batch = make_batch(rewards, seed=2, response_length=(1, 1))
     answers = [RIGHT] * 4 + list(WRONG)
-    return replace(
-        batch, responses=[torch.tensor([answer]) for answer in answers], advantage_N=np.zeros(len(answers))
-    )
+    return replace(batch, responses=[torch.tensor([answer]) for answer in answers], advantage_N=np.zeros(len(answers)))
 
 
 def test_one_step_raises_the_right_answer_where_all_were_wrong(

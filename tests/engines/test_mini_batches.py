@@ -56,3 +56,11 @@ def test_mini_batches_add_up_to_the_step(ranks: World, definition: Definition, b
     expected = definition.gradients(AIR.coef * air_loss(batch, definition.log_probs(batch)))
     assert len(found) == 4
     assert_close(mean, expected)
+
+
+def test_a_mini_batch_without_a_valid_row_teaches_nothing(ranks: World, definition: Definition) -> None:
+    """Its token mean is 0 / 0: verl reports a loss of NaN, and the gradient must still be zero."""
+    batch = definition.off_policy(random_batch()).with_masked([0, 1, 2, 3])
+    first, *others = ranks(1).run(train, Job(str(definition.path), batch, Fsdp2(), mini_batch=4))[0].gradients
+    assert all(not gradient.any() for gradient in first.values())
+    assert all(gradient.isfinite().all() for found in others for gradient in found.values())

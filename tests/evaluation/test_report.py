@@ -75,6 +75,7 @@ def test_a_run(tmp_path: Path) -> None:
     assert run.groups["safety/ood"][20].value == accuracy_of(last).groups
     assert run.framings["safety/ood"]["override"].keys() == {0, 10, 20}
     assert set(levels(run).values()) == {"ok"}
+    assert (run.settings["method"], run.settings["coef"], run.settings["estimator"]) == ("air", "0.03", "paper")
     page = render(report)
     check(page)
     assert f"{100 * accuracy_of(last).groups:.1f} %" in page

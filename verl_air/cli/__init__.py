@@ -26,7 +26,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AirError as error:
         print(f"verl-air {args.command}: {error}", file=sys.stderr)
         return 2
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -80,7 +80,7 @@ def read_groups(
 ) -> GroupIndex:
     """Index the rows of one or several data files; row numbers run on from file to file, in the order given.
 
-    Only ``domain``, ``intent_id`` and ``role`` of ``extra_info`` are read. An intent's name is ``<domain>/<intent_id>``:
+    Only ``domain``, ``intent_id`` and ``role`` of ``extra_info`` are read. An intent's name is ``<domain>/<id>``:
     files of several domains may be mixed, and an id is unique only within its domain.
 
     Raises:

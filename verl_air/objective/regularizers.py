@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from verl_air.errors import ConfigError
+from verl_air.extensions import load_plugins
 from verl_air.objective.meta_group import MetaGroups, group_trajectories
 
 ESTIMATORS = ("paper", "loo")
@@ -72,11 +73,13 @@ def regularizer_names() -> list[str]:
 
 
 def get_regularizer(name: str) -> Regularizer:
-    """Look a regularizer up.
+    """Look a regularizer up, among those of installed plugins too (entry-point group ``verl_air.plugins``).
 
     Raises:
         ConfigError: it is not registered; the message lists those that are.
     """
+    if name not in _REGULARIZERS:
+        load_plugins()
     try:
         return _REGULARIZERS[name]
     except KeyError:

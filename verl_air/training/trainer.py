@@ -15,6 +15,7 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ class AirTrainerMixin(_Base):
 
     def __init__(self, config: DictConfig) -> None:
         self.air = AirConfig.from_mapping(OmegaConf.to_container(config.air, resolve=True))
+        self.recipe = copy.deepcopy(config)
         with open_dict(config):
             config.trainer.v1.trainer_mode = self.verl_mode
             if self.air.incomplete_groups == "refill":
@@ -182,7 +184,7 @@ class AirTrainerMixin(_Base):
 
     def on_train_begin(self) -> None:
         """Leave a record of what is being run."""
-        write_run_record(self.config, self.config.trainer.default_local_dir)
+        write_run_record(self.recipe, self.config.trainer.default_local_dir)
         super().on_train_begin()
 
     def on_step_begin(self) -> None:

@@ -82,4 +82,5 @@ class Megatron:
             "pp": mpu.get_pipeline_model_parallel_rank(),
             "cp": mpu.get_context_parallel_rank(),
             "dp": mpu.get_data_parallel_rank(),
+            "chunks": len(engine.module),  # virtual pipeline stages on this rank
         }

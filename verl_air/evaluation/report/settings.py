@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
+
+from verl_air.config import AirConfig
 
 SHOWN = {
     "method": "air.regularizer",
@@ -34,7 +37,10 @@ HIDDEN = "(hidden)"
 
 
 def shown_settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """The settings of :data:`SHOWN` that the recipe has."""
+    """The settings of :data:`SHOWN` that the recipe has; ``air`` with its defaults."""
+    if isinstance(air := config.get("air"), Mapping):
+        defaults = {field.name: field.default for field in dataclasses.fields(AirConfig)}
+        config = {**config, "air": {**defaults, **air}}
     found = {}
     for title, keys in SHOWN.items():
         values = [_select(config, key) for key in keys.split("+")]

@@ -1,4 +1,4 @@
-"""All stored validations of a run, one in memory at a time: a few numbers of each, the records of the first and last."""
+"""The stored validations of a run, read one at a time: a few numbers of each, the records of the first and last."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Validations:
 
     @classmethod
     def read(cls, folder: RunFolder) -> Validations:
+        """Those that are whole; a fault is noted for the others."""
         found = cls([], [], None, None, defaultdict(dict), defaultdict(lambda: defaultdict(dict)), defaultdict(dict))
         for step in sorted(folder.validations):
             for records in folder.whole_validations([step]).values():

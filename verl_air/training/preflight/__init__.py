@@ -17,6 +17,7 @@ from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
 from verl_air.training.preflight.inputs import check_data, check_model, check_rewards
 from verl_air.training.preflight.settings import MODES, check_batch, check_loss, check_micro_batches, check_trainer
+from verl_air.training.run_record import remember_command
 
 __all__ = ["MODES", "check_recipe", "check_recipes_first"]
 
@@ -31,6 +32,7 @@ def check_recipes_first(module: Any) -> None:
         except AirError as error:
             print(f"verl-air: {error}", file=sys.stderr)
             raise SystemExit(2) from error
+        remember_command()
         return wrapped(*args, **kwargs)
 
     wrap_function_wrapper(module, "validate_config", checked)

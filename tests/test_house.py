@@ -1,0 +1,67 @@
+"""The house is in order: imports point one way, names are ours, nothing of a machine is left lying about."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "verl_air"
+SHARED = {"errors", "config", "extensions"}
+# room -> the rooms it may import from, beside itself and the shared modules
+ALLOWED = {
+    "objective": set(),
+    "rewards": set(),
+    "data": {"rewards"},
+    "evaluation": {"data"},
+    "training": {"objective", "data", "rewards", "evaluation"},
+    "cpu": set(),
+    "playground": {"data", "rewards", "evaluation"},
+    "cli": {"objective", "data", "rewards", "evaluation", "training", "plugin", "playground"},
+}
+KNOWS_VERL = {"training", "cpu"}
+
+
+def imported(file: Path) -> set[str]:
+    """Every module a file imports, at top level or inside a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+    return names
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_imports_point_one_way(room: str) -> None:
+    for file in files(PACKAGE / room):
+        for name in imported(file):
+            if name.startswith("verl_air."):
+                target = name.split(".")[1]
+                assert target in ALLOWED[room] | SHARED | {room}, f"{file.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("room", sorted(set(ALLOWED) - KNOWS_VERL - {"cli"}))
+def test_only_the_glue_knows_verl(room: str) -> None:
+    for file in files(PACKAGE / room):
+        known = {name for name in imported(file) if name == "verl" or name.startswith(("verl.", "ray", "transfer_queue"))}
+        assert not known, f"{file.relative_to(ROOT)} imports {known}"
+
+
+def test_reward_functions_import_only_the_rewards_room() -> None:
+    for file in files(ROOT / "reward_fns"):
+        rooms = {name for name in imported(file) if name.startswith("verl_air")}
+        assert rooms <= {"verl_air.rewards"}, f"{file.name} imports {rooms}"
+
+
+def test_no_file_is_a_tome() -> None:
+    long = {str(f.relative_to(ROOT)): n for f in files(PACKAGE) if (n := len(f.read_text().splitlines())) > 300}
+    assert not long
