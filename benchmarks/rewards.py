@@ -97,7 +97,7 @@ async def served(address: str, responses: list[str]) -> list[float]:
 
 
 def judge(responses: int, hidden: int, layers: int, rounds: int) -> dict[str, Any]:
-    """Loop and server by turns, so that what else the machine does weighs on both; the ratio is the median of rounds."""
+    """Loop and server by turns, so that what else the machine does weighs on both; the ratio is the median."""
     refusal = "I would rather not help with that, for these reasons. " * 8
     apart, looped, through = 0.0, [], []
     with tempfile.TemporaryDirectory() as folder:

@@ -19,13 +19,13 @@ class AirConfig:
     The objective:
         regularizer: ``air``, ``vrex`` (the symmetric baseline), ``none``, or a name registered by a third party.
         coef: weight of the auxiliary loss, lambda in the paper. 0 is exactly plain GRPO or GSPO.
-        estimator: ``paper``, or ``loo`` (leave-one-out: unbiased, at no cost; recommended, needs ``rollout.n >= 2``).
+        estimator: ``paper``, or ``loo`` (leave-one-out: unbiased at no cost; recommended, needs ``rollout.n >= 2``).
         normalize_by: average the auxiliary loss over ``all`` valid trajectories, or over the ``open`` ones only.
         importance: ``none``, or ``ratio``: reweight by the clipped ratio pi / pi_old, for updates that are off-policy
             (several mini-batches a step, or asynchronous rollouts).
         importance_clip: upper clip of that ratio.
-        aux_reward: the reward in gap and weight: ``total`` (task + format, as in the paper) or ``task`` alone, so that a
-            wrong but well-formatted answer is worth less than zero.
+        aux_reward: the reward in gap and weight: ``total`` (task + format, as in the paper), or ``task`` alone so that
+            a wrong but well-formatted answer is worth less than zero.
         gap: ``signed``, or ``positive`` to leave open variants alone that are paid more than their anchor.
         gap_shrinkage: 0 is off; see ``verl_air.objective.regularizers.GapOptions``.
         reward_scale: ``raw``, or ``unit``: map every reward function's range to [-1, 1] first, so that anchors and open
@@ -33,8 +33,8 @@ class AirConfig:
 
     Meta-groups:
         anchors_per_intent, open_per_intent: prompts of an intent that are sampled together (m and n in the paper).
-        incomplete_groups: what happens to a meta-group in which a rollout failed or was filtered: ``drop`` (masked out of
-            the step), ``no_air`` (trained without the auxiliary term) or ``refill`` (replaced by a fresh meta-group).
+        incomplete_groups: what happens to a meta-group in which a rollout failed or was filtered: ``drop`` (masked
+            out of the step), ``no_air`` (trained without the auxiliary term) or ``refill`` (replaced by a fresh one).
 
     Judge failures:
         max_abstain_rate: the run stops when the share of open rows on which the judge abstained, over the last

@@ -76,7 +76,7 @@ def test_reasons_are_three_sets_and_a_count(cls: type[ReplayBuffer], monkeypatch
     expected = {"a-1"} if cls is ReplayBufferAsync else set()
     holds(
         failed == expected,
-        "the asynchronous buffer evicts failed prompts, the synchronous one only those without a trajectory, on request",
+        "the asynchronous buffer evicts failed prompts, the synchronous one only empty ones and on request",
         used_by=f"{USED_BY} (evict_failed)",
     )
     sampleable = rows._sampleable_terminal_keys("train", reasons)

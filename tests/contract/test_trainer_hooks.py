@@ -59,7 +59,7 @@ def probe(recorded: list[str], *recording: str, **attributes: Any) -> PPOTrainer
 
     abstract = {name: record(name) for name in ("on_sample_end", "on_step_end")}
     cls = type("Probe", (PPOTrainer,), abstract | {name: record(name) for name in recording})
-    trainer = object.__new__(cls)
+    trainer: PPOTrainer = object.__new__(cls)
     vars(trainer).update(attributes)
     return trainer
 
@@ -90,16 +90,18 @@ def test_advantages_come_after_balancing_and_before_the_update() -> None:
     """So our weights see the rows that the actor will see, padding included, and are there in time."""
     order = ["_balance_batch", "_compute_old_log_prob", "_compute_advantage", "_update_actor"]
     recorded: list[str] = []
-    batch = SimpleNamespace(extra_info={})
+
+    def sample(**kwargs: Any) -> tuple[Any, dict[str, float]]:
+        recorded.append(f"sample {sorted(kwargs)}")
+        return SimpleNamespace(extra_info={}), {}
+
     trainer = probe(
         recorded,
         *order,
         config=OmegaConf.create(
             {"actor_rollout_ref": {"rollout": {"temperature": 1.0}}, "trainer": {"critic_warmup": 0}}
         ),
-        replay_buffer=SimpleNamespace(
-            sample=lambda **kwargs: (recorded.append(f"sample {sorted(kwargs)}"), (batch, {}))[1]
-        ),
+        replay_buffer=SimpleNamespace(sample=sample),
         reward_loop_manager=SimpleNamespace(reward_loop_worker_handles=[]),
         use_reference_policy=False,
         use_critic=False,
@@ -118,7 +120,7 @@ def test_advantages_come_after_balancing_and_before_the_update() -> None:
     )
 
 
-def test_prompts_are_fetched_named_and_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_are_fetched_named_and_joined() -> None:
     """verl gives each prompt a random uid; we overwrite the column after the chunks are joined."""
     rows = [{"raw_prompt": np.array([f"prompt {row}"], dtype=object)} for row in range(4)]
     trainer = probe(

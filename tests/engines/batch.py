@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ class Batch:
 
     def take(self, rows: Sequence[int]) -> Batch:
         """Some rows, in the order given."""
-        chosen = {
+        chosen: dict[str, Any] = {
             name: [value[row] for row in rows] if isinstance(value, list) else value[list(rows)]
             for name, value in vars(self).items()
         }
@@ -73,7 +74,7 @@ class Batch:
             masked_N=np.zeros(count, dtype=bool),
             old_log_probs=[torch.zeros(1)] * count,
         )
-        joined = {}
+        joined: dict[str, Any] = {}
         for name, value in vars(self).items():
             more = getattr(extra, name)
             joined[name] = value + more if isinstance(value, list) else np.concatenate([value, more])

@@ -105,7 +105,7 @@ def ppo_loss(batch: Batch, log_probs: list[Tensor]) -> Tensor:
 def combine(terms: Iterable[tuple[float, Gradients]]) -> Gradients:
     """A linear combination of gradients."""
     terms = list(terms)
-    return {name: sum(scale * found[name].double() for scale, found in terms) for name in terms[0][1]}
+    return {name: torch.stack([scale * found[name].double() for scale, found in terms]).sum(0) for name in terms[0][1]}
 
 
 def relative_error(found: Gradients, expected: Gradients) -> float:

@@ -1,4 +1,4 @@
-"""The gradient of a step is that of the definition, however verl cuts the work up. Real engines, real workers, float32."""
+"""The gradient of a step is that of the definition, however verl cuts the work up: real engines and workers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_padding_rows_change_nothing(ranks: World, definition: Definition) -> No
 
 
 def test_masked_rows_take_no_part(ranks: World, definition: Definition, batch: Batch) -> None:
-    """An open row, an anchor, and all completions of one open prompt were abstained; the rest is as if they were not."""
+    """Open rows, all completions of one open prompt among them, and an anchor: the rest is as if they were not."""
     out = [1, 3, 10, 11]
     kept = batch.take([row for row in range(len(batch)) if row not in out])
     found = gradient(ranks, definition, batch.with_masked(out), world=2, micro_batch=4)

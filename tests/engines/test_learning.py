@@ -1,4 +1,4 @@
-"""Where all completions of a prompt are wrong GRPO has no gradient; AIR pushes them down, and the right answer rises."""
+"""Where all completions of a prompt are wrong GRPO learns nothing; AIR pushes them down, and the right one rises."""
 
 from __future__ import annotations
 

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 Gradients = dict[str, Tensor]
 
 AIR = AirConfig(coef=0.05)
-"""With this coefficient policy loss and auxiliary loss weigh about alike on the tiny model, so a fault in either shows."""
+"""Policy loss and auxiliary loss then weigh about alike on the tiny model, so that a fault in either shows."""
 
 
 class Backend(Protocol):
     """What differs between verl's engines. Instances are sent to the ranks."""
 
-    strategy: str
+    @property
+    def strategy(self) -> str:
+        """verl's name of the engine."""
 
     def prepare(self) -> None:
         """Whatever must be done before an engine is built."""

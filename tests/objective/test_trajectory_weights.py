@@ -153,7 +153,7 @@ def test_intents_without_a_valid_anchor_have_no_weight() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_valid_reward_must_be_finite(bad: float) -> None:
     reward, prompt, intent, anchor = group([1.0] * 3, [0.5, bad, 0.5])
-    with pytest.raises(ValueError, match="1 of 6 valid rewards are NaN or infinite"):
+    with pytest.raises(ValueError, match=r"1 of 6 valid rewards are NaN or infinite"):
         trajectory_weights(reward, prompt, intent, anchor)
 
 
@@ -173,7 +173,7 @@ def test_shapes_must_agree() -> None:
 
 def test_unknown_names_are_told_with_the_known_ones() -> None:
     batch = group([1.0], [0.5])
-    with pytest.raises(ConfigError, match="'airr' is not registered. Did you mean 'air'"):
+    with pytest.raises(ConfigError, match=r"'airr' is not registered. Did you mean 'air'"):
         trajectory_weights(*batch, regularizer="airr")
     with pytest.raises(ValueError, match="estimator"):
         trajectory_weights(*batch, estimator="looo")

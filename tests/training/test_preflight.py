@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
-from verl_air.errors import ConfigError, DataError
+from verl_air.errors import ConfigError, DataError, RewardError
 from verl_air.training.preflight import check_recipe
 
 
@@ -47,6 +47,10 @@ FAULTS = {
     "missing model": (["actor_rollout_ref.model.path=runs/no/such"], "model.path=runs/no/such: no such model folder"),
     "missing judge": (["reward.reward_model.model_path=/no/such/m"], "model_path=/no/such/m: no such model folder"),
     "unknown module": (["reward.custom_reward_function.reward_kwargs.modules=[no_such_module]"], "no_such_module"),
+    "a judge's route without a judge": (
+        ["reward.reward_model.enable=false"],
+        "'verdict_judge', to which playground/open/train is routed, asks a judge and there is none",
+    ),
     "no reward function": (["reward.custom_reward_function.path=null"], "custom_reward_function.path is not set"),
     "legacy reward key": (
         ["custom_reward_function.path=mine.py"],
@@ -82,6 +86,13 @@ def test_an_unknown_reward_is_named_with_the_nearest(compose) -> None:
     config = compose()
     config.reward.custom_reward_function.reward_kwargs.routes["playground/anchor"] = "multiple_choise"
     with pytest.raises(ConfigError, match=r"no reward named 'multiple_choise'.*multiple_choice"):
+        check_recipe(config)
+
+
+def test_rows_without_a_route_are_named(compose) -> None:
+    config = compose()
+    del config.reward.custom_reward_function.reward_kwargs.routes["playground/open"]
+    with pytest.raises(RewardError, match=r"no route for data_source 'playground/id'.*role 'open'"):
         check_recipe(config)
 
 

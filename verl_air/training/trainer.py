@@ -30,6 +30,7 @@ from verl.utils.dataset.rl_dataset import collate_fn
 
 from verl_air.config import AirConfig
 from verl_air.data.groups import build_group_index, intent_names
+from verl_air.errors import RewardError
 from verl_air.training import batch_edits
 from verl_air.training.abstentions import AbstentionGuard
 from verl_air.training.actor_loss import air_actor_loss
@@ -150,12 +151,19 @@ class AirTrainerMixin(_Base):
         trajectories = self._read_trajectories(batch)
         dropped_N = trajectories.incomplete_groups_N(self.air.group_size, self.config.actor_rollout_ref.rollout.n)
         no_weight_N = dropped_N  # an incomplete meta-group never has a trustworthy gap
+        dropped = set(trajectories.group_N[no_weight_N])
         if self.air.incomplete_groups == "no_air":
             dropped_N = dropped_N & False
         self.abstentions.update(trajectories)
         masked_N = trajectories.abstained_N | dropped_N
         valid_N = ~trajectories.padding_N & ~masked_N
 
+        if not valid_N.any():
+            raise RewardError(
+                f"step {self.global_steps}: nothing is left to train on: rollouts failed in {len(dropped)} "
+                f"meta-group(s) and {int(trajectories.abstained_N.sum())} row(s) were abstained. The agent loop and "
+                "the reward workers logged why; a fault in a reward function shows up here as failed rollouts."
+            )
         batch_edits.mask_rows(batch, masked_N)
         batch = super()._compute_advantage(batch, metrics)
         batch_edits.clear_lone_advantages(batch, trajectories, valid_N)
@@ -163,8 +171,7 @@ class AirTrainerMixin(_Base):
             weight_N = loss_weights(trajectories, valid_N & ~no_weight_N, self.air)
             batch = batch_edits.put_weights(batch, torch.from_numpy(weight_N))
             self.training_rows.note(batch.keys, air_weight=weight_N)
-        dropped_groups = len(set(trajectories.group_N[no_weight_N]))
-        metrics.update(training_metrics(trajectories, valid_N, dropped_groups))
+        metrics.update(training_metrics(trajectories, valid_N, len(dropped)))
         return batch
 
     def _read_trajectories(self, batch: Any) -> Trajectories:

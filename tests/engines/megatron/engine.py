@@ -60,7 +60,7 @@ class Megatron:
         return engine, McoreOptimizerConfig(lr=job.learning_rate, weight_decay=0.0, clip_grad=1.0, lr_decay_steps=10)
 
     def gradients(self, engine: Any) -> Gradients:
-        """Gathered and named by the bridge, which exports weights: so gradients take the weights' place for a moment."""
+        """Gathered and named by the bridge, which exports weights: gradients take their place for a moment."""
         parameters = [parameter for chunk in engine.module for parameter in chunk.parameters()]
         weights = [parameter.data for parameter in parameters]
         for parameter in parameters:

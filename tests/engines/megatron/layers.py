@@ -7,16 +7,17 @@ parallelism, an RMSNorm that knows sequence parallelism, and a norm fused into t
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from megatron.core import parallel_state as mpu
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_decoder_block_spec
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear
 from megatron.core.transformer.identity_op import IdentityOp
 from megatron.core.transformer.module import MegatronModule
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 
 def block_spec(config: Any, vp_stage: int | None) -> Any:
@@ -83,7 +84,7 @@ class PackedAttention(MegatronModule):
         """Query, key, value: [tokens of this rank, heads, width]. Returns [tokens of this rank, heads * width]."""
         cu_seqlens = packed_seq_params.cu_seqlens_q_padded
         bounds = [int(end) for end in (packed_seq_params.cu_seqlens_q if cu_seqlens is None else cu_seqlens)]
-        spans = list(zip(bounds[:-1], bounds[1:], strict=True))
+        spans = list(pairwise(bounds))
         if mpu.get_context_parallel_world_size() == 1:
             outputs = [self._attend(query[start:end], key[start:end], value[start:end]) for start, end in spans]
         else:
@@ -101,8 +102,8 @@ class PackedAttention(MegatronModule):
         return torch.cat([chunks[rank], chunks[2 * size - 1 - rank]])
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        heads_first = (part.transpose(0, 1) for part in (query, key, value))
-        attended = F.scaled_dot_product_attention(*heads_first, is_causal=True, scale=self.scale, enable_gqa=True)
+        query, key, value = (part.transpose(0, 1) for part in (query, key, value))
+        attended = scaled_dot_product_attention(query, key, value, is_causal=True, scale=self.scale, enable_gqa=True)
         return attended.transpose(0, 1)
 
 

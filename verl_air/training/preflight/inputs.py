@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_air.config import AirConfig
 from verl_air.data.groups import read_groups
-from verl_air.data.schema import open_table
+from verl_air.data.schema import open_table, read_extra_columns
 from verl_air.errors import ConfigError
-from verl_air.rewards import validate_routes
+from verl_air.rewards.score import Plan
 
 OUR_REWARD = "pkg://verl_air.rewards"
 
@@ -101,4 +101,23 @@ def check_rewards(config: DictConfig, air: AirConfig) -> None:
             )
         return
     kwargs = OmegaConf.to_container(function.get("reward_kwargs", None) or OmegaConf.create({}), resolve=True)
-    validate_routes(**kwargs)  # type: ignore[arg-type]
+    _check_routes(config, Plan(**kwargs))  # type: ignore[arg-type]
+
+
+def _check_routes(config: DictConfig, plan: Plan) -> None:
+    """Every kind of row in the data finds its reward, and a reward that asks a judge has one.
+
+    In a reward worker either fault would look like a failed rollout.
+    """
+    served = bool(config.reward.reward_model.enable) or plan.judge.base_url is not None
+    files = [path for key in ("train_files", "val_files") for path in _files(config.data[key]) if "://" not in path]
+    for path in files:
+        kinds = read_extra_columns(path, ("domain", "role", "split"))
+        for kind in kinds.group_by(kinds.column_names).aggregate([]).to_pylist():
+            bound = plan.routes.find(f"{kind['domain']}/{kind['split']}", kind)
+            if bound.reward.wants_judge and not served:
+                place = "/".join((kind["domain"], kind["role"], kind["split"]))
+                raise ConfigError(
+                    f"reward {bound.reward.name!r}, to which {place} is routed, asks a judge and there is none: set reward.reward_model.enable=True, or name a server under "
+                    "reward_kwargs.judge.base_url"
+                )
