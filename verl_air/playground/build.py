@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import platform
-import random
 import shutil
 import sys
 import time
@@ -28,18 +27,19 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from verl_air.errors import DataError
-from verl_air.playground.dataset import build_rows, write_dataset
-from verl_air.playground.examples import draw_batch
+from verl_air.playground.dataset import write_dataset
 from verl_air.playground.judging import JUDGE_TEMPLATE, NEGATIVE_WORD, POSITIVE_WORD
 from verl_air.playground.measure import measure, measure_judge
 from verl_air.playground.model import build_model
-from verl_air.playground.tokenizer import CHAT_TEMPLATE, build_tokenizer, vocabulary
+from verl_air.playground.tokenizer import build_tokenizer
 from verl_air.playground.warm_start import WarmStartConfig, warm_start
 from verl_air.playground.world import split_intents
 
 MANIFEST = "manifest.json"
 MODEL = "model"
 _OWN_NAMES = {MANIFEST, MODEL, "train.parquet", "id.parquet", "ood.parquet"}
+# Modules that only use a finished folder.
+_NOT_OF_THE_FOLDER = {"__init__.py", "__main__.py", "quickstart.py", "rewards.py"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +54,10 @@ class PlaygroundConfig:
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
 
     def settings(self) -> dict[str, Any]:
-        """The settings as JSON values, with a fingerprint of the world's texts: if they change, so does the folder."""
-        rows = build_rows(self.seed, train=self.train, held_out=self.held_out)
-        examples = draw_batch(random.Random(self.seed), anchors=64, opens=512, judgements=256)
-        texts = json.dumps([rows, vocabulary(), CHAT_TEMPLATE, [asdict(example) for example in examples]])
-        return {**asdict(self), "world": hashlib.sha256(texts.encode()).hexdigest()[:16]}
+        """The settings as JSON values, with a fingerprint of the code behind the folder: if it changes, so may all."""
+        sources = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name not in _NOT_OF_THE_FOLDER)
+        code = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
+        return {**asdict(self), "code": code}
 
 
 def build_playground(
@@ -68,7 +67,7 @@ def build_playground(
     threads: int = 1,
     progress: TextIO | None = sys.stderr,
 ) -> dict[str, Any]:
-    """Build the folder, or keep it if it was built from the same settings; returns its manifest.
+    """Build the folder, or keep it if it was built from the same settings and code; returns its manifest.
 
     Args:
         out: the folder to make.

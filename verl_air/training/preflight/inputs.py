@@ -118,6 +118,6 @@ def _check_routes(config: DictConfig, plan: Plan) -> None:
             if bound.reward.wants_judge and not served:
                 place = "/".join((kind["domain"], kind["role"], kind["split"]))
                 raise ConfigError(
-                    f"reward {bound.reward.name!r}, to which {place} is routed, asks a judge and there is none: set reward.reward_model.enable=True, or name a server under "
-                    "reward_kwargs.judge.base_url"
+                    f"reward {bound.reward.name!r}, to which {place} is routed, asks a judge and there is "
+                    "none: set reward.reward_model.enable=True, or name a server under reward_kwargs.judge.base_url"
                 )
