@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 
 
 class RankError(AssertionError):
