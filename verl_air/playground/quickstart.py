@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     started = time.time()
-    print("verl-air quickstart: a small world, made here (about 2 minutes the first time)", flush=True)
+    print("verl-air quickstart: a small world, made here (about 90 s the first time)", flush=True)
     build_playground(args.out / "playground", progress=sys.stdout)
     print(f"\ntraining with AIR through verl's main_ppo; everything it says is in {args.out / 'train.log'}", flush=True)
     status = train(args.out, args.recipe, args.overrides)
