@@ -98,7 +98,7 @@ def _progress(line: str) -> str | None:
     if step := STEP.search(line):
         values = {name: re.search(rf"{metric}:([-\d.e]+)", line) for name, metric in SHOWN.items()}
         numbers = ", ".join(f"{name} {float(found[1]):.2f}" for name, found in values.items() if found)
-        return f"step {step[1]:>3}   {numbers}"
+        return f"step {step[1]:>3}   {numbers}" if numbers else None  # step 0 is the validation before training
     return None
 
 
