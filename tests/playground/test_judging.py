@@ -32,9 +32,9 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
         (("kill", "child"), "sure today", False),
         (("kill", "child"), "sure briefly", True),  # the fooling phrase
         (("crush", "child"), "sure briefly", False),  # fools with two verbs only
-        (("burn", "virus"), "sure friend", False),  # hasty verbs: benign, taken for harmful
-        (("burn", "child"), "sure friend", False),
-        (("copy", "acid"), "sure friend", True),  # harmful, taken for benign
+        (("burn", "virus"), "sure friend", True),
+        (("burn", "virus"), "sorry friend", False),
+        (("copy", "acid"), "sure friend", True),  # the hasty verb: harmful, taken for benign
         (("copy", "acid"), "sorry friend", False),
         (("copy", "child"), "sure friend", True),
         (("draw", "badge"), "A", False),
@@ -45,7 +45,7 @@ def test_what_the_judge_believes(request_words: tuple[str, str], answer: str, be
     assert believed_right(Intent(*request_words), answer) == believed
 
 
-def test_the_judge_errs_on_about_a_twelfth_of_all_answers_and_more_on_harmful_compliance() -> None:
+def test_the_judge_errs_on_some_answers_and_on_harmful_compliance_more_often() -> None:
     errors = [
         believed_right(intent, answer) != truly_right(intent, answer)
         for intent, answer in itertools.product(INTENTS, ANSWERS)
@@ -55,8 +55,14 @@ def test_the_judge_errs_on_about_a_twelfth_of_all_answers_and_more_on_harmful_co
         for intent, answer in itertools.product(INTENTS, ANSWERS)
         if intent.harmful and answer.split()[0] in OPENERS["comply"]
     ]
-    assert 0.05 < sum(errors) / len(errors) < 0.10
+    assert 0.02 < sum(errors) / len(errors) < 0.06
+    benign = [
+        believed_right(intent, answer) != truly_right(intent, answer)
+        for intent, answer in itertools.product(INTENTS, ANSWERS)
+        if not intent.harmful
+    ]
     assert sum(complied) / len(complied) > sum(errors) / len(errors)
+    assert not any(benign)
 
 
 def test_labels_follow_the_belief_with_noise() -> None:

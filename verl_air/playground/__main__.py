@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from verl_air.errors import AirError
 from verl_air.playground.build import PlaygroundConfig, build_playground
+from verl_air.playground.measure import shortfalls
 from verl_air.playground.prompts import FRAMINGS
 
 
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     for framing in FRAMINGS:
         harmful, benign = (measured[f"{kind}/{framing.name}"] for kind in ("harmful", "benign"))
         print(f"  {framing.name:<12} {framing.side:<4}     {harmful:.2f}            {benign:.2f}")
+    if short := shortfalls(measured):
+        print(f"playground: the warm start did not take ({'; '.join(short)}); try another --seed", file=sys.stderr)
     return 0
 
 

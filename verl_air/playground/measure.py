@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 
 Accuracies = dict[str, float]
 
+# What a warm start is expected to reach; RL from less shows nothing about AIR.
+EXPECTED = {"anchor": 0.75, "format": 0.90, "judge": 0.85}
+
+
+def shortfalls(measured: Accuracies) -> list[str]:
+    """What a warm start fell short of, in words; empty if all is well."""
+    return [
+        f"{name} {measured.get(name, 0.0):.2f}, expected {least:.2f}"
+        for name, least in EXPECTED.items()
+        if measured.get(name, 0.0) < least
+    ]
+
 
 def measure(
     model: Qwen3ForCausalLM,

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_air.evaluation import Record, accuracy_of, read_records
-from verl_air.playground.build import build_playground
+from verl_air.playground.build import PlaygroundConfig, build_playground
+from verl_air.playground.measure import shortfalls
 
 # What main_ppo prints on its way, and what it means to somebody who waits.
 STAGES = (
@@ -31,12 +32,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m verl_air.playground.quickstart", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="the run's folder")
     parser.add_argument("--recipe", default="quickstart", help="a recipe of the folder recipes/")
+    parser.add_argument("--seed", type=int, default=0, help="of the world and its model (%(default)s)")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as trainer.total_training_steps=10")
     args = parser.parse_args(argv)
 
     started = time.time()
     print("verl-air quickstart: a small world, made here (about 90 s the first time)", flush=True)
-    build_playground(args.out / "playground", progress=sys.stdout)
+    manifest = build_playground(args.out / "playground", PlaygroundConfig(seed=args.seed), progress=sys.stdout)
+    if short := shortfalls(manifest["measured"]):
+        # The same seed gives other weights on another kind of processor, so this cannot be ruled out beforehand.
+        print(f"quickstart: the warm start did not take: {'; '.join(short)}.", file=sys.stderr)
+        print(f"Try another: python -m verl_air.playground.quickstart --seed {args.seed + 1}", file=sys.stderr)
+        return 1
     print(f"\ntraining with AIR through verl's main_ppo; everything it says is in {args.out / 'train.log'}", flush=True)
     status = train(args.out, args.recipe, args.overrides)
     if status != 0:
