@@ -219,3 +219,18 @@ def test_the_data_set_can_be_read_by_column() -> None:
         used_by=f"{TRAINER} (_init_dataloader)",
     )
     assert callable(trainer_base.collate_fn)
+
+
+def test_separate_async_still_needs_a_logger_that_can_flush() -> None:
+    text = text_of("verl.trainer.ppo.v1.trainer_separate_async", "PPOTrainerSeparateAsync._setup")
+    holds(
+        "flush=True" in text,
+        "trainer_separate_async logs with flush=True, which a logger refuses (mended: remove let_logger_flush)",
+        used_by="verl_air/training/verl_mends.py",
+    )
+
+
+def test_the_logger_takes_flush() -> None:
+    from verl.trainer.ppo.v1 import trainer_separate_async
+
+    trainer_separate_async.logger.info("rollout by %s replicas", 1, flush=True)

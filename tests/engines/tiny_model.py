@@ -12,16 +12,16 @@ VOCABULARY = 64
 PAD, EOS = 0, 2
 
 
-def save_tiny_model(folder: Path, *, layers: int = 4) -> None:
+def save_tiny_model(folder: Path, *, layers: int = 4, hidden: int = 32, vocabulary: int = VOCABULARY) -> None:
     """Four layers, so that two pipeline stages can hold two virtual ones each; two key-value heads, for tp = 2."""
     config = Qwen2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=64,
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=256,
+        max_position_embeddings=1024,
         tie_word_embeddings=False,
         # Large enough for log-probs to differ between tokens: a flat policy would hide faults.
         initializer_range=0.15,
@@ -37,7 +37,7 @@ def save_tiny_model(folder: Path, *, layers: int = 4) -> None:
                 if name.endswith("bias") or "norm" in name:
                     parameter.add_(0.1 * torch.randn(parameter.shape))
     model.save_pretrained(folder)
-    words = {f"w{index}": index for index in range(VOCABULARY)}
+    words = {f"w{index}": index for index in range(vocabulary)}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w1")),
         pad_token=f"w{PAD}",

@@ -84,12 +84,10 @@ class Outcome:
     place: dict[str, Any]
 
 
-def train(job: Job) -> Outcome:
-    """Runs on every rank of a world."""
+def make_worker(job: Job) -> Any:
+    """verl's ``TrainingWorker``, ready to train; the process group must be up."""
     from verl.workers.config import TrainingWorkerConfig
     from verl.workers.engine_workers import TrainingWorker
-
-    from tests.engines.losses import LOSSES
 
     job.backend.prepare()
     engine_config, optimizer_config = job.backend.configs(job)
@@ -103,12 +101,20 @@ def train(job: Job) -> Outcome:
         )
     )
     worker.reset()
-    loss = _Counted(partial(LOSSES[job.loss], config=_actor_config(job), air=job.air))
+    return worker
+
+
+def train(job: Job) -> Outcome:
+    """Runs on every rank of a world."""
+    from tests.engines.losses import LOSSES
+
+    worker = make_worker(job)
+    loss = _Counted(partial(LOSSES[job.loss], config=actor_config(job), air=job.air))
     worker.set_loss_fn(loss)
     gradients = _record_gradients(worker.engine, job.backend)
     metrics = []
     for _ in range(job.steps):
-        output = worker.train_mini_batch(_columns(job, worker.engine))
+        output = worker.train_mini_batch(columns(job, worker.engine))
         if output is not None:
             metrics.append(dict(output["metrics"]))
     parameters = job.backend.parameters(worker.engine)
@@ -161,7 +167,8 @@ def _checkpoint_config() -> Any:
     return CheckpointConfig()
 
 
-def _actor_config(job: Job) -> Any:
+def actor_config(job: Job) -> Any:
+    """verl's ``ActorConfig`` of a case."""
     from verl.workers.config import ActorConfig, PolicyLossConfig
 
     return ActorConfig(
@@ -173,7 +180,7 @@ def _actor_config(job: Job) -> Any:
     )
 
 
-def _columns(job: Job, engine: Any) -> TensorDict:
+def columns(job: Job, engine: Any) -> TensorDict:
     """This rank's share of the batch, cut as verl's dispatch cuts it: equal parts in order."""
     from tensordict import TensorDict
     from verl.utils import tensordict_utils as tu

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from verl.trainer.ppo.v1 import trainer_separate_async
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from verl_air.training.trainer import AirTrainerMixin
+from verl_air.training.verl_mends import let_logger_flush
+
+let_logger_flush(trainer_separate_async)
 
 
 @register_trainer("air_sync")

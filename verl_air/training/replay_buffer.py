@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from typing import Any
-
-from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from typing import TYPE_CHECKING, Any
 
 from verl_air.training.group_ids import group_of
+
+if TYPE_CHECKING:
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 Reasons = tuple[set[str], set[str], set[str], "Counter[float]"]
 

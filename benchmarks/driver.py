@@ -1,0 +1,169 @@
+"""What AIR does once a step on the driver, at 10^3 to 10^6 trajectories: weights and metrics, whole groups, prompts.
+
+    python benchmarks/driver.py                    # about two minutes
+    python benchmarks/driver.py --largest 100000
+
+Processor seconds and memory; growth must be linear: a trajectory costs at most twice as much at the largest size as
+at a tenth of it (caches do not grow with the batch). Exit status 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from verl_air.config import AirConfig
+from verl_air.data.groups import build_group_index
+from verl_air.objective import trajectory_weights
+from verl_air.training.metrics import training_metrics
+from verl_air.training.replay_buffer import whole_groups_class
+from verl_air.training.sampler import MetaGroupSampler
+from verl_air.training.trajectories import REWARD_INFO, Trajectories
+from verl_air.training.weights import loss_weights
+
+GROUP, K = 4, 3  # prompts an intent, completions a prompt
+GROWTH = 2.0
+
+
+def synthetic(n: int) -> Trajectories:
+    """n trajectories of whole meta-groups in random order, some of them abstained."""
+    rng = np.random.default_rng(0)
+    order_N = rng.permutation(n)
+    prompt_N, group_N = order_N // K, order_N // (K * GROUP)
+    anchor_N = prompt_N % GROUP == 0
+    reward_N = np.where(rng.random(n) < 0.01, np.nan, rng.choice([-2.0, 0.25, 2.5], size=n))
+    info = {name: np.full(n, np.nan) for name in REWARD_INFO}
+    info["abstained"] = np.isnan(reward_N).astype(float)
+    info["acc"] = np.where(np.isnan(reward_N), np.nan, (reward_N > 0).astype(float))
+    return Trajectories(
+        keys=[f"{prompt}_{row}_0" for row, prompt in enumerate(prompt_N.tolist())],
+        prompt_N=prompt_N,
+        group_N=group_N,
+        role_N=np.where(anchor_N, "anchor", "open"),
+        domain_N=np.array(["safety", "moral", "math"])[group_N % 3],
+        reward_N=reward_N,
+        info_N=info,
+        length_N=rng.integers(1, 500, size=n),
+        truncated_N=np.zeros(n, dtype=bool),
+        padding_N=np.zeros(n, dtype=bool),
+        final_N=np.ones(n, dtype=bool),
+        session_N=np.arange(n),
+    )
+
+
+def weights_alone(data: Trajectories) -> Callable[[], Any]:
+    """``trajectory_weights``, the contract that other code relies on."""
+    reward_N, prompt_N, group_N, is_anchor_N = (
+        torch.from_numpy(values) for values in (data.reward_N, data.prompt_N, data.group_N, data.is_anchor_N)
+    )
+    valid_N = ~reward_N.isnan()
+    return lambda: trajectory_weights(reward_N, prompt_N, group_N, is_anchor_N, valid_N, estimator="loo")
+
+
+def step_on_the_driver(data: Trajectories) -> Callable[[], Any]:
+    """Which groups are whole, weights, metrics: all that a step adds on the driver, but for reading the queue."""
+    air = AirConfig(estimator="loo")
+
+    def step() -> None:
+        dropped_N = data.incomplete_groups_N(GROUP, K)
+        valid_N = ~data.padding_N & ~data.abstained_N & ~dropped_N
+        loss_weights(data, valid_N, air)
+        training_metrics(data, valid_N, 0)
+
+    return step
+
+
+def whole_groups(data: Trajectories) -> Callable[[], Any]:
+    """One pass of the replay buffer over a queue with all these prompts finished."""
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+    cls = whole_groups_class(ReplayBuffer)
+    buffer = object.__new__(cls)
+    buffer.group_size, buffer.evict_failed = GROUP, True
+    prompts = np.unique(data.prompt_N)
+    finished = {f"{prompt // GROUP}-{prompt % GROUP}" for prompt in prompts.tolist()}
+    for name in ("pending_keys", "running_keys", "failure_keys", "finished_keys"):
+        setattr(buffer, name, defaultdict(set, {"train": finished if name == "finished_keys" else set()}))
+    return lambda: buffer._members("train")
+
+
+def prompts_of_an_epoch(data: Trajectories) -> Callable[[], Any]:
+    """Index of the data set and the first batch of prompts, of a file with as many rows."""
+    n = len(data.keys)
+    intents = pa.array([f"intent-{row // GROUP}" for row in range(n)])
+    roles = pa.array(["anchor" if row % GROUP == 0 else "open" for row in range(n)])
+
+    def first_batch() -> None:
+        index = build_group_index(intents, roles, anchors=1, open_=GROUP - 1, source="benchmark")
+        sampler = MetaGroupSampler(index, anchors=1, open_=GROUP - 1, shuffle=True, seed=0)
+        rows = iter(sampler)
+        for _ in range(64 * GROUP):
+            next(rows)
+
+    return first_batch
+
+
+PARTS = {
+    "trajectory_weights": weights_alone,
+    "step_on_the_driver": step_on_the_driver,
+    "replay_buffer": whole_groups,
+    "sampler": prompts_of_an_epoch,
+}
+
+
+def measure(part: str, n: int) -> dict[str, float]:
+    """Best of three in processor seconds; peak memory of this process above what it held with the input."""
+    torch.set_num_threads(1)
+    run = PARTS[part](synthetic(n // (K * GROUP) * K * GROUP))
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    seconds = []
+    for _ in range(3):
+        started = time.process_time()
+        run()
+        seconds.append(time.process_time() - started)
+    peak = max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+    return {"s": round(min(seconds), 5), "us_each": round(1e6 * min(seconds) / n, 3), "bytes_each": round(peak / n)}
+
+
+def in_child(part: str, n: int) -> dict[str, float]:
+    """The same in a process of its own, whose peak is this part's."""
+    command = [sys.executable, "-W", "ignore", __file__, "--part", part, str(n)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> int:
+    """Measure, print JSON, and say whether growth is linear."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--largest", type=int, default=1_000_000)
+    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        print(json.dumps(measure(args.part[0], int(args.part[1]))))
+        return 0
+    sizes = [n for n in (10**power for power in range(3, 8)) if n <= args.largest]
+    measured = {name: {str(n): in_child(name, n) for n in sizes} for name in PARTS}
+    print(json.dumps(measured, indent=2))
+    broken = 0
+    for name, by_size in measured.items():
+        *_, tenth, largest = (by_size[str(n)]["us_each"] for n in sizes)
+        if largest > GROWTH * tenth:
+            print(f"{name}: {largest} us each at {sizes[-1]}, {tenth} at a tenth of it", file=sys.stderr)
+            broken = 1
+    return broken
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
