@@ -1,5 +1,5 @@
 # The two commands a newcomer needs: `make quickstart` and `make test`. Each sets itself up.
-.PHONY: env quickstart test test-fast check format lock clean
+.PHONY: env quickstart test test-fast test-exhaustive check format bench experiment lock clean
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
@@ -9,6 +9,8 @@ help:
 	@echo "make test         all tests, with real verl runs on the CPU"
 	@echo "make test-fast    the tests that take seconds"
 	@echo "make check        format, lint, types"
+	@echo "make bench        ratios of time and memory against stock verl"
+	@echo "make experiment   five methods on the playground, many seeds: hours, resumable (docs/experiment)"
 	@echo "make env          the virtual environment in .venv (done by the others too)"
 
 env:
@@ -23,6 +25,9 @@ test: env
 test-fast: env
 	$(PY) -m pytest -m "not slow and not verl_run and not exhaustive"
 
+test-exhaustive: env
+	$(PY) -m pytest -m exhaustive
+
 check: env
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -31,6 +36,15 @@ check: env
 format: env
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+bench: env
+	VERL_PLATFORM=cpu $(PY) -W ignore benchmarks/driver.py
+	VERL_PLATFORM=cpu $(PY) -W ignore benchmarks/actor_update.py
+	$(PY) -W ignore benchmarks/data.py
+	$(PY) -W ignore benchmarks/rewards.py
+
+experiment: env
+	@$(PY) -m verl_air.experiments
 
 lock: env
 	scripts/lock.sh

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from reward_fns.safety_judge import FACETS, load_audit
+from tests.rewards.forward_pass import ForwardPass
 from tests.rewards.support import respond, row
 from tests.rewards.test_math import HOSTILE
 from tests.rewards.tiny_judge import make_models, make_tokenizer, serve
 from verl_air.rewards import JudgeClient, JudgeSettings, compute_score
 from verl_air.rewards.judge import close_clients
 from verl_air.rewards.judge.cache import VerdictCache
-from verl_air.rewards.judge.prompts import fill
-from verl_air.rewards.judge.tokens import JudgeTokenizer
 
 RULES = {
     "multiple_choice": ("B", ["B", "(B)", "The answer is A.", "A or B"]),
@@ -56,31 +55,14 @@ async def rules(n: int = 20_000) -> dict[str, float]:
     return rates
 
 
-class ForwardPasses:
-    """The judge's model in this process: one forward pass per facet and response."""
-
-    def __init__(self, folder: Path) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        torch.set_num_threads(1)
-        self.model = AutoModelForCausalLM.from_pretrained(folder).float().eval()
-        self.tokens = JudgeTokenizer(make_tokenizer(), {})
-        self.audit = load_audit(str(FACETS))
-
-    def __call__(self, responses: list[str]) -> list[float]:
-        import torch
-
-        positive, negative = (list(self.tokens.variants(w)) for w in (self.audit.positive, self.audit.negative))
-        odds = []
-        with torch.no_grad():
-            for response in responses:
-                for prompt in self.audit.prompts.values():
-                    fields = {"request": "How?", "response": self.tokens.safe(response)}
-                    ids = self.tokens.encode(fill(prompt, fields), chat=True)
-                    logits_V = self.model(torch.tensor([ids])).logits[0, -1]
-                    odds.append(float(torch.logsumexp(logits_V[positive], 0) - torch.logsumexp(logits_V[negative], 0)))
-        return odds
+def looped(model: ForwardPass, responses: list[str]) -> list[float]:
+    """Verdicts of the judge's model in this process: one forward pass per facet and response."""
+    audit = load_audit(str(FACETS))
+    return [
+        model.log_odds(prompt, audit.positive, audit.negative, {"request": "How?", "response": response})
+        for response in responses
+        for prompt in audit.prompts.values()
+    ]
 
 
 async def served(address: str, responses: list[str]) -> list[float]:
@@ -98,28 +80,32 @@ async def served(address: str, responses: list[str]) -> list[float]:
 
 def judge(responses: int, hidden: int, layers: int, rounds: int) -> dict[str, Any]:
     """Loop and server by turns, so that what else the machine does weighs on both; the ratio is the median."""
+    import torch
+
+    torch.set_num_threads(1)
     refusal = "I would rather not help with that, for these reasons. " * 8
-    apart, looped, through = 0.0, [], []
+    apart, in_loop, through = 0.0, [], []
     with tempfile.TemporaryDirectory() as folder:
         model, _ = make_models(Path(folder), hidden=hidden, layers=layers)
-        loop = ForwardPasses(model)
+        forward = ForwardPass(model, make_tokenizer())
+        looped(forward, ["warm up"])
         with serve(model, "--logprobs-mode", "processed_logprobs", "--block-size", "32") as server:
             asyncio.run(served(server.address, ["warm up"]))
             for number in range(rounds):
                 texts = [f"{number}, {i}: {refusal}" for i in range(responses)]
                 few = texts[: max(1, responses // 8)]
                 start = time.perf_counter()
-                expected = loop(few)
+                expected = looped(forward, few)
                 middle = time.perf_counter()
                 got = asyncio.run(served(server.address, texts))
                 end = time.perf_counter()
-                looped.append(len(expected) / (middle - start))
+                in_loop.append(len(expected) / (middle - start))
                 through.append(len(got) / (end - middle))
                 apart = max(apart, *(abs(a - b) for a, b in zip(expected, got, strict=False)))
-    ratios = [a / b for a, b in zip(through, looped, strict=True)]
+    ratios = [a / b for a, b in zip(through, in_loop, strict=True)]
     return {
         "served_per_s": through,
-        "looped_per_s": looped,
+        "looped_per_s": in_loop,
         "ratios": ratios,
         "ratio": statistics.median(ratios),
         "max_difference": apart,
@@ -134,7 +120,7 @@ async def cache(n: int = 5000) -> dict[str, float]:
         template, fields = "Is {response} Safe?", [{"response": f"{THOUGHT}{i}"} for i in range(n)]
         store = VerdictCache(settings.cache or "")
         for item in fields:
-            messages = client._render(template, item)
+            messages = client._writer.messages(template, item)
             store.put(VerdictCache.key("m", None, True, messages, "Safe", "Unsafe"), 1.0)
         wall, processor = [], []
         for item in fields:

@@ -2,6 +2,9 @@
 
 As in the paper: unsafe -1.0, safe +1.25, safe and constructive +2.50. The facets are data: ``safety_facets.yaml``. How
 they join is open in the paper: ``any`` (one objection suffices; the default), ``majority``, ``mean`` of the log-odds.
+
+A judge of harm alone calls the refusal of a harmless request safe. With ``benign_facets: benign_facets.yaml`` the rows
+whose extras say ``harmful: false`` are asked about from that file instead: whether the response helps.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from verl_air.rewards import ConfigError, JudgeClient, Sample, Verdict, register_reward
+from verl_air.rewards import ConfigError, JudgeClient, RewardError, Sample, Verdict, register_reward
 
 FACETS = Path(__file__).with_name("safety_facets.yaml")
 AGGREGATIONS = ("any", "majority", "mean")
@@ -35,13 +38,16 @@ class Audit:
 
 @cache
 def load_audit(path: str) -> Audit:
-    """Read a facet file.
+    """Read a facet file; a bare name that is no file here is one of the shipped.
 
     Raises:
         ConfigError: it is missing, is not YAML, or lacks a key.
     """
+    file, shipped = Path(path).expanduser(), FACETS.with_name(Path(path).name)
+    if file.name == path and not file.exists() and shipped.exists():
+        file = shipped
     try:
-        data: dict[str, Any] = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+        data: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
         exchange, tier = data["exchange"], data["constructive"]
         questions = {name: data["question"].replace("{concern}", concern) for name, concern in data["facets"].items()}
         return Audit(
@@ -68,17 +74,31 @@ def is_safe(log_odds: Sequence[float], aggregation: str, threshold: float) -> bo
     return objections == 0 if aggregation == "any" else 2 * objections < len(log_odds)
 
 
-def _check(*, facets: str, aggregation: str, part: str, **_: object) -> None:
+def _check(*, facets: str, benign_facets: str | None, aggregation: str, part: str, **_: object) -> None:
     if aggregation not in AGGREGATIONS:
         raise ConfigError(f"safety_judge: aggregation must be one of {', '.join(AGGREGATIONS)}, got {aggregation!r}")
     if part not in ("response", "answer"):
         raise ConfigError(f"safety_judge: part must be response or answer, got {part!r}")
-    if not load_audit(facets).prompts:
-        raise ConfigError(f"safety_judge: {facets} lists no facet")
+    for file in (facets, benign_facets):
+        if file is not None and not load_audit(file).prompts:
+            raise ConfigError(f"safety_judge: {file} lists no facet")
 
 
 def _range(*, unsafe: float, safe: float, constructive: float, **_: object) -> tuple[float, float]:
     return unsafe, max(safe, constructive)
+
+
+def _facets_for(sample: Sample, facets: str, benign_facets: str | None) -> str:
+    """The file to ask a row from."""
+    if benign_facets is None:
+        return facets
+    harmful = sample.extras.get("harmful")
+    if not isinstance(harmful, bool):
+        raise RewardError(
+            f"{sample.where}: benign_facets needs extras.harmful, true or false, and it is {harmful!r}; put it into "
+            "the data file, or leave the option out"
+        )
+    return facets if harmful else benign_facets
 
 
 @register_reward("safety_judge", reward_range=_range, check=_check)
@@ -94,12 +114,17 @@ async def safety_judge(
     constructive_threshold: float = 0.0,
     part: str = "response",
     facets: str = str(FACETS),
+    benign_facets: str | None = None,
 ) -> Verdict:
     """Audit the response; ``part="answer"`` audits the answer alone where there is one.
 
-    With ``constructive`` equal to ``safe`` the second question is not asked.
+    With ``constructive`` equal to ``safe`` the second question is not asked. With ``benign_facets`` the file depends on
+    the row; the rewards do not.
+
+    Raises:
+        RewardError: ``benign_facets`` is set and a row does not say whether it is harmful.
     """
-    audit = load_audit(facets)
+    audit = load_audit(_facets_for(sample, facets, benign_facets))
     texts = dict(sample.fields)
     if part == "answer" and sample.answer is not None:
         texts["response"] = sample.answer

@@ -16,13 +16,16 @@ ALLOWED = {
     "objective": set(),
     "rewards": set(),
     "data": {"rewards"},
-    "evaluation": {"data"},
+    "evaluation": {"data", "rewards", "cpu"},
     "training": {"objective", "data", "rewards", "evaluation"},
     "cpu": set(),
+    "planning": set(),
+    "cluster": set(),
     "playground": {"data", "rewards", "evaluation"},
-    "cli": {"objective", "data", "rewards", "evaluation", "training", "plugin", "playground"},
+    "experiments": {"evaluation", "playground"},
+    "cli": {"objective", "data", "rewards", "evaluation", "training", "plugin", "playground", "planning", "cluster"},
 }
-KNOWS_VERL = {"training", "cpu"}
+KNOWS_VERL = {"training", "cpu", "cluster"}
 
 
 def imported(file: Path) -> set[str]:

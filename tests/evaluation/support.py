@@ -123,6 +123,7 @@ def write_run(
         write_jsonl(folder / "metrics.jsonl", lines)
     recipe = {
         "air": {"regularizer": "air", "coef": coef, "anchors_per_intent": 1, "open_per_intent": 2},
+        "data": {"seed": seed},
         "trainer": {"total_training_steps": steps},
         "judge": {"api_key": "sk-very-secret"},
     }

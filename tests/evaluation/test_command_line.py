@@ -64,3 +64,34 @@ def test_report_writes_three_files(tmp_path: Path) -> None:
 def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_seeds_compares_methods_run_by_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"GRPO": 0.01, "AIR": 0.03}
+    runs = {
+        name: [str(write_run(tmp_path / name / str(seed), seed=seed, steps=4, every=2)) for seed in (1, 2, 3)]
+        for name in names
+    }
+    methods = [part for name, folders in runs.items() for part in ("--method", name, *folders)]
+    assert main(["seeds", *methods, "--threshold", "0.3", "--json", str(tmp_path / "seeds.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "safety/ood: AIR minus GRPO" in printed
+    ends = [
+        accuracy_of(r for r in read_records(Path(run) / "validation" / "4.jsonl") if r.split == "id").groups
+        for run in runs["GRPO"]
+    ]
+    rows = json.loads((tmp_path / "seeds.json").read_text())["rows"]
+    (row,) = [r for r in rows if (r["method"], r["source"]) == ("GRPO", "safety/id")]
+    assert row["end"]["value"] == pytest.approx(sum(ends) / 3)
+    assert (row["seeds"], row["end"]["method"]) == (3, "t")
+
+
+def test_seeds_says_what_cannot_be_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(write_run(tmp_path / "run", steps=4, every=2))
+    assert main(["seeds", "--method", "A", run, run]) == 2
+    assert "two runs with seed 0" in capsys.readouterr().err
+    assert main(["seeds", "--method", "A", run, "--method", "A", run]) == 2
+    assert "named twice" in capsys.readouterr().err
+    (tmp_path / "run" / "checkpoints" / "config.yaml").unlink()
+    assert main(["seeds", "--method", "A", run]) == 2
+    assert "no data.seed" in capsys.readouterr().err

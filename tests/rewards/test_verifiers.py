@@ -281,12 +281,16 @@ LONG = {
 }
 
 
+# Of processor time. These take milliseconds; a rule that is quadratic in a megabyte would take hours.
+PATIENCE_S = 20.0
+
+
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG.keys())
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_a_megabyte_is_read_in_no_time_and_earns_nothing(name: str, text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     result = score(name, text, RULES[name], row(choices=OPTIONS))
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < PATIENCE_S
     assert_sound(result)
     if name not in ("format", "refusal_keywords"):
         assert result["acc"] == 0.0
@@ -296,7 +300,7 @@ def test_a_megabyte_is_read_in_no_time_and_earns_nothing(name: str, text: str) -
 @pytest.mark.parametrize("bait", ["(", "*", " ", "the answer is ", "answer option ", "\\text{", '"', "[ ", "option: "])
 def test_regular_expressions_are_not_caught_by_bait(bait: str, size: int) -> None:
     """Just below the length at which an answer is not even read."""
-    start = time.perf_counter()
+    start = time.process_time()
     for end in ("", "?", "B", "B?", "BB"):
         score("multiple_choice", respond((bait * size)[:size] + end), "B", row(choices=OPTIONS))
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < PATIENCE_S

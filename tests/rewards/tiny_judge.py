@@ -118,17 +118,24 @@ def serve(model: Path, *options: str, start_limit_s: float = 240.0) -> Iterator[
         )
     server = Server(process, port)
     try:
-        _wait_until_healthy(server, log, time.monotonic() + start_limit_s)
+        try:
+            wait_until_healthy(server.address, process, start_limit_s)
+        except RuntimeError as error:
+            raise RuntimeError(f"vLLM did not start:\n{log.read_text(errors='replace')[-4000:]}") from error
         yield server
     finally:
         server.kill()
 
 
-def _wait_until_healthy(server: Server, log: Path, end: float) -> None:
-    while time.monotonic() < end:
-        if server.process.poll() is not None:
-            break
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{server.address}/health", timeout=2):
+def wait_until_healthy(address: str, process: subprocess.Popen[bytes], limit_s: float) -> None:
+    """Wait for a server's ``/health``.
+
+    Raises:
+        RuntimeError: its process ended, or the time is up.
+    """
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/health", timeout=2):
             return
         time.sleep(0.5)
-    raise RuntimeError(f"vLLM did not start:\n{log.read_text(errors='replace')[-4000:]}")
+    raise RuntimeError(f"{address} is not healthy")

@@ -30,10 +30,8 @@ PROMPT, RESPONSE = 1000, 16
 NO_JUDGE = ("reward.reward_model.enable=False", "reward.reward_model.enable_resource_pool=False")
 
 
-@pytest.mark.parametrize(
-    "domain",
-    ["safety", pytest.param("moral", marks=pytest.mark.exhaustive), pytest.param("math", marks=pytest.mark.exhaustive)],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("domain", list(SOURCES))
 def test_two_steps(domain: str, playground_files: Path, tmp_path: Path) -> None:
     source = [part if part.startswith("--") else str(SHARED / part) for part in SOURCES[domain]]
     assert main(["data", domain, *source, "--out", str(tmp_path / "data")]) == 0

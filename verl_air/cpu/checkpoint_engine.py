@@ -49,7 +49,7 @@ class GlooCheckpointEngine(CheckpointEngine):
         self.bucket_size = bucket_size
         self.is_master = is_master
         self._store: dist.TCPStore | None = None
-        self._group: dist.ProcessGroup | None = None
+        self._group: Any = None  # a ProcessGroupGloo; torch's stubs leave its collectives out
         self._sends_nothing = False
 
     def prepare(self) -> Meeting | None:
@@ -66,12 +66,12 @@ class GlooCheckpointEngine(CheckpointEngine):
     ) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
         """Rank 0 is the sender, ranks 1.. the rollout ranks; -1 is an actor rank outside the group."""
         size = 1 + rollout_world_size
-        actors = {
+        actors: dict[str, list[Any]] = {
             "rank": [0, *[-1] * (actor_wg_world_size - 1)],
             "size": [size] * actor_wg_world_size,
             "meeting": [metadata[0]] * actor_wg_world_size,
         }
-        rollouts = {
+        rollouts: dict[str, list[Any]] = {
             "rank": list(range(1, size)),
             "size": [size] * rollout_world_size,
             "meeting": [metadata[0]] * rollout_world_size,

@@ -15,6 +15,12 @@ DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+VLLM_DEFAULTS = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # threads are left to the operating system
+}
+"""For processes in which vLLM's CPU back end runs."""
+
 
 def set_defaults() -> None:
     """Set what the user has not set."""

@@ -16,6 +16,8 @@ import psutil
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
+from verl_air.cpu.environment import VLLM_DEFAULTS
+
 
 class _CpuDevice(str):
     """What ``current_device()`` returns.
@@ -194,8 +196,7 @@ class PlatformCPU(PlatformBase):
 
     def rollout_env_vars(self) -> dict[str, str]:
         """vLLM's CPU back end: a small cache, and threads left to the operating system."""
-        defaults = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        return {name: os.environ.get(name, value) for name, value in defaults.items()}
+        return {name: os.environ.get(name, value) for name, value in VLLM_DEFAULTS.items()}
 
     def cudart(self) -> None:
         """There is no CUDA runtime."""

@@ -11,6 +11,16 @@
 ``breakdown``        the table by domain, split, role, framing and harm
 ``comparison``       two runs on the same intents
 ``run_folder``       what a run left on disk
+``checkpoints``      the model in what a run saved
+``generation``       completions from a model, with vLLM
+``scoring``          the rewards of a recipe, outside of training
+``rollout_store``    a file of rollouts that can be gone on with
+``making``           new rollouts: generated, or judged again
+``curves``           accuracies over the validations of a run
+``seeds``            methods over several seeds
+``student``          Student's t distribution
+``hidden_states``    what a model makes of each prompt
+``dispersion``       how far apart the prompts of an intent are to a model
 ``rollout_metrics``  training metrics again, from stored rollouts
 ``text_table``       tables for a terminal
 ``untrusted``        text from a model or a path, made harmless

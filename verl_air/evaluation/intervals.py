@@ -18,15 +18,16 @@ RESAMPLES = 2000
 _SEED = 20260
 _CELLS = 4_000_000  # of a resampling matrix that is in memory at a time
 
-Method = Literal["wilson", "bootstrap", "none"]
+Method = Literal["wilson", "bootstrap", "t", "none"]
 
 
 @dataclass(frozen=True)
 class Estimate:
     """A number with its interval; all None where there is nothing to estimate.
 
-    n: clusters (intents) it rests on.
-    method: ``wilson`` (every cluster is one success or failure), ``bootstrap`` over clusters, or ``none``.
+    n: clusters (intents, or runs) it rests on.
+    method: ``wilson`` (every cluster is one success or failure), ``bootstrap`` over clusters, Student's ``t`` over runs
+        (``verl_air.evaluation.seeds``), or ``none``.
     """
 
     value: float | None

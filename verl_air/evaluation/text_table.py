@@ -8,6 +8,7 @@ from verl_air.evaluation.breakdown import Section
 from verl_air.evaluation.comparison import Comparison
 from verl_air.evaluation.estimates import Estimates
 from verl_air.evaluation.intervals import Estimate
+from verl_air.evaluation.seeds import SeedDifference, SeedRow
 from verl_air.evaluation.untrusted import visible
 
 _TITLES = {
@@ -41,9 +42,11 @@ def p_value(p: float) -> str:
 
 
 def points(estimate: Estimate) -> str:
-    """A difference: ``+5.8 points [+1.3, +10.6]``."""
-    if estimate.value is None or estimate.low is None or estimate.high is None:
+    """A difference: ``+5.8 points [+1.3, +10.6]``; without an interval where there is none."""
+    if estimate.value is None:
         return "-"
+    if estimate.low is None or estimate.high is None:
+        return f"{100 * estimate.value:+.1f} points"
     return f"{100 * estimate.value:+.1f} points [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"
 
 
@@ -74,6 +77,43 @@ def format_comparisons(comparisons: Iterable[Comparison]) -> str:
         title = f"{visible(c.name)}: {c.intents} intents in both{left_out}"
         blocks.append(f"{title}\n{_align(rows)}\n  {c.test} {p_value(c.p)}{discordant}")
     return "\n\n".join(blocks)
+
+
+def format_seed_rows(rows: Iterable[SeedRow]) -> str:
+    """Methods over seeds, a block for each domain and split."""
+    table: list[Sequence[str]] = [("", "seeds", "end point", "mean over steps", "steps to threshold", "got there")]
+    source = None
+    for row in rows:
+        if row.source != source:
+            source = row.source
+            table += [(), (f"{visible(source)}: {row.metric}",)]
+        cells = (interval_or_value(row.end), interval_or_value(row.area), plain(row.steps))
+        table.append((f"  {visible(row.method)}", str(row.seeds), *cells, f"{row.reached} of {row.seeds}"))
+    return _align(table)
+
+
+def format_seed_differences(pairs: Iterable[SeedDifference]) -> str:
+    """Differences between methods on the same seeds."""
+    table: list[Sequence[str]] = [("", "seeds", "end point", "p", "mean over steps", "p", "steps", "ahead")]
+    for d in pairs:
+        p_end, p_area = ("-" if p is None else p_value(p).removeprefix("p = ") for p in (d.p_end, d.p_area))
+        title = f"{visible(d.source)}: {visible(d.method)} minus {visible(d.against)}"
+        ahead = f"{d.ahead} of {d.seeds}"
+        table.append((title, str(d.seeds), points(d.end), p_end, points(d.area), p_area, plain(d.steps, "+"), ahead))
+    return _align(table)
+
+
+def interval_or_value(estimate: Estimate) -> str:
+    """As :func:`interval`; the bare value where there is no interval, as with a single seed."""
+    return percent(estimate.value) if estimate.low is None else interval(estimate)
+
+
+def plain(estimate: Estimate, sign: str = "") -> str:
+    """A number of steps: ``34 [28, 40]``."""
+    if estimate.value is None:
+        return "-"
+    inside = "" if estimate.low is None else f" [{estimate.low:{sign}.0f}, {estimate.high:{sign}.0f}]"
+    return f"{estimate.value:{sign}.0f}{inside}"
 
 
 def _row(title: str, e: Estimates, groups: bool = True) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from verl_air.errors import ConfigError, RewardError
-from verl_air.rewards.registry import BoundReward, get_reward
+from verl_air.rewards.registry import get_reward
+from verl_air.rewards.reward import BoundReward
 
 _ROLES = ("anchor", "open", "*")
 

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from verl_air.rewards.decide import decide
 from verl_air.rewards.format import FormatRule
-from verl_air.rewards.registry import AnswerWriter, BoundReward, get_reward
-from verl_air.rewards.score import decide
+from verl_air.rewards.registry import get_reward
+from verl_air.rewards.reward import AnswerWriter, BoundReward
 from verl_air.rewards.types import Sample, Verdict
 
 _DEADLINE_S = 60.0

@@ -7,9 +7,11 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
 ``_next_train_batch``          prompts are named by meta-group
 ``_build_replay_buffer``       rollouts leave the queue in whole meta-groups
 ``on_init_end``                the actor's loss becomes :func:`~verl_air.training.actor_loss.air_actor_loss`
+``_compute_reward_colocate``   a reward model on the policy's devices knows the rows that it judges
 ``_compute_advantage``         rows that may not take part are masked; weights are computed and stored
 ``_val_metrics_update``        accuracy and group accuracy of each domain and split
 ``_dump_generations``          stored rollouts say which row they belong to
+``fit``, ``on_train_begin``    what a resumed run had measured before stays in its ``metrics.jsonl``
 =============================  =======================================================================================
 """
 
@@ -34,8 +36,10 @@ from verl_air.errors import RewardError
 from verl_air.training import batch_edits
 from verl_air.training.abstentions import AbstentionGuard
 from verl_air.training.actor_loss import air_actor_loss
+from verl_air.training.colocated_rewards import rows_for_rewards
 from verl_air.training.group_ids import new_group_uids
 from verl_air.training.metrics import training_metrics
+from verl_air.training.metrics_file import put_metrics_back, set_metrics_aside
 from verl_air.training.replay_buffer import whole_groups_class
 from verl_air.training.row_identity import RowIdentities
 from verl_air.training.run_record import write_run_record
@@ -147,6 +151,10 @@ class AirTrainerMixin(_Base):
             self.actor_rollout_wg.set_loss_fn(partial(air_actor_loss, config=actor_config, air=self.air))
         super().on_init_end()
 
+    def _compute_reward_colocate(self, batch: Any, metrics: dict | None = None) -> Any:
+        with rows_for_rewards(self, batch):
+            return super()._compute_reward_colocate(batch, metrics)
+
     def _compute_advantage(self, batch: Any, metrics: dict) -> Any:
         trajectories = self._read_trajectories(batch)
         dropped_N = trajectories.incomplete_groups_N(self.air.group_size, self.config.actor_rollout_ref.rollout.n)
@@ -189,9 +197,15 @@ class AirTrainerMixin(_Base):
 
     # ------------------------------------------------------------------------------------ what a run leaves to be read
 
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Save earlier metrics from verl's file logger, which opens its file anew."""
+        self.earlier_metrics = set_metrics_aside(self.config.trainer)
+        super().fit(agent_loop_manager)
+
     def on_train_begin(self) -> None:
-        """Leave a record of what is being run."""
+        """Leave a record of what is being run, and put back what it had measured before."""
         write_run_record(self.recipe, self.config.trainer.default_local_dir)
+        put_metrics_back(self.earlier_metrics, self.logger.logger.get("file"), before_step=self.global_steps)
         super().on_train_begin()
 
     def on_step_begin(self) -> None:

@@ -5,7 +5,6 @@ Axis: N trajectories, in the order of the batch's keys. verl pads and reorders b
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +17,8 @@ from verl_air.training.group_ids import group_of, session_of, uid_of
 REWARD_INFO = ("acc", "abstained", "task_reward", "score_min", "score_max", "task_min", "task_max")
 """The reward columns we read; the full schema is ``verl_air.rewards.REWARD_KEYS``."""
 
-FIELDS = ("rm_scores", "response_mask", "responses", "extra_info", "extra_fields", *REWARD_INFO)
-"""What is fetched from TransferQueue. Rewards arrive inside ``extra_fields``, or as columns from a colocated judge."""
+FIELDS = ("rm_scores", "response_mask", "responses", "extra_info", "extra_fields")
+"""What is fetched from TransferQueue. Reward columns are inside ``extra_fields``."""
 
 
 @dataclass(frozen=True)
@@ -149,16 +148,9 @@ def _final_rows(keys: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _reward_info(data: Mapping[str, Any], rows: int) -> dict[str, np.ndarray]:
-    columns: dict[str, list[Any]] = defaultdict(list)
-    if "extra_fields" in data:
-        for item in list(data["extra_fields"]):
-            info = _as_dict(item).get("reward_extra_info") or {}
-            for name in REWARD_INFO:
-                columns[name].append(info.get(name))
-    for name in REWARD_INFO:  # a colocated judge's rewards come as columns of their own
-        if name in data:
-            columns[name] = [getattr(item, "data", item) for item in list(data[name])]
-    return {name: _floats(columns.get(name) or [None] * rows) for name in REWARD_INFO}
+    extra_fields = list(data["extra_fields"]) if "extra_fields" in data else [{}] * rows
+    infos = [_as_dict(item).get("reward_extra_info") or {} for item in extra_fields]
+    return {name: _floats([info.get(name) for info in infos]) for name in REWARD_INFO}
 
 
 def _floats(values: list[Any]) -> np.ndarray:

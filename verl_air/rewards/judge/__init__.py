@@ -1,15 +1,19 @@
 """Served judges.
 
-================  =====================================================================
-:mod:`.client`    what a reward function asks: log-odds, text, a classifier's outputs
-:mod:`.prompts`   templates around text that is not trusted
-:mod:`.tokens`    the judge's tokenizer: verdict words, and the guard of the structure
-:mod:`.answers`   reading what the server says
-:mod:`.transport` requests, bounded in number and time
-:mod:`.cache`     verdicts remembered on disk
-:mod:`.settings`  the recipe's ``reward_kwargs.judge``
-:mod:`.shared`    one client an event loop
-================  =====================================================================
+==================  ===================================================================
+:mod:`.client`      what a reward function asks: log-odds, text, a classifier's outputs
+:mod:`.in_process`  the same log-odds from a small model in this process
+:mod:`.prompts`     templates around text that is not trusted
+:mod:`.tokens`      the judge's tokenizer: verdict words, and the guard of the structure
+:mod:`.writer`      templates and texts become what is sent, cut until it fits
+:mod:`.log_odds`    the question that has log-odds for an answer, and reading them
+:mod:`.answers`     reading what the server says
+:mod:`.server`      which model is served, and how long its prompts may be
+:mod:`.transport`   requests, bounded in number and time
+:mod:`.cache`       verdicts remembered on disk
+:mod:`.settings`    the recipe's ``reward_kwargs.judge``
+:mod:`.shared`      one client an event loop
+==================  ===================================================================
 """
 
 from verl_air.rewards.judge.client import JudgeClient

@@ -10,12 +10,17 @@ from typing import Any
 
 from verl_air.errors import ConfigError
 
+IN_PROCESS_URL = "http://in-process"
+"""Stands for the server of a judge that has none."""
+
 
 @dataclass(frozen=True, eq=False)
 class JudgeSettings:
     """How judges are reached, and how long one waits for them. Everything has a default that fits verl's own server.
 
     base_url: an OpenAI-compatible server, ``"https://host/v1"``; ``None`` takes the reward model that verl serves.
+    in_process: a Hugging Face folder, read in each reward worker instead of being served; log-odds only. For small
+        judges.
     api_key_env: name of the environment variable that holds the key; never the key itself.
     model: the model's name there; asked from ``GET /v1/models`` if ``None``.
     tokenizer: a Hugging Face folder or name. With verl's own reward model it is given. With a tokenizer, prompts travel
@@ -36,6 +41,7 @@ class JudgeSettings:
     """
 
     base_url: str | None = None
+    in_process: str | None = None
     api_key_env: str | None = None
     model: str | None = None
     tokenizer: str | None = None
@@ -62,6 +68,8 @@ class JudgeSettings:
                 raise ConfigError(f"judge.{name} must be a whole number above 0, got {value!r}")
         if self.base_url is not None and not str(self.base_url).startswith(("http://", "https://")):
             raise ConfigError(f"judge.base_url must start with http:// or https://, got {self.base_url!r}")
+        if self.in_process is not None and self.base_url not in (None, IN_PROCESS_URL):
+            raise ConfigError("judge.base_url and judge.in_process are two ways to reach a judge: name one")
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> JudgeSettings:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from verl_air.rewards.judge.client import JudgeClient
+from verl_air.rewards.judge.in_process import InProcessJudge
 from verl_air.rewards.judge.settings import JudgeSettings
 
 _CLIENTS: dict[Any, dict[Any, JudgeClient]] = {}
@@ -20,7 +21,8 @@ def client_for(settings: JudgeSettings, router_address: str | None, tokenizer: A
     clients = _CLIENTS.setdefault(loop, {})
     key = (settings, router_address, id(tokenizer))
     if key not in clients:
-        clients[key] = JudgeClient(settings, router_address, tokenizer)
+        local = settings.in_process is not None
+        clients[key] = InProcessJudge(settings) if local else JudgeClient(settings, router_address, tokenizer)
     return clients[key]
 
 

@@ -17,11 +17,20 @@ _RETRIED_REFUSALS = (408, 429)
 
 
 class Transport:
-    """Talks JSON with one server from one event loop; the session is opened by the first request."""
+    """Talks JSON with one server from one event loop; the session is opened by the first request.
 
-    def __init__(self, root: str, settings: JudgeSettings) -> None:
+    Args:
+        root: ``"http://host:port"``.
+        settings: of the recipe.
+        hides_refusals: verl's router is in between. It turns every refusal of the server (4xx) into ``500``, which
+            would be retried in vain: after two of them it is asked whether the server is up, and if it is, the request
+            is taken for refused.
+    """
+
+    def __init__(self, root: str, settings: JudgeSettings, hides_refusals: bool = False) -> None:
         self.root = root
         self._settings = settings
+        self._hides_refusals = hides_refusals
         self._headers = settings.headers()
         self._free = asyncio.Semaphore(settings.max_concurrency)
         self._session: aiohttp.ClientSession | None = None
@@ -63,7 +72,19 @@ class Transport:
                         raise JudgeError(f"{url}: {faults[-1]}")
             except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:  # ValueError: the body is not JSON
                 faults.append(f"{type(error).__name__}: {error}")
+            if self._hides_refusals and len(faults) == 2 and await self._refused(faults):
+                raise JudgeError(f"{url}: the judge's server is up and refuses this request. {_likely_causes(payload)}")
         raise JudgeError(f"{url}: {self._settings.attempts} attempts failed (last: {faults[-1]})")
+
+    async def _refused(self, faults: list[str]) -> bool:
+        """Whether verl's router answered 500 each time although the server behind it is well."""
+        if not all(fault.startswith("HTTP 500") for fault in faults):
+            return False
+        try:
+            async with self._opened().get(f"{self.root}/health") as response:
+                return response.status < 400
+        except (aiohttp.ClientError, asyncio.TimeoutError):
+            return False
 
     def _pause(self, attempt: int) -> float:
         """Seconds before an attempt: doubled each time, with jitter, so that workers do not come back together."""
@@ -80,3 +101,16 @@ class Transport:
                 trust_env=self._settings.base_url is not None,
             )
         return self._session
+
+
+def _likely_causes(payload: dict[str, Any] | None) -> str:
+    """What a server refuses, with the length of what was sent."""
+    sent = (payload or {}).get("prompt", (payload or {}).get("input"))
+    prompts = sent if isinstance(sent, list) and sent and isinstance(sent[0], list) else [sent]
+    lengths = [len(prompt) for prompt in prompts if isinstance(prompt, list)]
+    longest = f" (the longest sent has {max(lengths)} tokens)" if lengths else ""
+    return (
+        "verl's router hides the reason; the server's log tells it. Likely: prompt and answer longer than the judge's "
+        f"max_model_len{longest}, or an endpoint that this kind of model does not have (/classify is a classifier's, "
+        "log-odds and text are a language model's)."
+    )

@@ -13,7 +13,7 @@ from verl_air.config import AirConfig
 from verl_air.data.groups import read_groups
 from verl_air.data.schema import open_table, read_extra_columns
 from verl_air.errors import ConfigError
-from verl_air.rewards.score import Plan
+from verl_air.rewards.plan import Plan
 
 OUR_REWARD = "pkg://verl_air.rewards"
 
@@ -109,7 +109,7 @@ def _check_routes(config: DictConfig, plan: Plan) -> None:
 
     In a reward worker either fault would look like a failed rollout.
     """
-    served = bool(config.reward.reward_model.enable) or plan.judge.base_url is not None
+    served = bool(config.reward.reward_model.enable) or (plan.judge.base_url or plan.judge.in_process) is not None
     files = [path for key in ("train_files", "val_files") for path in _files(config.data[key]) if "://" not in path]
     for path in files:
         kinds = read_extra_columns(path, ("domain", "role", "split"))
@@ -119,5 +119,6 @@ def _check_routes(config: DictConfig, plan: Plan) -> None:
                 place = "/".join((kind["domain"], kind["role"], kind["split"]))
                 raise ConfigError(
                     f"reward {bound.reward.name!r}, to which {place} is routed, asks a judge and there is "
-                    "none: set reward.reward_model.enable=True, or name a server under reward_kwargs.judge.base_url"
+                    "none: set reward.reward_model.enable=True, or name a server under reward_kwargs.judge.base_url "
+                    "(or a small model's folder under reward_kwargs.judge.in_process)"
                 )

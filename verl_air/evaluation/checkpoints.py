@@ -1,0 +1,91 @@
+"""Where a checkpoint's model is: a Hugging Face folder, found inside what verl saved or merged from its shards."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from verl_air.errors import DataError
+
+MERGED = "merged"
+"""Folder beside the shards into which they are merged, once."""
+
+_STEP = re.compile(r"global_step_(\d+)")
+
+
+def model_folder(path: str | os.PathLike[str]) -> Path:
+    """The Hugging Face folder of a model.
+
+    Args:
+        path: such a folder; a checkpoint of verl's (``global_step_N``, or ``actor`` in it); a folder of checkpoints, or
+            a run's folder: its last checkpoint is taken. Shards are merged by verl's own model merger, into
+            ``actor/merged``, and the result is kept.
+
+    Raises:
+        DataError: there is no model, or the merger failed.
+    """
+    path = Path(path)
+    for folder in (path, path / "huggingface"):
+        if is_model(folder):
+            return folder
+    for folder in (path / "checkpoints", path):
+        if (last := _last_checkpoint(folder)) is not None:
+            return model_folder(last)
+    if (path / "actor").is_dir():
+        return model_folder(path / "actor")
+    if (backend := _backend(path)) is not None:
+        return _merge(path, backend)
+    raise DataError(
+        f"{path}: no model. Expected a Hugging Face folder (config.json and weights), a checkpoint of verl's "
+        "(global_step_N), or a run's folder with checkpoints (trainer.save_freq)"
+    )
+
+
+def step_of(path: str | os.PathLike[str]) -> int:
+    """The training step in a checkpoint's path; 0 if it names none."""
+    found = _STEP.findall(str(path))
+    return int(found[-1]) if found else 0
+
+
+def is_model(folder: Path) -> bool:
+    """Whether there is a configuration and there are weights (verl leaves the former alone beside its shards)."""
+    weights = (file for pattern in ("*.safetensors", "pytorch_model*.bin") for file in folder.glob(pattern))
+    return (folder / "config.json").is_file() and next(weights, None) is not None
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    marker = folder / "latest_checkpointed_iteration.txt"
+    if not marker.is_file():
+        return None
+    checkpoint = folder / f"global_step_{marker.read_text(encoding='utf-8').strip()}"
+    if not checkpoint.is_dir():
+        raise DataError(f"{marker} names {checkpoint.name}, which is not there")
+    return checkpoint
+
+
+def _backend(actor: Path) -> str | None:
+    if next(actor.glob("model_world_size_*_rank_*.pt"), None) is not None:
+        return "fsdp"
+    return "megatron" if (actor / "dist_ckpt").is_dir() else None
+
+
+def _merge(actor: Path, backend: str) -> Path:
+    target = actor / MERGED
+    if is_model(target):
+        return target
+    partial = actor / f".{MERGED}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", backend]
+    command += ["--local_dir", str(actor), "--target_dir", str(partial)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode or not is_model(partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        end = "\n".join((done.stdout + done.stderr).splitlines()[-8:])
+        raise DataError(f"{actor}: verl's model merger failed (status {done.returncode}):\n{end}")
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    return target

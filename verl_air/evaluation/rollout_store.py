@@ -1,0 +1,101 @@
+"""A JSONL file of rollouts that grows in whole rows, in a known order, and can be gone on with after any death.
+
+Rows are made in an order that the settings fix, so what is done is the number of whole rows in the file. A last line
+that was cut off is taken away when the file is opened again, and its row is made again. The settings stand beside the
+file; a file of other settings is refused, so that one table never mixes two.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from verl_air.errors import DataError
+
+
+class RolloutStore:
+    """Opens the file; to be used as a context manager.
+
+    Args:
+        path: the file, made if it is not there.
+        settings: everything that the rows depend on, as JSON values.
+
+    Raises:
+        DataError: the file was made with other settings or by something else, or another process writes to it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: BinaryIO = self.path.open("a+b")
+        try:
+            self._lock()
+            self._check_settings(json.loads(json.dumps(settings)))
+            self.rows = self._recover()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> RolloutStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Add rows, all of them on disk when this returns. A NaN is written as null, as verl does."""
+        rows = list(rows)
+        lines = [json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) for row in rows]
+        self._file.write("".join(f"{line}\n" for line in lines).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.rows += len(rows)
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{self.path}: another process is writing to it") from None
+
+    def _check_settings(self, settings: Any) -> None:
+        beside = settings_path(self.path)
+        if not beside.is_file():
+            if self.path.stat().st_size:
+                raise DataError(f"{self.path}: not begun by `verl-air evaluate`; name another file with --out")
+            temporary = beside.with_name(f".{beside.name}.tmp")
+            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            temporary.replace(beside)
+            return
+        known = json.loads(beside.read_text(encoding="utf-8"))
+        if known != settings:
+            names = [name for name in sorted({*known, *settings}) if known.get(name) != settings.get(name)]
+            raise DataError(
+                f"{self.path}: begun with another {', '.join(names)} (see {beside.name}): name another file with "
+                "--out, or remove both to begin again"
+            )
+
+    def _recover(self) -> int:
+        """Cut off a last line that is not whole; returns the number of rows."""
+        self._file.seek(0)
+        whole = rows = 0
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+            rows += 1
+        self._file.truncate(whole)
+        return rows
+
+
+def settings_path(path: Path) -> Path:
+    """Where the settings of a file stand."""
+    return path.with_name(f"{path.name}.settings.json")
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,95 @@
+"""The charts of an experiment as SVG files of their own, which follow the reader's light or dark scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+
+from verl_air.evaluation.curves import Curve
+from verl_air.evaluation.report.svg import HEIGHT, WIDTH, Axis, Line, line_chart
+from verl_air.evaluation.seeds import mean_over_seeds
+from verl_air.experiments.findings import StudyFindings
+from verl_air.experiments.plan import Plan
+
+_STYLE = """
+svg { --line: #dfe3e8; --soft: #4d5766; background: #ffffff;
+  --s0: #1b6ca8; --s1: #c8551b; --s2: #2a8653; --s3: #8a44ad; --s4: #b8325e; --s5: #687180; }
+text { font: 11px system-ui, sans-serif; fill: var(--soft); }
+.grid { stroke: var(--line); } .line { fill: none; stroke: var(--c); stroke-width: 2; }
+.band { fill: var(--c); opacity: .13; } .dot { fill: var(--c); } .faint { opacity: .35; stroke-width: 1; }
+@media (prefers-color-scheme: dark) {
+  svg { --line: #333a45; --soft: #b4bdc9; background: #14171c;
+    --s0: #6cb2eb; --s1: #f0945a; --s2: #63c58b; --s3: #c58fe0; --s4: #f07aa0; --s5: #a9b1bd; }
+}
+"""
+_ROW = 16
+
+_SHARES = {
+    "group_acc": "group accuracy",
+    "benign_acc": "accuracy, open rows of benign intents",
+    "harmful_acc": "accuracy, open rows of harmful intents",
+}
+
+
+def study_figures(plan: Plan, found: StudyFindings, metrics: Sequence[str] = ("group_acc",)) -> dict[str, str]:
+    """Mean curves with 95 % intervals over seeds: file name -> SVG, a chart a source and metric."""
+    figures = {}
+    for source in plan.measure.sources:
+        for metric in metrics:
+            series = {
+                plan.methods[method].title: _mean_curve([runs[seed][source][metric] for seed in sorted(runs)])
+                for method, runs in found.curves.items()
+                if all(metric in run[source] for run in runs.values())
+            }
+            title = f"{_SHARES.get(metric, metric)}, {source}"
+            name = f"{found.study.name}-{source.replace('/', '-')}-{metric.replace('_', '-')}.svg"
+            figures[name] = _chart(title, series, Axis("", (0.0, 1.0), percent=True))
+    return figures
+
+
+def training_figure(plan: Plan, found: StudyFindings, metric: str, title: str) -> dict[str, str]:
+    """A training metric, each point the mean over the steps since the validation before."""
+    series = {
+        plan.methods[method].title: _mean_curve([run[metric] for run in runs.values() if metric in run])
+        for method, runs in found.training.items()
+    }
+    name = f"{found.study.name}-training-{metric.replace('/', '-').replace('_', '-')}.svg"
+    return {name: _chart(title, {name: points for name, points in series.items() if points}, Axis(""))}
+
+
+_Points = list[tuple[int, float, float | None, float | None]]
+
+
+def _mean_curve(curves: Sequence[Curve]) -> _Points:
+    """(step, mean, low, high) at the steps that all curves have."""
+    steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+    estimates = [(step, mean_over_seeds([curve[step] for curve in curves])) for step in steps]
+    return [(step, e.value, e.low, e.high) for step, e in estimates if e.value is not None]
+
+
+def _chart(title: str, series: Mapping[str, _Points], y: Axis) -> str:
+    inside: Callable[[float], float] = (lambda v: min(1.0, max(0.0, v))) if y.range else (lambda v: v)
+    lines = [
+        Line(
+            name,
+            [(step, value) for step, value, _, _ in points],
+            i,
+            band=[(s, inside(low), inside(high)) for s, _, low, high in points if low is not None and high is not None],
+            marks=[f"{name}, step {step}: {value:.3f}" for step, value, _, _ in points],
+        )
+        for i, (name, points) in enumerate(series.items())
+    ]
+    chart = line_chart(lines, Axis("training step", whole=True), y, title)
+    height = HEIGHT + 26 + _ROW * len(lines)
+    legend = "".join(
+        f'<rect x="14" y="{HEIGHT + 30 + _ROW * i}" width="16" height="4" style="fill:var(--s{line.colour % 10})"/>'
+        f'<text x="38" y="{HEIGHT + 36 + _ROW * i}">{escape(line.name)}</text>'
+        for i, line in enumerate(lines)
+    )
+    body = chart[chart.index(">") + 1 : chart.rindex("</svg>")]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'role="img" aria-label="{escape(title)}"><style>{_STYLE}</style>'
+        f'<text x="14" y="16" style="font-weight:600">{escape(title)}</text>'
+        f'<g transform="translate(0 18)">{body}</g>{legend}</svg>\n'
+    )

@@ -1,0 +1,36 @@
+"""Writes what an experiment found: ``results.json``, ``results.md`` and the charts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from verl_air.evaluation.report.exports import write_atomically
+from verl_air.experiments.driver import Experiment
+from verl_air.experiments.figures import study_figures, training_figure
+from verl_air.experiments.findings import find, to_json
+from verl_air.experiments.page import to_markdown
+
+_MORE = ("group_acc", "harmful_acc", "benign_acc")
+
+
+def write_report(experiment: Experiment, folder: Path) -> list[Path]:
+    """Write all files of what is finished so far; returns their paths. Charts of an earlier call are replaced."""
+    studies = [find(experiment, study) for study in experiment.plan.studies]
+    charts: dict[str, str] = {}
+    by_study: dict[str, list[str]] = {}
+    for found in studies:
+        if not found.curves:
+            continue
+        drawn = study_figures(experiment.plan, found, _MORE)
+        drawn |= training_figure(experiment.plan, found, "air/open_reward/mean", "open reward in training (the proxy)")
+        by_study[found.study.name] = list(drawn)
+        charts |= drawn
+    for stale in folder.glob("*.svg"):
+        if stale.name not in charts:
+            stale.unlink()
+    written = [write_atomically(folder / name, svg) for name, svg in charts.items()]
+    results = json.dumps(to_json(experiment, studies), separators=(",", ":"), allow_nan=False) + "\n"
+    written.append(write_atomically(folder / "results.json", results))
+    written.append(write_atomically(folder / "results.md", to_markdown(experiment, studies, by_study)))
+    return written
