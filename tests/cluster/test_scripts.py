@@ -18,7 +18,7 @@ from verl_air.cli.recipes import compose_recipe
 from verl_air.cluster.needs import pools_of, shortfall
 
 CLUSTER = ROOT / "scripts" / "cluster"
-SCRIPTS = sorted([*CLUSTER.glob("*.sh"), CLUSTER / "slurm.sbatch", Path(__file__).parent / "ssh_here.sh"])
+SCRIPTS = sorted([*CLUSTER.glob("*.sh"), CLUSTER / "slurm.sbatch"])
 RECIPE = "grpo-qwen2.5_14b-2x8-megatron"
 
 

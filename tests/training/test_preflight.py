@@ -39,9 +39,9 @@ FAULTS = {
         ["data.train_batch_size=30"],
         "train_batch_size=30 cannot hold whole meta-groups: a meta-group has 4 prompts .* Use a multiple, say 28",
     ),
-    "batch above the data": (["data.train_batch_size=4000"], "takes 1000 intents a step, and .* hold only 120"),
+    "batch above the data": (["data.train_batch_size=4800"], "takes 1200 intents a step, and .* hold only 120"),
     "one completion with loo": (["actor_rollout_ref.rollout.n=1"], "air.estimator=loo needs .*rollout.n >= 2, got 1"),
-    "more open rows than there are": (["air.open_per_intent=7", "data.train_batch_size=32"], "intents are incomplete"),
+    "more open rows than there are": (["air.open_per_intent=7", "data.train_batch_size=48"], "intents are incomplete"),
     "missing parquet": (["data.train_files=[nowhere.parquet]"], "nowhere.parquet: no such file"),
     "missing validation parquet": (["data.val_files=[nowhere.parquet]"], "nowhere.parquet: no such file"),
     "missing model": (["actor_rollout_ref.model.path=runs/no/such"], "model.path=runs/no/such: no such model folder"),
@@ -65,8 +65,8 @@ FAULTS = {
         "seq-mean-token-mean .* is rejected by verl's Megatron engine",
     ),
     "a micro-batch that does not divide": (
-        ["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=36"],
-        "ppo_micro_batch_size_per_gpu=36 does not divide the 96 trajectories that each of 1 rank",
+        ["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=50"],
+        "ppo_micro_batch_size_per_gpu=50 does not divide the 144 trajectories that each of 1 rank",
     ),
     "a sampler of one's own": (
         ["trainer.v1.sampler.custom_sampler.path=mine.py"],
