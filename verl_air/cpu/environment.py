@@ -13,6 +13,8 @@ DEFAULTS = {
     # A dozen processes share the cores.
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # TransferQueue wants 8 threads, and says at every request, in two processes, that there are not so many cores.
+    "TQ_NUM_THREADS": "1",
 }
 
 VLLM_DEFAULTS = {
