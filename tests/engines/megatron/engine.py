@@ -21,19 +21,25 @@ WITHOUT_FUSION = {
 
 @dataclass(frozen=True)
 class Megatron:
-    """Sizes of tensor, pipeline, context and virtual pipeline parallelism; the rest of a world is data parallel."""
+    """Sizes of tensor, pipeline, context and virtual pipeline parallelism; the rest of a world is data parallel.
+
+    nvidia_bridge: between Hugging Face's names and Megatron's stands NVIDIA's megatron-bridge and not mbridge.
+    """
 
     tp: int = 1
     pp: int = 1
     cp: int = 1
     vpp: int | None = None
     sequence_parallel: bool = False
+    nvidia_bridge: bool = False
     strategy: str = "megatron"
 
     def prepare(self) -> None:
-        from tests.engines.megatron import shim
+        from tests.engines.megatron import nvidia_bridge, shim
 
         shim.install()
+        if self.nvidia_bridge:
+            nvidia_bridge.install()
         from megatron.core import parallel_state as mpu
 
         if mpu.is_initialized():  # by the case before, in this same process
@@ -48,7 +54,7 @@ class Megatron:
             context_parallel_size=self.cp,
             virtual_pipeline_model_parallel_size=self.vpp,
             sequence_parallel=self.sequence_parallel,
-            vanilla_mbridge=True,
+            vanilla_mbridge=not self.nvidia_bridge,
             # The distributed optimizer leaves each rank a part of the gradients; without it each has all of its own.
             use_distributed_optimizer=False,
             use_dynamic_bsz=job.max_tokens is not None,
@@ -72,7 +78,8 @@ class Megatron:
                 parameter.data = weight
 
     def parameters(self, engine: Any) -> Gradients:
-        return {name: value.detach().clone() for name, value in engine.bridge.export_weights(engine.module)}
+        export = engine.bridge.export_hf_weights if self.nvidia_bridge else engine.bridge.export_weights
+        return {name: value.detach().clone() for name, value in export(engine.module)}
 
     def place(self, engine: Any) -> dict[str, Any]:
         from megatron.core import parallel_state as mpu

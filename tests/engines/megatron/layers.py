@@ -25,17 +25,20 @@ def block_spec(config: Any, vp_stage: int | None) -> Any:
     block = copy.copy(
         get_gpt_decoder_block_spec(config, use_transformer_engine=False, normalization="RMSNorm", vp_stage=vp_stage)
     )
-    block.layer_specs = [_layer_spec(layer) for layer in block.layer_specs]
+    block.layer_specs = [_layer_spec(layer, config.qk_layernorm) for layer in block.layer_specs]
     block.layer_norm = RmsNorm
     return block
 
 
-def _layer_spec(spec: Any) -> Any:
+def _layer_spec(spec: Any, qk_norm: bool) -> Any:
     spec = copy.deepcopy(spec)
     parts = spec.submodules
     parts.input_layernorm = parts.pre_mlp_layernorm = IdentityOp
-    parts.self_attention.submodules.linear_qkv = NormThenLinear
-    parts.self_attention.submodules.core_attention = PackedAttention
+    attention = parts.self_attention.submodules
+    attention.linear_qkv = NormThenLinear
+    attention.core_attention = PackedAttention
+    if qk_norm:  # Qwen3 has these two
+        attention.q_layernorm = attention.k_layernorm = RmsNorm
     parts.mlp.submodules.linear_fc1 = NormThenLinear
     parts.sharded_state_dict_keys_map = {}
     return spec
@@ -47,7 +50,7 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 class RmsNorm(nn.Module):
-    """The last norm of a block."""
+    """The last norm of a block, and those of queries and keys."""
 
     def __init__(self, config: Any, hidden_size: int, eps: float = 1e-5) -> None:
         super().__init__()

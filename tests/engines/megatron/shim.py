@@ -29,8 +29,12 @@ _TYPE_NAMES = {torch.float32: "torch.cuda.FloatTensor", torch.bfloat16: "torch.c
 _installed = False
 
 
-def install() -> None:
-    """Patch this process, once, and register verl's Megatron engine for the device ``cpu``."""
+def install(*, register_engine: bool = True) -> None:
+    """Patch this process, once, and register verl's Megatron engine for the device ``cpu``.
+
+    Args:
+        register_engine: False where somebody else has registered one.
+    """
     global _installed
     if _installed:
         return
@@ -40,7 +44,8 @@ def install() -> None:
     _name_types_as_cuda_does()
     _use_the_cpu_random_state()
     _use_local_layers()
-    _register_engine()
+    if register_engine:
+        _register_engine()
 
 
 def _answer_for_cuda() -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.engines.batch import Batch, random_batch
 from tests.engines.definition import Definition, Gradients, air_loss, assert_close, ppo_loss
 from tests.engines.fsdp import Fsdp2
+from tests.engines.megatron import nvidia_bridge
 from tests.engines.megatron.engine import Megatron
 from tests.engines.ranks import Ranks
 from tests.engines.training import AIR, Job, Outcome, train
@@ -99,3 +100,24 @@ def test_four_ranks(
     layout: Megatron,
 ) -> None:
     check(megatron_ranks(4), definition, batch, [fsdp2, expected], layout)
+
+
+NVIDIA_BRIDGE = {
+    "tp2": Megatron(tp=2, nvidia_bridge=True),
+    "pp2": Megatron(pp=2, nvidia_bridge=True),
+    "cp2": Megatron(cp=2, nvidia_bridge=True),
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.skipif(not nvidia_bridge.is_there(), reason="megatron-bridge is not installed (docs/megatron.md)")
+@pytest.mark.parametrize("layout", NVIDIA_BRIDGE.values(), ids=NVIDIA_BRIDGE)
+def test_two_ranks_with_the_nvidia_bridge(
+    megatron_ranks: World,
+    definition: Definition,
+    batch: Batch,
+    fsdp2: Gradients,
+    expected: Gradients,
+    layout: Megatron,
+) -> None:
+    check(megatron_ranks(2), definition, batch, [fsdp2, expected], layout)
