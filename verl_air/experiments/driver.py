@@ -104,7 +104,7 @@ class Experiment:
             ConfigError: a study cannot be planned.
         """
         failed = 0
-        with _interruptible() as interrupted:
+        with _Interruptible() as interrupted:
             for study in studies or self.plan.studies:
                 runs = self.runs_of(study)
                 missing = sum(run.finished is None for run in runs)
@@ -170,7 +170,7 @@ class Experiment:
         return found
 
 
-class _interruptible:  # noqa: N801 - a context manager
+class _Interruptible:
     """Ctrl-C ends the experiment, although what launches a run may take it for the end of that run only."""
 
     def __enter__(self) -> Callable[[], bool]:
