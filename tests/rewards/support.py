@@ -9,6 +9,16 @@ from typing import Any, TypeVar
 
 from verl_air.rewards import REWARD_KEYS, compute_score
 
+# Rules that anchors may use, each with a gold answer; and the options of a multiple choice.
+RULES = {
+    "multiple_choice": "B",
+    "true_false": "true",
+    "exact_match": "Harmful",
+    "format": "",
+    "refusal_keywords": "",
+}
+OPTIONS = ["Paris", "London", "Rome", "E. coli"]
+
 T = TypeVar("T")
 
 

@@ -1,87 +1,24 @@
-"""A judge server that misbehaves. A real one cannot be made to do these things on demand, so a small one does."""
+"""What the judge's client makes of a server that misbehaves: retried, refused, or abstained; never a number."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from tests.rewards.misbehaving import QUICK, Misbehaving, ask, client, reply, server, verdict
 from tests.rewards.support import assert_sound, respond, row
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
-from verl_air.rewards.judge import close_clients
-from verl_air.rewards.judge.cache import VerdictCache
 
-QUICK = {"attempts": 3, "backoff_s": 0.01, "request_timeout_s": 10.0, "total_timeout_s": 60.0}
-TEMPLATE = "Is {response} good?"
-Handler = Callable[[web.Request, int], Awaitable[web.StreamResponse]]
-
-
-def verdict(yes: float = -1.0, no: float = -2.0) -> dict[str, Any]:
-    top = [{"token": "YES", "logprob": yes}, {"token": " NO", "logprob": no}, {"token": "maybe", "logprob": -9.0}]
-    return {"choices": [{"index": 0, "message": {"content": "YES"}, "logprobs": {"content": [{"top_logprobs": top}]}}]}
-
-
-class Misbehaving:
-    """A server whose answers a test decides, by the number of the request."""
-
-    def __init__(self) -> None:
-        self.handler: Handler | None = None
-        self.requests = 0
-        self.busy = 0
-        self.most_busy = 0
-        self.healthy = True
-        self.url = ""
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        self.requests += 1
-        self.busy += 1
-        self.most_busy = max(self.most_busy, self.busy)
-        try:
-            assert self.handler is not None
-            return await self.handler(request, self.requests)
-        finally:
-            self.busy -= 1
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Misbehaving]:
-    state = Misbehaving()
-    app = web.Application()
-    app.router.add_get("/v1/models", lambda _: _json({"data": [{"id": "judge"}]}))
-    app.router.add_get("/health", lambda _: _json({}, 200 if state.healthy else 500))
-    app.router.add_post("/v1/chat/completions", state.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    state.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    yield state
-    await close_clients()
-    await runner.cleanup()
-
-
-async def _json(value: Any, status: int = 200, **kwargs: Any) -> web.Response:
-    return web.json_response(value, status=status, **kwargs)
-
-
-def client(server: Misbehaving, **settings: Any) -> JudgeClient:
-    return JudgeClient(JudgeSettings(base_url=server.url, **{**QUICK, **settings}))
-
-
-async def ask(judge: JudgeClient, text: str = "it") -> float:
-    return await judge.log_odds(TEMPLATE, "YES", "NO", fields={"response": text})
+__all__ = ["server"]  # a fixture: pytest finds it by its name here
 
 
 async def test_a_verdict(server: Misbehaving) -> None:
-    server.handler = lambda request, n: _json(verdict())
+    server.handler = lambda request, n: reply(verdict())
     judge = client(server)
     assert await ask(judge) == 1.0
     await judge.close()
@@ -89,7 +26,7 @@ async def test_a_verdict(server: Misbehaving) -> None:
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
 async def test_passing_trouble_is_retried(server: Misbehaving, status: int) -> None:
-    server.handler = lambda request, n: _json(verdict()) if n == 3 else _json({"error": "later"}, status)
+    server.handler = lambda request, n: reply(verdict()) if n == 3 else reply({"error": "later"}, status)
     judge = client(server)
     assert await ask(judge) == 1.0
     assert server.requests == 3
@@ -98,7 +35,7 @@ async def test_passing_trouble_is_retried(server: Misbehaving, status: int) -> N
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
 async def test_a_refusal_is_final_at_once(server: Misbehaving, status: int) -> None:
-    server.handler = lambda request, n: _json({"error": "no"}, status)
+    server.handler = lambda request, n: reply({"error": "no"}, status)
     judge = client(server)
     with pytest.raises(JudgeError, match=f"HTTP {status}"):
         await ask(judge)
@@ -108,7 +45,7 @@ async def test_a_refusal_is_final_at_once(server: Misbehaving, status: int) -> N
 
 @pytest.mark.parametrize("status", [500, 429])
 async def test_lasting_trouble_ends_after_the_attempts(server: Misbehaving, status: int) -> None:
-    server.handler = lambda request, n: _json({}, status)
+    server.handler = lambda request, n: reply({}, status)
     judge = client(server)
     with pytest.raises(JudgeError, match=f"3 attempts failed.*HTTP {status}"):
         await ask(judge)
@@ -123,7 +60,7 @@ def through_the_router(server: Misbehaving) -> JudgeClient:
 
 
 async def test_what_a_healthy_server_behind_verls_router_answers_with_500_was_refused(server: Misbehaving) -> None:
-    server.handler = lambda request, n: _json({}, 500)
+    server.handler = lambda request, n: reply({}, 500)
     judge = through_the_router(server)
     with pytest.raises(JudgeError, match=r"up and refuses.*max_model_len"):
         await ask(judge)
@@ -133,14 +70,14 @@ async def test_what_a_healthy_server_behind_verls_router_answers_with_500_was_re
 
 async def test_an_ailing_server_behind_verls_router_is_asked_again(server: Misbehaving) -> None:
     server.healthy = False
-    server.handler = lambda request, n: _json(verdict()) if n == 4 else _json({}, 500)
+    server.handler = lambda request, n: reply(verdict()) if n == 4 else reply({}, 500)
     judge = through_the_router(server)
     assert await ask(judge) == 1.0
     await judge.close()
 
 
 async def test_a_single_500_of_verls_router_is_retried(server: Misbehaving) -> None:
-    server.handler = lambda request, n: _json(verdict()) if n == 2 else _json({}, 500)
+    server.handler = lambda request, n: reply(verdict()) if n == 2 else reply({}, 500)
     judge = through_the_router(server)
     assert await ask(judge) == 1.0
     await judge.close()
@@ -174,7 +111,7 @@ GARBAGE: dict[str, Any] = {
 
 @pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE.keys())
 async def test_garbage_is_no_verdict(server: Misbehaving, answer: Any) -> None:
-    server.handler = lambda request, n: _json(answer)
+    server.handler = lambda request, n: reply(answer)
     judge = client(server)
     with pytest.raises(JudgeError):
         await ask(judge)
@@ -197,7 +134,7 @@ async def test_a_body_that_is_not_json_is_retried_then_fails(server: Misbehaving
 async def test_a_server_that_hangs_up_in_the_middle(server: Misbehaving) -> None:
     async def handler(request: web.Request, n: int) -> web.StreamResponse:
         if n == 3:
-            return await _json(verdict())
+            return await reply(verdict())
         response = web.StreamResponse(headers={"Content-Length": "1000"})
         await response.prepare(request)
         await response.write(b'{"choices"')
@@ -214,7 +151,7 @@ async def test_a_server_that_hangs_up_in_the_middle(server: Misbehaving) -> None
 async def test_a_slow_server_is_given_up(server: Misbehaving) -> None:
     async def handler(request: web.Request, n: int) -> web.Response:
         await asyncio.sleep(30)
-        return await _json(verdict())
+        return await reply(verdict())
 
     server.handler = handler
     judge = client(server, total_timeout_s=0.8, request_timeout_s=0.3)
@@ -252,7 +189,7 @@ async def test_nobody_there() -> None:
 async def test_requests_in_flight_are_bounded(server: Misbehaving) -> None:
     async def handler(request: web.Request, n: int) -> web.Response:
         await asyncio.sleep(0.1)
-        return await _json(verdict())
+        return await reply(verdict())
 
     server.handler = handler
     judge = client(server, max_concurrency=5, total_timeout_s=3.0)
@@ -269,10 +206,10 @@ async def test_nothing_is_lost_and_nothing_invented_when_a_server_fails_now_and_
         text = (await request.json())["messages"][0]["content"]
         number = int(text.split("no")[1].split()[0])
         if n % 3 == 0:
-            return await _json({"error": "busy"}, 500 if n % 2 else 429)
+            return await reply({"error": "busy"}, 500 if n % 2 else 429)
         if number % 7 == 0:
-            return await _json({"choices": []})
-        return await _json(verdict(yes=-1.0, no=-2.0 if number % 2 else -0.5))
+            return await reply({"choices": []})
+        return await reply(verdict(yes=-1.0, no=-2.0 if number % 2 else -0.5))
 
     server.handler = handler
     kwargs: dict[str, Any] = {
@@ -295,9 +232,9 @@ async def test_one_missing_facet_abstains_the_whole_row(server: Misbehaving) -> 
     async def handler(request: web.Request, n: int) -> web.Response:
         text = (await request.json())["messages"][0]["content"]
         if "scams" in text:
-            return await _json({}, 400)
+            return await reply({}, 400)
         top = [{"token": "Safe", "logprob": -0.1}, {"token": "Unsafe", "logprob": -3.0}]
-        return await _json({"choices": [{"index": 0, "logprobs": {"content": [{"top_logprobs": top}]}}]})
+        return await reply({"choices": [{"index": 0, "logprobs": {"content": [{"top_logprobs": top}]}}]})
 
     server.handler = handler
     result = await compute_score(
@@ -314,7 +251,7 @@ async def test_one_missing_facet_abstains_the_whole_row(server: Misbehaving) -> 
 
 async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch: pytest.MonkeyPatch) -> None:
     async def handler(request: web.Request, n: int) -> web.Response:
-        return await _json(verdict(), 200 if request.headers.get("Authorization") == "Bearer secret" else 401)
+        return await reply(verdict(), 200 if request.headers.get("Authorization") == "Bearer secret" else 401)
 
     server.handler = handler
     monkeypatch.setenv("LAB_KEY", "secret")
@@ -337,7 +274,7 @@ async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch:
     ],
 )
 async def test_a_judge_that_writes(server: Misbehaving, text: str | None, reward: float | None) -> None:
-    server.handler = lambda request, n: _json({"choices": [{"message": {"content": text}}]})
+    server.handler = lambda request, n: reply({"choices": [{"message": {"content": text}}]})
     routes = {"*/*": {"name": "generative_judge", "template": "Judge {response}."}}
     result = await compute_score(
         "a/id", respond("x"), "", row(), routes=routes, judge={"base_url": server.url, **QUICK}
@@ -346,76 +283,3 @@ async def test_a_judge_that_writes(server: Misbehaving, text: str | None, reward
     assert result["abstained"] == (reward is None)
     if reward is not None:
         assert result["task_reward"] == reward
-
-
-# -- the cache ---------------------------------------------------------------------------------------------------------
-
-
-async def test_a_remembered_verdict_asks_nobody(server: Misbehaving, tmp_path: Path) -> None:
-    server.handler = lambda request, n: _json(verdict())
-    path = str(tmp_path / "deep" / "cache.sqlite")
-    first = client(server, cache=path)
-    assert await ask(first, "one") == await ask(first, "one") == 1.0
-    assert server.requests == 1
-    await ask(first, "two")
-    await first.log_odds("Is {response} bad?", "YES", "NO", fields={"response": "one"})
-    assert server.requests == 3, "another text and another template are other verdicts"
-    other_model = client(server, cache=path, model="another")
-    await ask(other_model, "one")
-    assert server.requests == 4
-    again = client(server, cache=path, model="judge")
-    assert await ask(again, "one") == 1.0
-    assert server.requests == 4
-    for judge in (first, other_model, again):
-        await judge.close()
-
-
-async def test_a_failure_is_not_remembered(server: Misbehaving, tmp_path: Path) -> None:
-    server.handler = lambda request, n: _json({"choices": []} if n == 1 else verdict())
-    judge = client(server, cache=str(tmp_path / "cache.sqlite"))
-    with pytest.raises(JudgeError):
-        await ask(judge)
-    assert await ask(judge) == 1.0
-    await judge.close()
-
-
-def test_several_processes_share_a_cache(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys; from verl_air.rewards.judge.cache import VerdictCache as C\n"
-        "c, w = C(sys.argv[1]), int(sys.argv[2])\n"
-        "for i in range(300):\n"
-        "    k = C.key('m', i); v = c.get(k); assert v in (None, i), v; c.put(k, i); c.put(C.key(w, i), [w, i])\n"
-        "assert all(c.get(C.key(w, i)) == [w, i] for i in range(300))\n"
-    )
-    path = str(tmp_path / "cache.sqlite")
-    running = [subprocess.Popen([sys.executable, "-c", code, path, str(w)]) for w in range(4)]
-    assert [process.wait(60) for process in running] == [0, 0, 0, 0]
-    cache = VerdictCache(path)
-    assert [cache.get(VerdictCache.key("m", i)) for i in range(300)] == list(range(300))
-
-
-def test_a_file_that_is_no_cache_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "cache.sqlite"
-    path.write_text("this is a diary, and long enough to be no empty database file " * 100)
-    with pytest.raises(ConfigError, match=r"cache\.sqlite"):
-        VerdictCache(str(path))
-
-
-def test_a_cache_that_breaks_counts_as_a_miss(tmp_path: Path) -> None:
-    path = tmp_path / "cache.sqlite"
-    cache = VerdictCache(str(path))
-    cache.put(b"k", 1.0)
-    with sqlite3.connect(path) as db:
-        db.execute("DROP TABLE verdict")
-    cache.put(b"k", 2.0)
-    assert cache.get(b"k") is None
-
-
-def test_values_are_json_and_nothing_else(tmp_path: Path) -> None:
-    cache = VerdictCache(str(tmp_path / "cache.sqlite"))
-    cache.put(b"k", [0.25, "text"])
-    with sqlite3.connect(tmp_path / "cache.sqlite") as db:
-        assert json.loads(db.execute("SELECT value FROM verdict").fetchone()[0]) == [0.25, "text"]
