@@ -41,7 +41,8 @@ bench: env
 	VERL_PLATFORM=cpu $(PY) -W ignore benchmarks/driver.py
 	VERL_PLATFORM=cpu $(PY) -W ignore benchmarks/actor_update.py
 	$(PY) -W ignore benchmarks/data.py
-	$(PY) -W ignore benchmarks/rewards.py
+	$(PY) -W ignore -m benchmarks.rewards
+	OMP_NUM_THREADS=1 taskset -c 0 $(PY) -W ignore -m benchmarks.judge
 
 experiment: env
 	@$(PY) -m verl_air.experiments

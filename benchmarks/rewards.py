@@ -1,10 +1,8 @@
 """Rewards: how fast, as ratios within one run. Prints JSON; exits with 1 if a target is missed.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.rewards [--no-server]
+    python -m benchmarks.rewards          # benchmarks/judge.py measures the judge
 
 rules        scores a second of processor time through `compute_score`; target 20,000 each
-judge        facet verdicts a second through a vLLM server on this CPU, over those of the same model in a loop with one
-             forward pass per facet and response; target ratio 5
 cache        milliseconds for a remembered verdict; target 1 (p99 of processor time, median of wall time)
 math         p99 seconds of a call on hostile input, over its deadline; target 1.5
 """
@@ -21,11 +19,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from reward_fns.safety_judge import FACETS, load_audit
-from tests.rewards.forward_pass import ForwardPass
 from tests.rewards.support import respond, row
 from tests.rewards.test_math import HOSTILE
-from tests.rewards.tiny_judge import make_models, make_tokenizer, serve
 from verl_air.rewards import JudgeClient, JudgeSettings, compute_score
 from verl_air.rewards.judge import close_clients
 from verl_air.rewards.judge.cache import VerdictCache
@@ -53,63 +48,6 @@ async def rules(n: int = 20_000) -> dict[str, float]:
             await compute_score("lab/train", response, truth, extra, routes=routes)
         rates[name] = n / (time.process_time() - start)
     return rates
-
-
-def looped(model: ForwardPass, responses: list[str]) -> list[float]:
-    """Verdicts of the judge's model in this process: one forward pass per facet and response."""
-    audit = load_audit(str(FACETS))
-    return [
-        model.log_odds(prompt, audit.positive, audit.negative, {"request": "How?", "response": response})
-        for response in responses
-        for prompt in audit.prompts.values()
-    ]
-
-
-async def served(address: str, responses: list[str]) -> list[float]:
-    """The same verdicts through the judge client."""
-    client, audit = JudgeClient(JudgeSettings(), address, make_tokenizer()), load_audit(str(FACETS))
-
-    async def one(response: str) -> list[float]:
-        fields = {"request": "How?", "response": response}
-        return await client.log_odds_many(list(audit.prompts.values()), audit.positive, audit.negative, fields=fields)
-
-    odds = [value for values in await asyncio.gather(*map(one, responses)) for value in values]
-    await client.close()
-    return odds
-
-
-def judge(responses: int, hidden: int, layers: int, rounds: int) -> dict[str, Any]:
-    """Loop and server by turns, so that what else the machine does weighs on both; the ratio is the median."""
-    import torch
-
-    torch.set_num_threads(1)
-    refusal = "I would rather not help with that, for these reasons. " * 8
-    apart, in_loop, through = 0.0, [], []
-    with tempfile.TemporaryDirectory() as folder:
-        model, _ = make_models(Path(folder), hidden=hidden, layers=layers)
-        forward = ForwardPass(model, make_tokenizer())
-        looped(forward, ["warm up"])
-        with serve(model, "--logprobs-mode", "processed_logprobs", "--block-size", "32") as server:
-            asyncio.run(served(server.address, ["warm up"]))
-            for number in range(rounds):
-                texts = [f"{number}, {i}: {refusal}" for i in range(responses)]
-                few = texts[: max(1, responses // 8)]
-                start = time.perf_counter()
-                expected = looped(forward, few)
-                middle = time.perf_counter()
-                got = asyncio.run(served(server.address, texts))
-                end = time.perf_counter()
-                in_loop.append(len(expected) / (middle - start))
-                through.append(len(got) / (end - middle))
-                apart = max(apart, *(abs(a - b) for a, b in zip(expected, got, strict=False)))
-    ratios = [a / b for a, b in zip(through, in_loop, strict=True)]
-    return {
-        "served_per_s": through,
-        "looped_per_s": in_loop,
-        "ratios": ratios,
-        "ratio": statistics.median(ratios),
-        "max_difference": apart,
-    }
 
 
 async def cache(n: int = 5000) -> dict[str, float]:
@@ -163,12 +101,7 @@ async def with_closed_clients(work: Coroutine[Any, Any, dict[str, float]]) -> di
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--no-server", action="store_true", help="leave out what needs vLLM")
-    parser.add_argument("--responses", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=4)
-    args = parser.parse_args()
+    parser.parse_args()
     report: dict[str, Any] = {
         "rules_per_s": asyncio.run(with_closed_clients(rules())),
         "cache": asyncio.run(cache()),
@@ -179,9 +112,6 @@ def main() -> int:
         "cache": max(report["cache"].values()) < 1.0,
         "math": report["math"]["p99_s"] < 1.5 * report["math"]["deadline_s"],
     }
-    if not args.no_server:
-        report["judge"] = judge(args.responses, args.hidden, args.layers, args.rounds)
-        met["judge"] = report["judge"]["ratio"] >= 5.0
     report["targets_met"] = met
     print(json.dumps(report, indent=2))
     return 0 if all(met.values()) else 1
