@@ -1,14 +1,18 @@
 # The two commands a newcomer needs: `make quickstart` and `make test`. Each sets itself up.
-.PHONY: env quickstart test test-fast test-exhaustive check format bench experiment lock clean
+.PHONY: env quickstart test test-fast test-exhaustive check format docs bench experiment lock clean
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
+SHELL_SCRIPTS = $(shell find scripts -name '*.sh' -o -name '*.sbatch') .ci/run
+# What the site is made of. A link from one of these to anything else breaks `make docs`.
+PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs recipes
 
 help:
 	@echo "make quickstart   train with AIR on this machine, no GPU needed, and see the table (about 10 minutes)"
 	@echo "make test         all tests, with real verl runs on the CPU"
 	@echo "make test-fast    the tests that take seconds"
-	@echo "make check        format, lint, types"
+	@echo "make check        format, lint, types, shell scripts"
+	@echo "make docs         these pages as a site, in build/docs/site; a broken link is an error"
 	@echo "make bench        ratios of time and memory against stock verl"
 	@echo "make experiment   five methods on the playground, many seeds: hours, resumable (docs/experiment)"
 	@echo "make env          the virtual environment in .venv (done by the others too)"
@@ -32,10 +36,18 @@ check: env
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	.venv/bin/shellcheck -x $(SHELL_SCRIPTS)
 
 format: env
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
+
+docs: env
+	rm -rf build/docs
+	mkdir -p build/docs/source
+	ln -s $(addprefix ../../../,$(PAGES)) build/docs/source/
+	$(PY) -m properdocs build --strict --quiet --config-file mkdocs.yml
+	@echo "build/docs/site/index.html"
 
 bench: env
 	VERL_PLATFORM=cpu $(PY) -W ignore benchmarks/driver.py

@@ -18,7 +18,7 @@ fi
 
 find_python() {
   for candidate in "${PYTHON:-}" python3.12 python3.11 python3.10 python3 python; do
-    [[ -n "$candidate" ]] && command -v "$candidate" >/dev/null 2>&1 || continue
+    if [[ -z "$candidate" ]] || ! command -v "$candidate" >/dev/null 2>&1; then continue; fi
     if "$candidate" -c 'import sys; raise SystemExit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
       echo "$candidate"
       return

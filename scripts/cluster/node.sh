@@ -105,7 +105,7 @@ else
 fi
 
 ray=''
-# shellcheck disable=SC2317  # called by the trap
+# shellcheck disable=SC2317,SC2329  # called by the trap
 clean_up() {
   local status=$?
   trap - EXIT

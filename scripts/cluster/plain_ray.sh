@@ -101,7 +101,7 @@ if ((dry_run)); then
 fi
 
 nodes=() training=''
-# shellcheck disable=SC2317  # called by the trap
+# shellcheck disable=SC2317,SC2329  # called by the trap
 clean_up() {
   local status=$? pid
   trap - EXIT

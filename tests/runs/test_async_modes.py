@@ -15,7 +15,7 @@ import pytest
 from tests.runs.launch import Run, main_ppo
 from tests.runs.settings import ORACLE, SMALL
 
-pytestmark = [pytest.mark.slow, pytest.mark.verl_run, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.verl_run, pytest.mark.exhaustive, pytest.mark.timeout(1500)]
 
 STEPS = 4
 COMMON = (
@@ -38,9 +38,7 @@ SEPARATE = (
 )
 
 
-@pytest.mark.parametrize(
-    "mode", [pytest.param(SEPARATE, id="separate"), pytest.param(COLOCATE, id="colocate", marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.parametrize("mode", [SEPARATE, COLOCATE], ids=["separate", "colocate"])
 def test_a_killed_run_goes_on_with_whole_groups(mode: tuple[str, ...], playground_files: Path, tmp_path: Path) -> None:
     killed = main_ppo(tmp_path, playground_files, *COMMON, *mode, kill_in_step=3)
     assert killed.status < 0, "the run ended before it could be killed"

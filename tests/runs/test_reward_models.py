@@ -21,7 +21,7 @@ from tests.runs.launch import Run, main_ppo
 from tests.runs.reward_models import save_classifier, save_judge
 from verl_air.rewards import FormatRule
 
-pytestmark = [pytest.mark.slow, pytest.mark.verl_run, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.verl_run, pytest.mark.exhaustive, pytest.mark.timeout(1500)]
 
 TEMPLATE = "judge the reply . request : {request} . reply : {response} . verdict ?"
 WORDS = ("Right", "Wrong")
@@ -112,7 +112,6 @@ def test_a_judge_colocated_with_the_policy(playground_files: Path, tmp_path: Pat
     check_validation(run)
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize("place", [COLOCATED, ()], ids=["colocated", "own_pool"])
 def test_a_discriminative_model(playground_files: Path, tmp_path: Path, place: tuple[str, ...]) -> None:
     folder = save_classifier(tmp_path / "classifier")
