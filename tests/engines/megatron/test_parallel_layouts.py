@@ -40,12 +40,21 @@ def fsdp2(ranks: World, definition: Definition, batch: Batch) -> Gradients:
     return ranks(2).run(train, Job(str(definition.path), batch, Fsdp2(), micro_batch=MICRO_BATCH))[0].gradients[0]
 
 
-def check(ranks: Ranks, definition: Definition, batch: Batch, others: list[Gradients], layout: Megatron) -> None:
-    job = Job(str(definition.path), batch, layout, micro_batch=MICRO_BATCH)
-    outcomes = ranks.run(train, job)
-    for other in others:
-        assert_close(outcomes[0].gradients[0], other)
-    loss_is_called_on_the_last_stage_only(outcomes, layout)
+Check = Callable[[int, Megatron], None]
+
+
+@pytest.fixture
+def check(megatron_ranks: World, definition: Definition, batch: Batch, fsdp2: Gradients, expected: Gradients) -> Check:
+    """On so many ranks, a layout's gradient is FSDP2's and the definition's."""
+
+    def run(ranks: int, layout: Megatron) -> None:
+        job = Job(str(definition.path), batch, layout, micro_batch=MICRO_BATCH)
+        outcomes = megatron_ranks(ranks).run(train, job)
+        for other in (fsdp2, expected):
+            assert_close(outcomes[0].gradients[0], other)
+        loss_is_called_on_the_last_stage_only(outcomes, layout)
+
+    return run
 
 
 def loss_is_called_on_the_last_stage_only(outcomes: list[Outcome], layout: Megatron) -> None:
@@ -78,28 +87,14 @@ FOUR_RANKS = {
 
 
 @pytest.mark.parametrize("layout", TWO_RANKS.values(), ids=TWO_RANKS)
-def test_two_ranks(
-    megatron_ranks: World,
-    definition: Definition,
-    batch: Batch,
-    fsdp2: Gradients,
-    expected: Gradients,
-    layout: Megatron,
-) -> None:
-    check(megatron_ranks(2), definition, batch, [fsdp2, expected], layout)
+def test_two_ranks(check: Check, layout: Megatron) -> None:
+    check(2, layout)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("layout", FOUR_RANKS.values(), ids=FOUR_RANKS)
-def test_four_ranks(
-    megatron_ranks: World,
-    definition: Definition,
-    batch: Batch,
-    fsdp2: Gradients,
-    expected: Gradients,
-    layout: Megatron,
-) -> None:
-    check(megatron_ranks(4), definition, batch, [fsdp2, expected], layout)
+def test_four_ranks(check: Check, layout: Megatron) -> None:
+    check(4, layout)
 
 
 NVIDIA_BRIDGE = {
@@ -112,12 +107,5 @@ NVIDIA_BRIDGE = {
 @pytest.mark.exhaustive
 @pytest.mark.skipif(not nvidia_bridge.is_there(), reason="megatron-bridge is not installed (docs/megatron.md)")
 @pytest.mark.parametrize("layout", NVIDIA_BRIDGE.values(), ids=NVIDIA_BRIDGE)
-def test_two_ranks_with_the_nvidia_bridge(
-    megatron_ranks: World,
-    definition: Definition,
-    batch: Batch,
-    fsdp2: Gradients,
-    expected: Gradients,
-    layout: Megatron,
-) -> None:
-    check(megatron_ranks(2), definition, batch, [fsdp2, expected], layout)
+def test_two_ranks_with_the_nvidia_bridge(check: Check, layout: Megatron) -> None:
+    check(2, layout)

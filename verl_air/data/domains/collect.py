@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+from verl_air.data.build import Material
 from verl_air.data.intents import Exclusions, Intent
-from verl_air.data.sources import Record, Source
+from verl_air.data.sources import Record, Source, read_source
 from verl_air.errors import DataError
 
 
@@ -48,6 +49,36 @@ def collect(
         reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(exclusions.counts.items()))
         raise DataError(f"{', '.join(source.name for source in sources)}: no usable row ({reasons})")
     return intents
+
+
+def material_of(
+    domain: str,
+    answer: str,
+    sources: Sequence[str],
+    held_out: Sequence[str],
+    make_intent: Callable[[Source, Record], Intent],
+) -> Material:
+    """The material of a domain whose intents all come from rows of the same kinds.
+
+    Args:
+        domain, answer: see :class:`~verl_air.data.build.Material`.
+        sources, held_out: names for :func:`~verl_air.data.sources.read_source`.
+        make_intent: see :func:`collect`.
+
+    Raises:
+        DataError: see :func:`collect` and :func:`~verl_air.data.sources.read_source`.
+    """
+    exclusions, seen = Exclusions(), set[str]()
+    training = [read_source(name) for name in sources]
+    apart = [read_source(name) for name in held_out]
+    return Material(
+        domain,
+        answer,
+        sources=[*training, *apart],
+        intents=collect(training, make_intent, exclusions, seen),
+        exclusions=exclusions,
+        held_out=collect(apart, make_intent, exclusions, seen),
+    )
 
 
 def require_text(record: Record, column: str) -> str:

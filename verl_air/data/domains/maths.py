@@ -11,10 +11,10 @@ from fractions import Fraction
 
 from verl_air.data.anchors import Question
 from verl_air.data.build import Material
-from verl_air.data.domains.collect import ExcludeRow, collect, require_text
+from verl_air.data.domains.collect import ExcludeRow, material_of, require_text
 from verl_air.data.domains.slips import format_like, parse_number, plausible_slips
-from verl_air.data.intents import Exclusions, Intent, make_intent_id, seeded
-from verl_air.data.sources import Record, Source, read_source
+from verl_air.data.intents import Intent, make_intent_id, seeded
+from verl_air.data.sources import Record, Source
 
 DOMAIN = "math"
 ANSWER = "the final result"
@@ -45,7 +45,6 @@ def read_math(
     Raises:
         DataError: see :func:`~verl_air.data.sources.read_source` and :func:`~verl_air.data.domains.collect.collect`.
     """
-    exclusions, seen = Exclusions(), set[str]()
 
     def make(source: Source, record: Record) -> Intent:
         question = column or source.find_column(*QUESTION_COLUMNS)
@@ -53,16 +52,7 @@ def read_math(
         source.require(question, solution)
         return make_math_intent(require_text(record, question), require_text(record, solution), seed)
 
-    training = [read_source(name) for name in sources]
-    apart = [read_source(name) for name in held_out]
-    return Material(
-        DOMAIN,
-        ANSWER,
-        sources=[*training, *apart],
-        intents=collect(training, make, exclusions, seen),
-        exclusions=exclusions,
-        held_out=collect(apart, make, exclusions, seen),
-    )
+    return material_of(DOMAIN, ANSWER, sources, held_out, make)
 
 
 def make_math_intent(problem: str, solution: str, seed: int) -> Intent:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 
 from verl_air.data.anchors import Question
 from verl_air.data.build import Material
-from verl_air.data.domains.collect import ExcludeRow, collect, require_text
-from verl_air.data.intents import Exclusions, Intent, make_intent_id, seeded
-from verl_air.data.sources import Record, Source, read_source
+from verl_air.data.domains.collect import ExcludeRow, material_of, require_text
+from verl_air.data.intents import Intent, make_intent_id, seeded
+from verl_air.data.sources import Record, Source
 from verl_air.errors import DataError
 
 DOMAIN = "moral"
@@ -52,21 +52,11 @@ def read_moral(sources: Sequence[str], *, held_out: Sequence[str] = (), seed: in
         DataError: columns of no known kind; see also :func:`~verl_air.data.sources.read_source` and
             :func:`~verl_air.data.domains.collect.collect`.
     """
-    exclusions, seen = Exclusions(), set[str]()
 
     def make(source: Source, record: Record) -> Intent:
         return _reader_of(source)(record, seed)
 
-    training = [read_source(name) for name in sources]
-    apart = [read_source(name) for name in held_out]
-    return Material(
-        DOMAIN,
-        ANSWER,
-        sources=[*training, *apart],
-        intents=collect(training, make, exclusions, seen),
-        exclusions=exclusions,
-        held_out=collect(apart, make, exclusions, seen),
-    )
+    return material_of(DOMAIN, ANSWER, sources, held_out, make)
 
 
 def _reader_of(source: Source) -> Callable[[Record, int], Intent]:
