@@ -141,23 +141,24 @@ def _write_figures(folder: Path, weak: Sequence[Cost], strong: Sequence[Cost]) -
 
 
 def _figure(title: str, costs: Sequence[Cost]) -> str:
-    """Extra time a trajectory over doublings of 8 GPUs, a line a mode."""
+    """Extra time a trajectory over the number of GPUs, a line a mode."""
     modes = list(dict.fromkeys(c.mode for c in costs))
     lines = []
     for i, mode in enumerate(modes):
         own = [c for c in costs if c.mode == mode]
         marks = [f"{mode}, {c.gpus} GPUs: {c.extra:+.1%}" for c in own]
-        lines.append(Line(mode, [(math.log2(c.gpus / 8), c.extra) for c in own], i, marks=marks))
-    axis = Axis("GPUs: 8 times 2 to the power of", whole=True)
+        lines.append(Line(mode, [(math.log2(c.gpus), c.extra) for c in own], i, marks=marks))
+    sizes = sorted({c.gpus for c in costs})
+    axis = Axis("GPUs", names=tuple((math.log2(gpus), f"{gpus}") for gpus in sizes))
     chart = line_chart(lines, axis, Axis("extra time a trajectory", percent=True), title)
     legend = "".join(
         f'<rect x="14" y="{HEIGHT + 30 + 16 * i}" width="16" height="4" style="fill:var(--s{i})"/>'
         f'<text x="38" y="{HEIGHT + 36 + 16 * i}">{escape(mode)}</text>'
         for i, mode in enumerate(modes)
     )
-    height = HEIGHT + 26 + 16 * len(modes)
+    width, height = WIDTH + 12, HEIGHT + 26 + 16 * len(modes)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" aria-label="{escape(title)}"><style>{_STYLE}</style>'
         f'<text x="14" y="16" style="font-weight:600">{escape(title)}</text>'
         f'<g transform="translate(0 18)">{chart[chart.index(">") + 1 : chart.rindex("</svg>")]}</g>{legend}</svg>\n'

@@ -37,12 +37,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """Label and, where it is fixed, range of an axis; percent: ticks are shown as shares."""
+    """Label and, where it is fixed, range of an axis.
+
+    percent: ticks are shown as shares. whole: ticks are whole numbers, and the axis ends where the values do. names:
+    ticks at values of one's own and what is written there, for a scale that is not linear; the axis ends where they do.
+    """
 
     label: str
     range: tuple[float, float] | None = None
     percent: bool = False
     whole: bool = False
+    names: tuple[tuple[float, str], ...] = ()
 
 
 def line_chart(lines: Sequence[Line], x: Axis, y: Axis, title: str) -> str:
@@ -95,7 +100,7 @@ def _scale(
 ) -> tuple[Callable[[float], float], list[float]]:
     finite = [value for value in values if math.isfinite(value)]
     low, high = axis.range or (min(finite, default=0.0), max(finite, default=1.0))
-    ticks = nice_ticks(low, high, axis.whole)
+    ticks = [value for value, _ in axis.names] or nice_ticks(low, high, axis.whole)
     if axis.whole:  # steps end where the run ends, not at a round number
         ticks = [tick for tick in ticks if low <= tick <= high] or [low]
         low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
@@ -105,6 +110,8 @@ def _scale(
 
 
 def _tick(value: float, axis: Axis, ticks: Sequence[float]) -> str:
+    if axis.names:
+        return _text(dict(axis.names)[value])
     if axis.percent:
         return f"{100 * value:.0f} %"
     if axis.whole:
