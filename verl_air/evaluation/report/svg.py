@@ -106,6 +106,8 @@ def _scale(
         low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
     else:
         low, high = ticks[0], ticks[-1]
+        if high == low:  # a single named tick
+            low, high = low - 0.5, high + 0.5
     return (lambda value: start + (value - low) / (high - low) * (end - start)), ticks
 
 
