@@ -12,11 +12,12 @@ import yaml
 from tests.conftest import RECIPES
 from tests.experiments.support import FakeMainPpo
 from tests.experiments.test_plan import write
-from verl_air.errors import ConfigError
+from verl_air.errors import ConfigError, DataError
 from verl_air.experiments import driver as driver_module
 from verl_air.experiments.driver import ATTEMPTS, Experiment, whole_length
 from verl_air.experiments.plan import read_plan
 from verl_air.experiments.report import write_report
+from verl_air.experiments.runs import read_records
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,26 @@ def test_everything_is_run_once_and_shared_settings_are_shared(tmp_path: Path) -
     records = experiment.records(experiment.plan.study("second"))
     assert records["c"][1] == records["d"][1]
     assert sum(new for _, _, new in whole_length(experiment)) == 4
+
+
+def test_another_clone_goes_on_from_the_published_records(tmp_path: Path) -> None:
+    first = experiment_in(tmp_path, FakeMainPpo())
+    first.run([first.plan.study("first")])
+    write_report(first, tmp_path / "docs")
+    launch = FakeMainPpo()
+    published = read_records(tmp_path / "docs" / "records.jsonl")
+    assert len(published) == 2
+    clone = Experiment(first.plan, tmp_path / "elsewhere", RECIPES, launch, say=lambda text: None, published=published)
+    assert clone.run() == 0
+    assert len(launch.launched) == 2
+    write_report(clone, tmp_path / "docs")
+    assert len(read_records(tmp_path / "docs" / "records.jsonl")) == 4
+
+
+def test_a_damaged_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text('{"hash": "a"}\n{"ha')
+    with pytest.raises(DataError, match=r"records\.jsonl, line 2"):
+        read_records(tmp_path / "records.jsonl")
 
 
 def test_seeds_are_the_outer_loop_so_that_pairs_are_whole(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from verl_air.errors import AirError
 from verl_air.experiments.driver import Experiment, whole_length
 from verl_air.experiments.plan import read_plan
-from verl_air.experiments.report import write_report
+from verl_air.experiments.report import RECORDS, write_report
+from verl_air.experiments.runs import read_records
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     plan = read_plan(args.plan)
-    experiment = Experiment(plan, args.out, args.recipes, say=lambda text: print(text, flush=True))
+    published = read_records(args.docs / RECORDS)
+    experiment = Experiment(plan, args.out, args.recipes, say=lambda text: print(text, flush=True), published=published)
     if args.list:
         total = 0
         for study, asked, new in whole_length(experiment):

@@ -10,7 +10,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from types import FrameType
@@ -33,7 +33,8 @@ Launch = Callable[[Path, str, Sequence[str]], int]
 class Experiment:
     """A plan and the folder its runs live in.
 
-    recipes: folder of the recipes. say: is told what happens.
+    recipes: folder of the recipes. say: is told what happens. published: records by hash that stand beside the results;
+    such a run is not done again, so that an experiment can go on in another clone.
     """
 
     plan: Plan
@@ -42,6 +43,7 @@ class Experiment:
     launch: Launch = train
     say: Callable[[str], None] = print
     playground: PlaygroundConfig = field(default_factory=PlaygroundConfig)
+    published: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def runs_of(self, study: Study) -> list[Run]:
         """The runs of a study: all methods with the first seed, then with the next.
@@ -63,7 +65,8 @@ class Experiment:
         tuning = self.plan.tuned_by(method)
         if tuning is not None:
             settings += self.plan.methods[self.choice(tuning)].set
-        return make_run(self.recipes, self.out, self.plan.recipe, method, seed, settings, self._world(seed))
+        run = make_run(self.recipes, self.out, self.plan.recipe, method, seed, settings, self._world(seed))
+        return replace(run, published=self.published.get(run.hash))
 
     def choice(self, study: Study) -> str:
         """The method that a study with ``choose`` picks: the highest mean over its seeds.

@@ -1,4 +1,4 @@
-"""Writes what an experiment found: ``results.json``, ``results.md`` and the charts."""
+"""Writes what an experiment found: ``results.json``, ``results.md``, charts, and ``records.jsonl``, a line a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from verl_air.experiments.figures import study_figures, training_figure
 from verl_air.experiments.findings import find, to_json
 from verl_air.experiments.page import to_markdown
 
+RECORDS = "records.jsonl"
 _MORE = ("group_acc", "harmful_acc", "benign_acc")
 
 
@@ -32,5 +33,12 @@ def write_report(experiment: Experiment, folder: Path) -> list[Path]:
     written = [write_atomically(folder / name, svg) for name, svg in charts.items()]
     results = json.dumps(to_json(experiment, studies), separators=(",", ":"), allow_nan=False) + "\n"
     written.append(write_atomically(folder / "results.json", results))
+    records = {
+        record["hash"]: json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n"
+        for study in experiment.plan.studies
+        for by_seed in experiment.records(study).values()
+        for record in by_seed.values()
+    }
+    written.append(write_atomically(folder / RECORDS, "".join(records[name] for name in sorted(records))))
     written.append(write_atomically(folder / "results.md", to_markdown(experiment, studies, by_study)))
     return written

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ TRAINING = (
 class Run:
     """A method with a seed. settings: all Hydra overrides but those that name folders.
 
-    Two studies, or two methods, that ask for the same settings share the run: its folder is named by the settings.
+    published: the record of the same settings that stands beside the results, if there is one. Two studies, or two
+    methods, that ask for the same settings share the run: its folder is named by the settings.
     """
 
     method: str
@@ -48,6 +49,7 @@ class Run:
     settings: tuple[str, ...]
     hash: str
     folder: Path
+    published: dict[str, Any] | None = field(default=None, compare=False)
 
     @property
     def finished(self) -> dict[str, Any] | None:
@@ -55,8 +57,8 @@ class Run:
         try:
             found = json.loads((self.folder / FINISHED).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) and found.get("hash") == self.hash else None
+            return self.published
+        return found if isinstance(found, dict) and found.get("hash") == self.hash else self.published
 
     @property
     def attempts(self) -> list[dict[str, Any]]:
@@ -140,6 +142,26 @@ def make_run(recipes: Path, out: Path, recipe: str, method: str, seed: int, sett
     parts = [_recipe_text(recipes, recipe), *seeded, world]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:_HASH_LENGTH]
     return Run(method, seed, recipe, seeded, digest, out / "runs" / f"seed{seed}-{digest}")
+
+
+def read_records(path: Path) -> dict[str, dict[str, Any]]:
+    """Published records by hash, of a file with one a line; empty if there is no file.
+
+    Raises:
+        DataError: a line is no record.
+    """
+    if not path.is_file():
+        return {}
+    found = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            found[str(record["hash"])] = record
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{path}, line {number}: no record of a run; restore the file, or delete the line"
+            ) from error
+    return found
 
 
 def read_curves(record: dict[str, Any]) -> Curves:
