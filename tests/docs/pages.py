@@ -99,8 +99,9 @@ def _is_python(text: str) -> bool:
         tree = ast.parse(f"{text}\ndef closing(): ...")  # a block may end in a decorator
     except SyntaxError:
         return False
+    *written, closing = tree.body
     # A misspelt command of one word is an expression, and no more than that.
-    return len(tree.body) > 1 or bool(getattr(tree.body[0], "decorator_list", ()))
+    return any(not isinstance(node, ast.Expr) for node in written) or bool(getattr(closing, "decorator_list", ()))
 
 
 def _is_mapping(text: str) -> bool:
@@ -129,22 +130,23 @@ def commands(block: Block) -> list[Command]:
     return found
 
 
-def without_code(text: str) -> str:
-    """A page without its blocks and inline code."""
-    kept = text.splitlines()
-    for block in blocks("", text):
-        for i in range(block.line - 1, block.line + block.text.count("\n") + (1 if block.language else 0)):
-            kept[i] = ""
-    return re.sub(r"`[^`\n]*`", "", re.sub(r"(?ms)^ {0,3}```.*?^ {0,3}```", "", "\n".join(kept)))
+def _unfenced(text: str) -> str:
+    """A page with empty lines in place of its fenced blocks."""
+    return re.sub(r"(?ms)^ {0,3}```.*?^ {0,3}```", lambda fence: "\n" * fence[0].count("\n"), text)
+
+
+def _prose(text: str) -> list[str]:
+    """The lines of a page, those of its code empty."""
+    kept = _unfenced(text).splitlines()
+    for block in blocks("", "\n".join(kept)):
+        kept[block.line - 1 : block.line + block.text.count("\n")] = [""] * (block.text.count("\n") + 1)
+    return kept
 
 
 def inline_commands(page: str, text: str) -> list[Command]:
     """Commands named in running text between backticks; they may lack their arguments."""
     found = []
-    prose = re.sub(r"(?ms)^ {0,3}```.*?^ {0,3}```", lambda fence: "\n" * fence[0].count("\n"), text)
-    for number, line in enumerate(prose.splitlines(), 1):
-        if line.startswith("    "):
-            continue
+    for number, line in enumerate(_prose(text), 1):
         for span in re.findall(r"`([^`]+)`", line):
             if _is_command(span) and len(span.split()) > 1:
                 found += commands(Block(page, number, "sh", span.replace("'", "")))
@@ -153,15 +155,14 @@ def inline_commands(page: str, text: str) -> list[Command]:
 
 def links(text: str) -> list[str]:
     """Targets of links and images outside code."""
-    prose = without_code(text)
+    prose = re.sub(r"`[^`\n]*`", "", "\n".join(_prose(text)))
     return re.findall(r"\]\(([^)\s]+)\)", prose) + re.findall(r"(?m)^\[[^\]]+\]:\s+(\S+)", prose)
 
 
 def anchors(text: str) -> set[str]:
     """The fragments that GitHub gives to the headings of a page."""
-    prose = re.sub(r"(?ms)^ {0,3}```.*?^ {0,3}```", "", text)
     found: set[str] = set()
-    for heading in re.findall(r"(?m)^#{1,6}\s+(.+?)\s*#*$", prose):
+    for heading in re.findall(r"(?m)^#{1,6}\s+(.+?)\s*#*$", _unfenced(text)):
         plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
         slug = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
         found.add(next(name for name in _numbered(slug) if name not in found))

@@ -13,11 +13,12 @@ import yaml
 from tests.conftest import ROOT
 from tests.docs.pages import PAGES, anchors, links
 
-SKIPPED = {"runs", "build", "dist", "node_modules"}
+SKIPPED = {"runs", "build", "dist"}
 EVERY_PAGE = sorted(
     path
-    for path in ROOT.rglob("*.md")
-    if not any(part.startswith(".") or part in SKIPPED for part in path.relative_to(ROOT).parts)
+    for top in ROOT.iterdir()
+    if not top.name.startswith(".") and top.name not in SKIPPED
+    for path in ([top] if top.suffix == ".md" else top.rglob("*.md"))
 )
 
 

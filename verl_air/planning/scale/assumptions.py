@@ -51,7 +51,7 @@ class Assumptions:
     mini_batches: int = _is(4, "a step, separate_async", "verl's default (parameter_sync_step)")
     staleness: int = _is(8, "steps, async", "verl's default (max_off_policy_threshold)")
     poll_s: float = _is(0.1, "s between looks", "default of air.poll_seconds")
-    driver_us: float = _is(1.56, "us a trajectory", "benchmarks/baselines/driver.json: step + replay buffer + sampler")
+    driver_us: float = _is(1.46, "us a trajectory", "benchmarks/baselines/driver.json: step + replay buffer + sampler")
 
     def __post_init__(self) -> None:
         """Raises ConfigError: a number out of its range; names it."""

@@ -1,0 +1,78 @@
+"""A folder with what the pages' examples take for granted, under the names that the pages use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import RECIPES
+from tests.data.support import FIXTURES
+from tests.docs.pages import blocks, read
+from tests.evaluation.support import write_run
+from verl_air.planning.architecture import known_models
+
+
+@pytest.fixture(scope="session")
+def world(playground_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder, made once; commands leave their outputs in it."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "recipes").symlink_to(RECIPES)
+    _sources(folder)
+    _runs(folder, playground_files)
+    for split in ("train", "id", "ood"):
+        file = f"{split}.parquet"
+        (folder / "data" / "playground").mkdir(parents=True, exist_ok=True)
+        for place in (folder, folder / "data" / "playground"):
+            (place / file).symlink_to(playground_files / file)
+    _recipes_of_a_reader(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "world" in request.fixturenames:
+        monkeypatch.chdir(request.getfixturevalue("world"))
+
+
+def _sources(folder: Path) -> None:
+    """Data to build from, in the formats of the published sets."""
+    (folder / "harmful_behaviors.csv").write_text((FIXTURES / "requests.csv").read_text())
+    head, *dilemmas = (FIXTURES / "dilemmas.csv").read_text().splitlines(keepends=True)
+    for name in ("low", "high"):
+        (folder / f"moralchoice_{name}_ambiguity.csv").write_text(
+            head + "".join(line for line in dilemmas if f",{name}," in line)
+        )
+    problems = (FIXTURES / "problems.jsonl").read_text().splitlines(keepends=True)
+    (folder / "train.jsonl").write_text("".join(problems[:7]))
+    (folder / "test.jsonl").write_text("".join(problems[7:]))
+
+
+def _runs(folder: Path, playground_files: Path) -> None:
+    """Runs as training leaves them; one with a checkpoint and the model that it began with."""
+    for seed, name in enumerate(("quickstart", "mine", "grpo", "air")):
+        write_run(folder / "runs" / name, seed=seed, steps=40, every=20)
+    for seed in (1, 2):
+        for method in ("grpo", "air"):
+            write_run(folder / "runs" / f"{method}-{seed}", seed=seed, steps=4, every=2)
+    checkpoints = folder / "runs" / "mine" / "checkpoints"
+    (checkpoints / "latest_checkpointed_iteration.txt").write_text("40")
+    for model in (folder / "runs" / "mine" / "playground" / "model", checkpoints / "global_step_40" / "huggingface"):
+        model.parent.mkdir(parents=True)
+        model.symlink_to(playground_files / "model")
+
+
+def _recipes_of_a_reader(folder: Path) -> None:
+    """The recipe of the README, on top of what it says a reader has; and one of a model that only its folder knows."""
+    (shown,) = [block.text for block in blocks("README.md", read("README.md")) if block.language == "yaml"]
+    (folder / "my_recipes").mkdir()
+    (folder / "my_recipes" / "my_recipe.yaml").write_text(f"defaults: [ppo_trainer, _self_]\n{shown}")
+    (folder / "base").symlink_to(RECIPES / "base")
+    recipe = yaml.safe_load((RECIPES / "grpo-qwen2.5_14b-1x8-fsdp2.yaml").read_text())
+    recipe["actor_rollout_ref"]["model"]["path"] = "a/model-of-ones-own"
+    (folder / "my_recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "models" / "mine").mkdir(parents=True)
+    sizes = known_models()["Qwen/Qwen2.5-14B-Instruct"]
+    (folder / "models" / "mine" / "config.json").write_text(json.dumps(sizes))

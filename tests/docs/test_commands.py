@@ -1,0 +1,107 @@
+"""Every command of the documentation works, as far as that can be seen without a GPU, a cluster and hours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.docs.checker import check, check_mention, check_overrides
+from tests.docs.pages import PAGES, Block, Command, blocks, commands, inline_commands, kind, read
+from verl_air.config import AirConfig
+
+BLOCKS = [block for page in PAGES for block in blocks(page, read(page))]
+COMMANDS = [command for block in BLOCKS if kind(block) == "shell" for command in commands(block)]
+MENTIONS = [command for page in PAGES for command in inline_commands(page, read(page))]
+
+# Blocks that are neither commands nor Python, YAML or overrides: page and first words -> what they are.
+OTHER_BLOCKS = {
+    ("docs/how_it_works.md", "gap Delta_s"): "formulas",
+    ("docs/rewards.md", '[project.entry-points."verl_air.plugins"]'): "a part of a pyproject.toml",
+    ("docs/scaling.md", "assumption value"): "output of verl-air scale --assumptions",
+    ("docs/scaling.md", "weak scaling: 3"): "output of verl-air scale",
+    ("docs/scaling.md", "weak scaling, sync:"): "output of verl-air scale",
+}
+# Parsed with the real parser, and not run.
+PARSED_ONLY = {
+    "verl-air evaluate --model": "generates with vLLM",
+    "verl-air evaluate --rejudge": "asks a judge on another machine",
+    "verl-air scale --figures": "many sizes and settings: minutes",
+    "verl-air scale --all-sizes": "ten sizes: minutes",
+    "verl-air scale --mode": "four sizes and all settings: half a minute",
+}
+# Not looked at.
+UNCHECKED = {
+    "git clone": "the address is the reader's",
+    "cd verl-air": "the clone's folder",
+    ".venv/bin/pre-commit install": "would write into this clone's .git",
+}
+# Mentions in running text of programs that are not ours.
+UNCHECKED_MENTIONS = {
+    "pip install": "would install; versions are pinned in requirements/cpu.lock",
+    "kubectl apply": "needs a Kubernetes cluster; the file is checked by tests/cluster",
+    "ray stop": "would end other people's Ray",
+}
+
+
+def reason(command: Command, table: dict[str, str]) -> str | None:
+    return next((why for start, why in table.items() if command.text.startswith(start)), None)
+
+
+def name(command: Command) -> str:
+    return f"{command.place} {command.text}"
+
+
+def is_listed(block: Block) -> bool:
+    return any(block.page == page and " ".join(block.text.split()).startswith(start) for page, start in OTHER_BLOCKS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not reason(c, UNCHECKED)], ids=name)
+def test_a_command_of_a_block(command: Command, world: Path) -> None:
+    check(command, world, parse_only=reason(command, PARSED_ONLY) is not None)
+
+
+@pytest.mark.parametrize("command", [c for c in MENTIONS if not reason(c, UNCHECKED_MENTIONS)], ids=name)
+def test_a_command_in_running_text(command: Command) -> None:
+    check_mention(command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [block for block in BLOCKS if kind(block) == "overrides"], ids=lambda b: b.place)
+def test_overrides_fit_the_quickstart(block: Block) -> None:
+    check_overrides(block.text.split())
+
+
+def test_the_recipe_of_the_readme_is_valid(world: Path) -> None:
+    AirConfig.from_mapping(yaml.safe_load((world / "my_recipes" / "my_recipe.yaml").read_text())["air"])
+
+
+def test_every_block_is_of_a_known_kind() -> None:
+    assert [block.place for block in BLOCKS if kind(block) == "unknown" and not is_listed(block)] == []
+
+
+@pytest.mark.parametrize(
+    ("table", "found"),
+    [(PARSED_ONLY, COMMANDS), (UNCHECKED, COMMANDS), (UNCHECKED_MENTIONS, MENTIONS)],
+    ids=["parsed only", "unchecked", "unchecked mentions"],
+)
+def test_what_is_left_out_is_still_in_the_pages(table: dict[str, str], found: list[Command]) -> None:
+    texts = [command.text for command in found]
+    assert [start for start in table if not any(text.startswith(start) for text in texts)] == []
+
+
+def test_listed_blocks_are_still_in_the_pages() -> None:
+    starts = [(block.page, " ".join(block.text.split())) for block in BLOCKS]
+    assert [
+        key for key in OTHER_BLOCKS if not any(page == key[0] and text.startswith(key[1]) for page, text in starts)
+    ] == []
+
+
+def test_pages_hold_commands_of_each_sort() -> None:
+    """If the reading of pages broke, the tests above would pass for lack of commands."""
+    programs = {command.program for command in COMMANDS}
+    assert {"make", "verl-air", "python", "sbatch", "scripts/cluster/plain_ray.sh"} <= programs
+    assert len(COMMANDS) > 30
+    assert len(MENTIONS) > 30
