@@ -1,6 +1,6 @@
 """Whether a command of the documentation works: run where that is cheap, else given to the parser that it would meet.
 
-``check`` raises ``CannotWork`` with the reason.
+``check`` raises ``CommandError`` with the reason.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LEFT_OUT = ("...", "[key=value", "...]")
 SBATCH = re.compile(r"--nodes=\d+|--time=\d+:\d\d:\d\d")
 
 
-class CannotWork(Exception):  # noqa: N818  a verdict on a page, not a fault of the checker
+class CommandError(Exception):
     """The command fails, or would."""
 
 
@@ -43,7 +43,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{**settings, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
-        raise CannotWork(message)
+        raise CommandError(message)
 
 
 def check(command: Command, world: Path, *, parse_only: bool = False) -> None:
@@ -69,7 +69,7 @@ def check(command: Command, world: Path, *, parse_only: bool = False) -> None:
     elif command.program.startswith("scripts/"):
         _check_script(command.program, words, dict(command.variables))
     else:
-        raise CannotWork(f"{command.program}: no such program is known to this test")
+        raise CommandError(f"{command.program}: no such program is known to this test")
 
 
 def check_mention(command: Command) -> None:
@@ -92,7 +92,7 @@ def check_mention(command: Command) -> None:
 
 def _need(condition: object, message: str) -> None:
     if not condition:
-        raise CannotWork(message)
+        raise CommandError(message)
 
 
 def _filled(arguments: Sequence[str], world: Path) -> list[str]:
@@ -157,7 +157,7 @@ def _check_python(words: list[str]) -> None:
     elif module == "verl_air.playground":
         _check_playground(arguments)
     else:
-        raise CannotWork(f"python -m {module}: this test does not know how to check it")
+        raise CommandError(f"python -m {module}: this test does not know how to check it")
 
 
 def _module_file(module: str) -> None:
@@ -175,7 +175,7 @@ def _check_recipe(arguments: list[str]) -> None:
     try:
         compose_recipe(args.config_dir, args.config_name, args.overrides)
     except AirError as error:
-        raise CannotWork(str(error)) from error
+        raise CommandError(str(error)) from error
 
 
 def check_overrides(words: Sequence[str], recipe: str = "quickstart") -> None:
@@ -208,26 +208,18 @@ def _check_experiments(arguments: list[str]) -> None:
             try:
                 plan.study(study)
             except AirError as error:
-                raise CannotWork(str(error)) from error
+                raise CommandError(str(error)) from error
 
 
 def _check_playground(arguments: list[str]) -> None:
     """Parse; the building takes more than a minute, and the quickstart does it."""
-    import verl_air.playground.__main__ as playground
+    from verl_air.playground.__main__ import make_parser
 
-    class Parsed(Exception):  # noqa: N818  it ends the call once its arguments are read
-        pass
+    def parse() -> int:
+        make_parser().parse_args(arguments)
+        return 0
 
-    def stop(*_: object, **__: object) -> NoReturn:
-        raise Parsed
-
-    build, playground.build_playground = playground.build_playground, stop
-    try:
-        _finished(lambda: playground.main(arguments))
-    except Parsed:
-        pass
-    finally:
-        playground.build_playground = build
+    _finished(parse)
 
 
 def _check_script(script: str, words: list[str], variables: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.checker import CannotWork, check, check_mention, check_overrides
+from tests.docs.checker import CommandError, check, check_mention, check_overrides
 from tests.docs.pages import Command, blocks, commands, inline_commands, kind
 
 MAIN = "python -m verl.trainer.main_ppo"
@@ -46,13 +46,13 @@ def command(text: str) -> Command:
 @pytest.mark.slow
 @pytest.mark.parametrize("text", BOGUS)
 def test_a_bogus_command_is_refused(text: str, world: Path) -> None:
-    with pytest.raises(CannotWork, match=BOGUS[text]):
+    with pytest.raises(CommandError, match=BOGUS[text]):
         check(command(text), world)
 
 
 @pytest.mark.slow
 def test_bogus_overrides_are_refused() -> None:
-    with pytest.raises(CannotWork, match="no_such_key"):
+    with pytest.raises(CommandError, match="no_such_key"):
         check_overrides(["trainer.no_such_key=1"])
 
 
@@ -69,7 +69,7 @@ def test_bogus_overrides_are_refused() -> None:
 )
 def test_a_bogus_mention_is_refused(text: str) -> None:
     (found,) = inline_commands("page.md", f"See `{text}` for more.\n")
-    with pytest.raises(CannotWork):
+    with pytest.raises(CommandError):
         check_mention(found)
 
 

@@ -153,6 +153,14 @@ def test_the_page_says_what_the_command_says(capsys: pytest.CaptureFixture[str],
     assert "prefers-color-scheme: dark" in (tmp_path / "scaling-weak.svg").read_text()
 
 
+@pytest.mark.slow
+def test_the_page_holds_all_that_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scale"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert len(said) > 80
+    assert [line for line in said if line not in PAGE.read_text().splitlines()] == []
+
+
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["scale", "--gpus", "8", "--mode", "sync", "--settings-gpus", "4", "--steps", "2",
                  "--fixed-intents", "8", "--json"]) == 0  # fmt: skip

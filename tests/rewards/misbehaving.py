@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pytest
 from aiohttp import web
 
 from verl_air.rewards import JudgeClient, JudgeSettings
-from verl_air.rewards.judge import close_clients
 
 QUICK = {"attempts": 3, "backoff_s": 0.01, "request_timeout_s": 10.0, "total_timeout_s": 60.0}
 TEMPLATE = "Is {response} good?"
@@ -41,23 +39,6 @@ class Misbehaving:
             return await self.handler(request, self.requests)
         finally:
             self.busy -= 1
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Misbehaving]:
-    state = Misbehaving()
-    app = web.Application()
-    app.router.add_get("/v1/models", lambda _: reply({"data": [{"id": "judge"}]}))
-    app.router.add_get("/health", lambda _: reply({}, 200 if state.healthy else 500))
-    app.router.add_post("/v1/chat/completions", state.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    state.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    yield state
-    await close_clients()
-    await runner.cleanup()
 
 
 async def reply(value: Any, status: int = 200, **kwargs: Any) -> web.Response:

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.rewards.misbehaving import Misbehaving, ask, client, reply, server, verdict
+from tests.rewards.misbehaving import Misbehaving, ask, client, reply, verdict
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeError
 from verl_air.rewards.judge.cache import VerdictCache
-
-__all__ = ["server"]  # a fixture: pytest finds it by its name here
 
 
 async def test_a_remembered_verdict_asks_nobody(server: Misbehaving, tmp_path: Path) -> None:

@@ -9,12 +9,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.rewards.misbehaving import QUICK, Misbehaving, ask, client, reply, server, verdict
+from tests.rewards.misbehaving import QUICK, Misbehaving, ask, client, reply, verdict
 from tests.rewards.support import assert_sound, respond, row
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
-
-__all__ = ["server"]  # a fixture: pytest finds it by its name here
 
 
 async def test_a_verdict(server: Misbehaving) -> None:

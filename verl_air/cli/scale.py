@@ -10,23 +10,14 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from verl_air.errors import ConfigError
-from verl_air.evaluation.report.svg import HEIGHT, WIDTH, Axis, Line, line_chart
+from verl_air.evaluation.report.standalone import standalone
+from verl_air.evaluation.report.svg import Axis, Line, line_chart
 from verl_air.planning.scale import MODES, Assumptions, Cost, conclusions, remedies, scaling
 from verl_air.planning.scale.sweep import ALL_SIZES, SIZES
-
-_STYLE = """
-svg { --line: #dfe3e8; --soft: #4d5766; background: #ffffff; --s0: #1b6ca8; --s1: #c8551b; --s2: #2a8653; }
-text { font: 11px system-ui, sans-serif; fill: var(--soft); }
-.grid { stroke: var(--line); } .line { fill: none; stroke: var(--c); stroke-width: 2; } .dot { fill: var(--c); }
-@media (prefers-color-scheme: dark) {
-  svg { --line: #333a45; --soft: #b4bdc9; background: #14171c; --s0: #6cb2eb; --s1: #f0945a; --s2: #63c58b; }
-}
-"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -150,16 +141,4 @@ def _figure(title: str, costs: Sequence[Cost]) -> str:
         lines.append(Line(mode, [(math.log2(c.gpus), c.extra) for c in own], i, marks=marks))
     sizes = sorted({c.gpus for c in costs})
     axis = Axis("GPUs", names=tuple((math.log2(gpus), f"{gpus}") for gpus in sizes))
-    chart = line_chart(lines, axis, Axis("extra time a trajectory", percent=True), title)
-    legend = "".join(
-        f'<rect x="14" y="{HEIGHT + 30 + 16 * i}" width="16" height="4" style="fill:var(--s{i})"/>'
-        f'<text x="38" y="{HEIGHT + 36 + 16 * i}">{escape(mode)}</text>'
-        for i, mode in enumerate(modes)
-    )
-    width, height = WIDTH + 12, HEIGHT + 26 + 16 * len(modes)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" aria-label="{escape(title)}"><style>{_STYLE}</style>'
-        f'<text x="14" y="16" style="font-weight:600">{escape(title)}</text>'
-        f'<g transform="translate(0 18)">{chart[chart.index(">") + 1 : chart.rindex("</svg>")]}</g>{legend}</svg>\n'
-    )
+    return standalone(line_chart(lines, axis, Axis("extra time a trajectory", percent=True), title), title, lines)

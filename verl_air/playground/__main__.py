@@ -12,8 +12,8 @@ from verl_air.playground.measure import shortfalls
 from verl_air.playground.prompts import FRAMINGS
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command line; defaults are those of :class:`PlaygroundConfig`."""
     defaults = PlaygroundConfig()
     parser = argparse.ArgumentParser(prog="python -m verl_air.playground", description=__doc__)
     parser.add_argument("--out", required=True, help="folder to make; kept if it was made with the same settings")
@@ -22,7 +22,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--held-out", type=int, default=defaults.held_out, help="held-out intents (%(default)s)")
     parser.add_argument("--steps", type=int, default=defaults.warm_start.steps, help="warm-start steps (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (%(default)s)")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    defaults = PlaygroundConfig()
+    options = make_parser().parse_args(arguments)
     config = PlaygroundConfig(
         seed=options.seed,
         train=options.train,

@@ -44,7 +44,7 @@ class _Pool:
     """Units in flight or ready. Arrays are [units, trajectories]; done is NaN until a rollout has been judged."""
 
     def __init__(self, a: Assumptions, whole: bool, replace: bool, seed: int) -> None:
-        self.a, self.whole, self.replace = a, whole, replace
+        self.a, self.replace = a, replace
         # apart, so that both ways of taking see the same lengths
         self.rng, self.luck, self.again = (np.random.default_rng([seed, i]) for i in range(3))
         width = a.completions * (a.group_size if whole else 1)
