@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "verl_air"
-SHARED = {"errors", "config", "extensions"}
+SHARED = {"errors", "config", "extensions", "recipes"}
 # room -> the rooms it may import from, beside itself and the shared modules
 ALLOWED = {
     "objective": set(),

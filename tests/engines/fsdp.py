@@ -1,4 +1,4 @@
-"""verl's FSDP2 engine, as ``verl_air.cpu.engine`` registers it for the device ``cpu``."""
+"""verl's FSDP2 engine; for the device ``cpu`` it is what ``verl_air.cpu.engine`` registers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tests.engines.training import Gradients, Job
 @dataclass(frozen=True)
 class Fsdp2:
     strategy: str = "fsdp2"
+    param_dtype: str = "fp32"
+    """Of the weights in forward and backward; master weights and reductions are fp32."""
 
     def prepare(self) -> None:
         pass
@@ -23,7 +25,7 @@ class Fsdp2:
         engine = FSDPEngineConfig(
             strategy=self.strategy,
             model_dtype="fp32",
-            mixed_precision={"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
+            mixed_precision={"param_dtype": self.param_dtype, "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
             use_torch_compile=False,
             use_dynamic_bsz=job.max_tokens is not None,
             max_token_len_per_gpu=job.max_tokens,
@@ -45,4 +47,4 @@ class Fsdp2:
 
 
 def _whole(value: Any) -> Tensor:
-    return value.full_tensor().detach().clone()
+    return value.full_tensor().detach().cpu().clone()

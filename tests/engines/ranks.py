@@ -1,7 +1,7 @@
 """Worker processes that stay alive between tests: starting verl takes some ten seconds, a case takes one.
 
-Each process is one rank of a gloo world. The ranks are verl's own: the environment variables that Ray's worker group
-would set, and verl's function that makes the process group.
+Each process is one rank of a gloo world (of NCCL on a GPU). The ranks are verl's own: the environment variables that
+Ray's worker group would set, and verl's function that makes the process group.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class Ranks:
     A failure ends all of them, since the others may be waiting in a collective; the next call starts new ones.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, platform: str = "cpu") -> None:
         self.size = size
+        self.platform = platform
         self._processes: list[Any] = []
         self._connections: list[Connection] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -79,7 +80,8 @@ class Ranks:
         rendezvous = Path(self._folder.name) / "store"
         for rank in range(self.size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, rank, self.size, str(rendezvous)), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, rank, self.size, str(rendezvous), self.platform))
+            process.daemon = True
             process.start()
             theirs.close()
             self._processes.append(process)
@@ -98,7 +100,7 @@ class Ranks:
             self._folder = None
 
 
-def _serve(connection: Connection, rank: int, size: int, rendezvous: str) -> None:
+def _serve(connection: Connection, rank: int, size: int, rendezvous: str, platform: str) -> None:
     """Answer calls until the other end closes."""
     os.environ.update(
         RANK=str(rank),
@@ -107,7 +109,7 @@ def _serve(connection: Connection, rank: int, size: int, rendezvous: str) -> Non
         MASTER_ADDR="127.0.0.1",  # verl's Worker wants both; the rendezvous is the file
         MASTER_PORT="0",
         DIST_INIT_METHOD=f"file://{rendezvous}",
-        VERL_PLATFORM="cpu",
+        VERL_PLATFORM=platform,
         OMP_NUM_THREADS="1",
         TORCHDYNAMO_DISABLE="1",
     )

@@ -192,6 +192,8 @@ def test_rewards_are_read_from_recipes_runs_and_bare_files(tmp_path: Path) -> No
 
     recipe = read_reward_kwargs(RECIPES / "quickstart.yaml")
     assert recipe["routes"]["playground/open"] == "playground_oracle"
+    included = read_reward_kwargs(RECIPES / "grpo-qwen2.5_14b-1x8-fsdp2.yaml")
+    assert included["routes"]["safety/open"] == "safety_judge", "routes of a file that the recipe includes"
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "config.yaml").write_text((RECIPES / "quickstart.yaml").read_text())
     assert read_reward_kwargs(tmp_path) == recipe

@@ -75,6 +75,8 @@ class Engine:
             for name, value in VLLM_DEFAULTS.items():
                 os.environ.setdefault(name, value)
             settings = {"enforce_eager": True, "dtype": "float32", "kv_cache_memory_bytes": 1 << 28, **settings}
+        # vLLM would fork its engine, which fails on a GPU once anything in this process has touched CUDA.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         try:
             from vllm import LLM
         except ImportError as error:

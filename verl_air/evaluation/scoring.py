@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from verl_air.errors import ConfigError
+from verl_air.recipes import compose_recipe
 from verl_air.rewards import compute_score, validate_routes
 from verl_air.rewards.judge import close_clients
 
@@ -21,6 +22,8 @@ _ROW = ("index", "intent_id", "role", "context", "family", "domain", "split", "e
 def read_reward_kwargs(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The ``reward_kwargs`` of a recipe, of a run's folder (its resolved recipe), or a YAML file that holds them bare.
 
+    A recipe, known by its ``defaults``, is composed as ``main_ppo`` composes it: routes may stand in what it includes.
+
     Raises:
         ConfigError: there are none, or they refer to what the file does not hold.
     """
@@ -28,11 +31,14 @@ def read_reward_kwargs(path: str | os.PathLike[str]) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     path = Path(path)
-    if path.is_dir():
+    is_recipe = not path.is_dir()
+    if not is_recipe:
         inside = (path / "checkpoints" / "config.yaml", path / "config.yaml")
         path = next((file for file in inside if file.is_file()), path)
     try:
         config = OmegaConf.load(path)
+        if is_recipe and "defaults" in config:
+            config = compose_recipe(path.parent, path.stem)
         found = OmegaConf.select(config, _IN_RECIPE)
         if found is None and OmegaConf.select(config, "routes") is not None:
             found = config

@@ -26,7 +26,7 @@ def to_markdown(experiment: Experiment, studies: Sequence[StudyFindings], figure
     Args:
         experiment: whose it is.
         studies: what was found.
-        figures: file names by study.
+        figures: file names by study; one that is not named there is mentioned, and its tables are left out.
     """
     plan = experiment.plan
     lines = [
@@ -43,7 +43,7 @@ def to_markdown(experiment: Experiment, studies: Sequence[StudyFindings], figure
         "",
     ]
     for found in studies:
-        lines += _study(plan, found, figures.get(found.study.name, []))
+        lines += _study(plan, found, figures.get(found.study.name))
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -67,11 +67,13 @@ def _how_it_was_run(experiment: Experiment, studies: Sequence[StudyFindings]) ->
     ]
 
 
-def _study(plan: Plan, found: StudyFindings, figures: Sequence[str]) -> list[str]:
+def _study(plan: Plan, found: StudyFindings, figures: Sequence[str] | None) -> list[str]:
     study = found.study
     lines = [f"## {study.title or study.name}", "", study.question.strip(), ""]
     if found.finished < found.planned:
         lines += [f"**Unfinished: {found.finished} of {found.planned} runs.**", ""]
+    if figures is None:
+        return lines
     if found.chosen:
         chosen, scores = found.chosen
         means = ", ".join(f"{plan.methods[m].title} {percent(sum(v) / len(v))}" for m, v in scores.items())

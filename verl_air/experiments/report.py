@@ -20,8 +20,12 @@ def write_report(experiment: Experiment, folder: Path) -> list[Path]:
     studies = [find(experiment, study) for study in experiment.plan.studies]
     charts: dict[str, str] = {}
     by_study: dict[str, list[str]] = {}
+    seen: set[str] = set()
     for found in studies:
-        if not found.curves:
+        runs = {r["hash"] for by_seed in experiment.records(found.study).values() for r in by_seed.values()}
+        # Of an unfinished study whose runs all stand in an earlier one there is nothing new to show.
+        new, seen = runs - seen, seen | runs
+        if not new and found.finished < found.planned:
             continue
         drawn = study_figures(experiment.plan, found, _MORE)
         drawn |= training_figure(experiment.plan, found, "air/open_reward/mean", "open reward in training (the proxy)")
