@@ -201,3 +201,20 @@ def test_the_shipped_plan_is_valid_yaml_without_duplicates() -> None:
 
     Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     yaml.load((RECIPES / "experiment" / "plan.yaml").read_text(), Loader=Strict)
+
+
+def test_a_study_with_nothing_new_is_mentioned_and_not_drawn(tmp_path: Path) -> None:
+    path = write(tmp_path / "plan.yaml")
+    content = yaml.safe_load(path.read_text())
+    first = {name: value for name, value in content["studies"][0].items() if name != "choose"}
+    more = {**first, "name": "more", "title": "More seeds", "seeds": [*first["seeds"], 99]}
+    content["studies"].append(more)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    experiment = Experiment(read_plan(path), tmp_path / "out", RECIPES, FakeMainPpo(), say=lambda text: None)
+    experiment.run([experiment.plan.study("first")])
+    write_report(experiment, tmp_path / "docs")
+    before, section = (tmp_path / "docs" / "results.md").read_text().split("## More seeds")
+    assert "| method |" in before
+    assert "Unfinished: 2 of" in section
+    assert "|" not in section.split("## ")[0]
+    assert not list((tmp_path / "docs").glob("more-*.svg"))
