@@ -224,7 +224,12 @@ def main() -> int:
     if args.peak:
         print(json.dumps(peak(*args.peak)))
         return 0
-    measured = {size: summary(args.device, size, args.repeats) for size in args.sizes or SIZES[args.device]}
+    sizes = args.sizes or list(SIZES[args.device])
+    if unknown := sorted(set(sizes) - set(SIZES[args.device])):
+        parser.error(f"--sizes {' '.join(unknown)}: on {args.device} there are {', '.join(SIZES[args.device])}")
+    if args.gate and args.device != "cpu":
+        parser.error(f"--gate: no baseline is committed for {args.device}")
+    measured = {size: summary(args.device, size, args.repeats) for size in sizes}
     print(json.dumps(measured, indent=2))
     baseline = json.loads(BASELINE.read_text()) if args.gate else {}
     broken = 0

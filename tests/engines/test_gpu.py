@@ -46,7 +46,7 @@ def test_float32_equals_the_definition(gpu: Ranks, definition: Definition, loss:
     assert_close(found, expected)
 
 
-def test_bfloat16_is_near_it_and_so_is_the_term(gpu: Ranks, definition: Definition) -> None:
+def test_the_term_in_bfloat16_is_near_the_definition(gpu: Ranks, definition: Definition) -> None:
     batch = definition.off_policy(random_batch())
     term = definition.gradients(AIR.coef * air_loss(batch, definition.log_probs(batch)))
     ours, stock = (run(gpu, definition, loss, "bf16").gradients[0] for loss in ("air", "stock"))

@@ -9,8 +9,8 @@ from verl_air.config import AirConfig
 from verl_air.recipes import compose_recipe
 from verl_air.training.preflight import settings
 
-GPU: DictConfig = compose_recipe(RECIPES, "quickstart-gpu")
-CPU: DictConfig = compose_recipe(RECIPES, "quickstart")
+GPU: DictConfig = compose_recipe(RECIPES, "quickstart-gpu", ["playground=here"])
+CPU: DictConfig = compose_recipe(RECIPES, "quickstart", ["playground=here"])
 
 
 def test_nothing_of_the_cpu_is_left() -> None:
@@ -26,9 +26,12 @@ def test_what_is_learnt_is_the_same() -> None:
     for key in ("air", "data", "algorithm", "actor_rollout_ref.actor.optim", "actor_rollout_ref.rollout.n"):
         assert OmegaConf.select(GPU, key) == OmegaConf.select(CPU, key)
     for key in ("routes", "options", "modules"):
-        assert (
-            GPU.reward.custom_reward_function.reward_kwargs[key] == CPU.reward.custom_reward_function.reward_kwargs[key]
-        )
+        path = f"reward.custom_reward_function.reward_kwargs.{key}"
+        assert OmegaConf.select(GPU, path) == OmegaConf.select(CPU, path)
+
+
+def test_it_has_a_folder_of_its_own() -> None:
+    assert GPU.run_dir != CPU.run_dir
 
 
 def test_our_checks_accept_it() -> None:
