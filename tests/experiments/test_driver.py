@@ -71,6 +71,23 @@ def test_seeds_are_the_outer_loop_so_that_pairs_are_whole(tmp_path: Path) -> Non
     assert order == [("c", 1), ("d", 1), ("c", 2), ("d", 2)]
 
 
+def test_methods_can_be_picked_so_that_what_matters_most_goes_first(tmp_path: Path) -> None:
+    launch = FakeMainPpo()
+    experiment = experiment_in(tmp_path, launch)
+    first = experiment.plan.study("first")
+    picked = first.methods[:1]
+    assert experiment.run([first], picked) == 0
+    done = [run.method for run in experiment.runs_of(first) if run.finished]
+    assert done == [name for name in picked for _ in first.seeds]
+    assert len(launch.launched) == len(done)
+
+
+def test_a_method_of_no_chosen_study_is_named(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path, FakeMainPpo())
+    with pytest.raises(ConfigError, match=r"no such method in the chosen studies: nope\. There are: "):
+        experiment.run([experiment.plan.study("first")], ["nope"])
+
+
 def test_a_crashed_run_is_repeated_from_its_start_and_counted(tmp_path: Path) -> None:
     launch = FakeMainPpo(crashes=2)
     experiment = experiment_in(tmp_path, launch)

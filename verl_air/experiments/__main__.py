@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--docs", type=Path, default=Path("docs/experiment"), metavar="DIR", help="the results (default: %(default)s)")
     add("--recipes", type=Path, default=Path("recipes"), metavar="DIR", help="folder of recipes (default: %(default)s)")
     add("--only", nargs="+", metavar="STUDY", help="only these studies, in this order")
+    add("--methods", nargs="+", metavar="METHOD", help="only these methods of the studies")
     add("--list", action="store_true", help="say what would be run and how long it takes; run nothing")
     add("--report", action="store_true", help="write the results of what is finished; run nothing")
     args = parser.parse_args(argv)
@@ -49,7 +50,7 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     failed = 0
     if not args.report:
-        failed = experiment.run([plan.study(name) for name in args.only] if args.only else None)
+        failed = experiment.run([plan.study(name) for name in args.only] if args.only else None, args.methods)
     for path in write_report(experiment, args.docs):
         print(path)
     return 1 if failed else 0

@@ -99,17 +99,25 @@ class Experiment:
             found.setdefault(run.method, []).append(value)
         return found
 
-    def run(self, studies: Sequence[Study] | None = None) -> int:
+    def run(self, studies: Sequence[Study] | None = None, methods: Sequence[str] | None = None) -> int:
         """Do what is not done yet; returns how many runs failed for good.
+
+        studies, methods: leave out the others, so that the comparison that matters most can go first.
 
         Raises:
             KeyboardInterrupt: stopped by hand; the run that was under way will be started anew.
-            ConfigError: a study cannot be planned.
+            ConfigError: a study cannot be planned, or a method is in none of the studies.
         """
         failed = 0
+        studies = studies or self.plan.studies
+        known = {name for study in studies for name in study.methods}
+        if unknown := sorted(set(methods or ()) - known):
+            raise ConfigError(
+                f"no such method in the chosen studies: {', '.join(unknown)}. There are: {', '.join(sorted(known))}"
+            )
         with _Interruptible() as interrupted:
-            for study in studies or self.plan.studies:
-                runs = self.runs_of(study)
+            for study in studies:
+                runs = [run for run in self.runs_of(study) if methods is None or run.method in methods]
                 missing = sum(run.finished is None for run in runs)
                 self.say(f"study {study.name}: {len(runs)} runs, {missing} to do (about {self.hours(missing):.1f} h)")
                 for run in runs:
