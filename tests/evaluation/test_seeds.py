@@ -93,6 +93,7 @@ def test_rows_and_differences_are_over_the_seeds_that_are_there() -> None:
     assert (a.seeds, a.reached, b.reached) == (2, 1, 3)
     assert a.end.value == pytest.approx(0.4)
     assert a.steps.value == pytest.approx((15 + 20) / 2)
+    assert (a.steps.low, a.steps.high) == (0, 20)  # two runs 5 steps apart: t alone says -14 to 49
     (difference,) = seed_differences(methods, "a", "lab/id", "group_acc", 0.5)
     assert (difference.method, difference.seeds, difference.ahead) == ("b", 2, 2)
     assert difference.end.value == pytest.approx((0.2 + 0.4) / 2)

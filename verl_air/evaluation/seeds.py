@@ -13,7 +13,7 @@ a world and intents of its own, as in the experiment, it is about new intents to
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import TypeAlias
 
@@ -31,7 +31,8 @@ class SeedRow:
     """One method on one ``domain/split``, in one metric.
 
     end: at the last step. area: mean height of the curve. steps: steps to the threshold; a run that never gets there
-    counts with the last step, so the mean is a lower bound. reached: how many runs got there, of ``seeds``.
+    counts with the last step, so the mean is a lower bound, and its interval is cut to the steps that there are.
+    reached: how many runs got there, of ``seeds``.
     """
 
     method: str
@@ -118,6 +119,7 @@ def seed_rows(
         curves = [runs[seed][source][metric] for seed in sorted(runs)]
         end, area, to = (mean_over_seeds([of(curve) for curve in curves], level) for of in _summaries(steps, threshold))
         reached = sum(steps_to(curve, threshold, steps) is not None for curve in curves)
+        to = _within(to, steps[0], steps[-1])
         rows.append(SeedRow(name, source, metric, len(curves), end, area, to, reached))
     return rows
 
@@ -166,6 +168,11 @@ def _summaries(steps: Sequence[int], threshold: float) -> tuple[Callable[[Curve]
         return float(steps[-1]) if found is None else found
 
     return lambda curve: curve[steps[-1]], lambda curve: area_under(curve, steps), to
+
+
+def _within(e: Estimate, low: float, high: float) -> Estimate:
+    """The interval without what cannot be: t knows no bounds."""
+    return e if e.low is None or e.high is None else replace(e, low=max(low, e.low), high=min(high, e.high))
 
 
 def _curve(curves: Curves, source: str, metric: str, where: str) -> Curve:
