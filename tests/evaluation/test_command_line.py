@@ -86,6 +86,47 @@ def test_seeds_compares_methods_run_by_run(tmp_path: Path, capsys: pytest.Captur
     assert (row["seeds"], row["end"]["method"]) == (3, "t")
 
 
+def test_seeds_prints_the_table_of_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Accuracy / group accuracy, a line a split and method, a column a domain; in Markdown with intervals."""
+    domains = ("safety", "math")
+    runs = {
+        name: [
+            str(write_run(tmp_path / name / str(seed), seed=seed, steps=4, every=2, domains=domains))
+            for seed in (first, first + 1)
+        ]
+        for name, first in (("GRPO", 1), ("a|b", 3))
+    }
+    methods = [part for name, folders in runs.items() for part in ("--method", name, *folders)]
+    assert main(["seeds", *methods, "--against", "GRPO", "--markdown", str(tmp_path / "table.md")]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split() == ["split", "method", "seeds", "math", "safety"]
+    cells = {}
+    for line in (tmp_path / "table.md").read_text().replace("a\\|b", "a or b").splitlines()[2:]:
+        split, method, seeds, *row = (cell.strip() for cell in line.strip("|").split(" | "))
+        assert seeds == "2"
+        cells |= {(split, method, domain): cell for domain, cell in zip(("math", "safety"), row, strict=True)}
+    assert [key[:2] for key in cells][::2] == [("id", "GRPO"), ("id", "a or b"), ("ood", "GRPO"), ("ood", "a or b")]
+    for (split, method, domain), cell in cells.items():
+        found = [
+            accuracy_of(
+                r for r in read_records(Path(run) / "validation" / "4.jsonl") if (r.domain, r.split) == (domain, split)
+            )
+            for run in runs["a|b" if method == "a or b" else method]
+        ]
+        wanted = [[f.prompts for f in found], [f.groups for f in found]]
+        parts = cell.split(" / ")
+        assert [part.split(" %")[0] for part in parts] == [f"{50 * sum(values):.1f}" for values in wanted]
+        assert ["[" in part for part in parts] == [a != b for a, b in wanted]
+
+
+def test_a_name_for_a_run_in_the_report(tmp_path: Path) -> None:
+    """``NAME=RUN``; a folder whose own name holds the sign is still found."""
+    runs = [write_run(tmp_path / name, steps=4, every=2, intents=4) for name in ("one", "x=y")]
+    out = tmp_path / "report.json"
+    arguments = ["--out", str(tmp_path / "report.html"), "--json", str(out)]
+    assert main(["report", f"GRPO={runs[0]}", str(runs[1]), f"GRPO={runs[1]}", *arguments]) == 0
+    assert [run["name"] for run in json.loads(out.read_text())["runs"]] == ["GRPO", "x=y", "GRPO (3)"]
+
+
 def test_seeds_says_what_cannot_be_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(write_run(tmp_path / "run", steps=4, every=2))
     assert main(["seeds", "--method", "A", run, run]) == 2

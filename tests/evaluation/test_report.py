@@ -16,6 +16,7 @@ from verl_air.evaluation.report.exports import to_json, to_markdown
 from verl_air.evaluation.report.figures import proxy_against_oracle
 from verl_air.evaluation.report.page import render
 from verl_air.evaluation.report.run_summary import RunSummary
+from verl_air.evaluation.report.svg import smoothed
 
 VOID = {"meta", "br", "link", "img"}
 
@@ -237,3 +238,13 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
 def test_no_such_run() -> None:
     with pytest.raises(DataError, match="no such file"):
         summarise(["nowhere"])
+
+
+def test_the_ends_of_a_smoothed_curve_are_averages_too() -> None:
+    """A last value that stands out must not look like where the run went."""
+    points = [(step, 0.0) for step in range(9)] + [(9, 1.0), (10, float("nan"))]
+    line = dict(smoothed(points, 5))
+    assert line[9] == pytest.approx(1 / 3)
+    assert line[7] == pytest.approx(1 / 5)
+    assert list(line) == list(range(10))
+    assert smoothed(points[:2], 1) == points[:2]

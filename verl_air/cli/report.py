@@ -1,7 +1,7 @@
 """``verl-air report RUN... --out report.html``: one self-contained page about one or several runs.
 
-A RUN is a run's folder, a folder of STEP.jsonl files, or one JSONL file of rollouts. It may be unfinished. Where
-several are given, the others are compared with the first one on the same intents.
+A RUN is a run's folder, a folder of STEP.jsonl files, or one JSONL file of rollouts. It may be unfinished. NAME=RUN
+gives it a name on the page. Where several are given, the others are compared with the first one on the same intents.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the command."""
     parser = subparsers.add_parser("report", help="a page about one or several runs", description=__doc__)
     add = parser.add_argument
-    add("runs", nargs="+", metavar="RUN", help="run folders or stored JSONL; the first is what others are held against")
+    add("runs", nargs="+", metavar="[NAME=]RUN", help="run folders or JSONL; the first is what others are held against")
     add("--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default: report.html)")
     add("--json", type=Path, metavar="FILE", help="write the numbers as JSON as well")
     add("--markdown", type=Path, metavar="FILE", help="write table and alarms as Markdown as well")
@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataError: a run is not there or not what a run with an ``air:`` recipe writes.
     """
-    report = summarise(args.runs)
+    paths, names = zip(*map(_path_and_name, args.runs), strict=True)
+    report = summarise(paths, names)
     written = [write_page(report, args.out)]
     if args.json:
         written.append(write_atomically(args.json, json.dumps(to_json(report), indent=2, allow_nan=False) + "\n"))
@@ -40,3 +41,9 @@ def run(args: argparse.Namespace) -> int:
     for path in written:
         print(path)
     return 0
+
+
+def _path_and_name(run: str) -> tuple[str, str | None]:
+    """``GRPO=runs/a`` taken apart; a path that is there as it stands may hold a ``=``."""
+    name, equals, path = run.partition("=")
+    return (run, None) if not equals or Path(run).exists() else (path, name or None)

@@ -1,7 +1,7 @@
 """``verl-air seeds --method NAME RUN... --method NAME RUN...``: methods over several seeds.
 
-Means over seeds with intervals, and differences on the same seeds (``data.seed`` of each run): end point, mean height
-of the curve, and steps to a threshold.
+First the paper's own table, accuracy / group accuracy at the end point. Then means over seeds with intervals, and
+differences on the same seeds (``data.seed`` of each run): end point, mean height of the curve, steps to a threshold.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from pathlib import Path
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation.curves import METRICS, Curves, curves_of
 from verl_air.evaluation.intervals import LEVEL
+from verl_air.evaluation.paper_table import METRICS as METRICS_OF_THE_PAPER
+from verl_air.evaluation.paper_table import paper_table
+from verl_air.evaluation.report.exports import write_atomically
 from verl_air.evaluation.run_folder import RunFolder, read_run_folder
-from verl_air.evaluation.seeds import BySeed, seed_differences, seed_rows
-from verl_air.evaluation.text_table import format_seed_differences, format_seed_rows
+from verl_air.evaluation.seeds import BySeed, SeedRow, seed_differences, seed_rows
+from verl_air.evaluation.text_table import align, format_seed_differences, format_seed_rows, markdown_table
+from verl_air.evaluation.untrusted import in_markdown, visible
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -30,6 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add("--threshold", type=float, default=0.5, help="of the steps to it (default %(default)s)")
     add("--level", type=float, default=LEVEL, help="coverage of the intervals (default %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the numbers as well")
+    add("--markdown", type=Path, metavar="FILE", help="write the paper's table as well, with intervals")
     parser.set_defaults(func=run)
 
 
@@ -50,21 +55,33 @@ def run(args: argparse.Namespace) -> int:
     if not sources:
         raise DataError("the runs have no validation of one domain and split in common")
     rows = [row for source in sources for row in seed_rows(methods, source, args.metric, args.threshold, args.level)]
+    claim = [row for source in sources for row in _claim(methods, source, args)]
     pairs = [
         difference
         for source in sources
         for difference in seed_differences(methods, against, source, args.metric, args.threshold, args.level)
     ]
+    print("accuracy / group accuracy at the end point, mean over seeds\n")
+    print(align([[visible(cell) for cell in line] for line in paper_table(claim)], left=2), end="\n\n")
     print(format_seed_rows(rows))
     if pairs:
         print(f"\n{format_seed_differences(pairs)}")
     print(f"\nIn brackets: {args.level:.0%} intervals over seeds (Student's t). A run that never gets to the threshold "
           "counts with its last step.")  # fmt: skip
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         content = {"rows": [asdict(row) for row in rows], "differences": [asdict(pair) for pair in pairs]}
-        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_atomically(args.json, json.dumps(content, indent=2) + "\n")
+    if args.markdown:
+        table = [[in_markdown(cell) for cell in line] for line in paper_table(claim, intervals=True)]
+        write_atomically(args.markdown, "\n".join(markdown_table(table)) + "\n")
     return 0
+
+
+def _claim(methods: Mapping[str, BySeed], source: str, args: argparse.Namespace) -> list[SeedRow]:
+    """Rows of the paper's table. Where every meta-group of some run holds an abstention it has no group accuracy."""
+    runs = [curves[source] for by_seed in methods.values() for curves in by_seed.values()]
+    known = [metric for metric in METRICS_OF_THE_PAPER if all(metric in curves for curves in runs)]
+    return [row for metric in known for row in seed_rows(methods, source, metric, args.threshold, args.level)]
 
 
 def _by_seed(name: str, paths: list[str]) -> BySeed:

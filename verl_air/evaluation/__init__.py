@@ -22,7 +22,8 @@
 ``hidden_states``    what a model makes of each prompt
 ``dispersion``       how far apart the prompts of an intent are to a model
 ``rollout_metrics``  training metrics again, from stored rollouts
-``text_table``       tables for a terminal
+``paper_table``      the paper's table, of one's own runs
+``text_table``       tables for a terminal, and for a Markdown page
 ``untrusted``        text from a model or a path, made harmless
 ``report``           the page that shows it
 ===================  =================================================================================================

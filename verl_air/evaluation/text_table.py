@@ -1,8 +1,9 @@
-"""Tables for a terminal."""
+"""Tables for a terminal, and for a Markdown page."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from verl_air.evaluation.breakdown import Section
 from verl_air.evaluation.comparison import Comparison
@@ -60,7 +61,7 @@ def format_sections(sections: Iterable[Section]) -> str:
         for part in section.parts:
             single = part.kind in ("family", "context")
             rows.append(_row(f"  {part_title(part.kind, part.name)}", part.estimates, groups=not single))
-    return _align(rows)
+    return align(rows)
 
 
 def format_comparisons(comparisons: Iterable[Comparison]) -> str:
@@ -75,7 +76,7 @@ def format_comparisons(comparisons: Iterable[Comparison]) -> str:
             ("  accuracy", percent(c.prompts_a), percent(c.prompts_b), points(c.prompts)),
         ]
         title = f"{visible(c.name)}: {c.intents} intents in both{left_out}"
-        blocks.append(f"{title}\n{_align(rows)}\n  {c.test} {p_value(c.p)}{discordant}")
+        blocks.append(f"{title}\n{align(rows)}\n  {c.test} {p_value(c.p)}{discordant}")
     return "\n\n".join(blocks)
 
 
@@ -89,7 +90,7 @@ def format_seed_rows(rows: Iterable[SeedRow]) -> str:
             table += [(), (f"{visible(source)}: {row.metric}",)]
         cells = (interval_or_value(row.end), interval_or_value(row.area), plain(row.steps))
         table.append((f"  {visible(row.method)}", str(row.seeds), *cells, f"{row.reached} of {row.seeds}"))
-    return _align(table)
+    return align(table)
 
 
 def format_seed_differences(pairs: Iterable[SeedDifference]) -> str:
@@ -100,12 +101,14 @@ def format_seed_differences(pairs: Iterable[SeedDifference]) -> str:
         title = f"{visible(d.source)}: {visible(d.method)} minus {visible(d.against)}"
         ahead = f"{d.ahead} of {d.seeds}"
         table.append((title, str(d.seeds), points(d.end), p_end, points(d.area), p_area, plain(d.steps, "+"), ahead))
-    return _align(table)
+    return align(table)
 
 
 def interval_or_value(estimate: Estimate) -> str:
-    """As :func:`interval`; the bare value where there is no interval, as with a single seed."""
-    return percent(estimate.value) if estimate.low is None else interval(estimate)
+    """As :func:`interval`; the bare value where there is no interval, as with a single seed. Cut to 0 to 100 %."""
+    if estimate.low is None or estimate.high is None:
+        return percent(estimate.value)
+    return interval(replace(estimate, low=max(0.0, estimate.low), high=min(1.0, estimate.high)))
 
 
 def plain(estimate: Estimate, sign: str = "") -> str:
@@ -127,11 +130,21 @@ def _row(title: str, e: Estimates, groups: bool = True) -> tuple[str, ...]:
     )
 
 
-def _align(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown; its first row is the head."""
+    head, *body = table
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
+
+
+def align(rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A table for a terminal: first columns to the left, the others to the right; an empty row is an empty line."""
     columns = max(len(row) for row in rows)
     widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(columns)]
     lines = []
     for row in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=False)]
-        lines.append("  ".join([f"{row[0]:<{widths[0]}}", *cells]).rstrip() if row else "")
+        cells = [
+            f"{cell:<{width}}" if i < left else f"{cell:>{width}}"
+            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)

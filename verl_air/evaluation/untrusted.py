@@ -20,3 +20,9 @@ def visible(text: str, limit: int | None = LIMIT) -> str:
         half = limit // 2
         text = f"{text[:half]} [... {len(text) - 2 * half} characters left out ...] {text[-half:]}"
     return _INVISIBLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def in_markdown(text: str) -> str:
+    """A name or text that must not break a table or pass for markup."""
+    plain = visible(text.replace("\n", " "), limit=None)
+    return plain.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from verl_air.evaluation.intervals import Estimate
 from verl_air.evaluation.seeds import SeedDifference, SeedRow
-from verl_air.evaluation.text_table import p_value, percent, plain, points
+from verl_air.evaluation.text_table import interval_or_value, markdown_table, p_value, percent, plain, points
 from verl_air.experiments.driver import Experiment
 from verl_air.experiments.findings import StudyFindings
 from verl_air.experiments.plan import Plan
@@ -100,8 +99,10 @@ def _end_points(plan: Plan, found: StudyFindings, source: str) -> list[str]:
     for method in found.curves:
         rows = [found.row(method, source, metric) for metric in _METRICS]
         seeds = next((row.seeds for row in rows if row), 0)
-        table.append([plan.methods[method].title, str(seeds), *(_share(row.end) if row else "-" for row in rows)])
-    return _markdown(table)
+        table.append(
+            [plan.methods[method].title, str(seeds), *(interval_or_value(row.end) if row else "-" for row in rows)]
+        )
+    return markdown_table(table)
 
 
 def _ways(plan: Plan, rows: Sequence[SeedRow], source: str) -> list[str]:
@@ -119,8 +120,10 @@ def _ways(plan: Plan, rows: Sequence[SeedRow], source: str) -> list[str]:
     for row in rows:
         if row.metric == "group_acc":
             steps = plain(row.steps)
-            table.append([plan.methods[row.method].title, _share(row.area), steps, f"{row.reached} of {row.seeds}"])
-    return _markdown(table)
+            table.append(
+                [plan.methods[row.method].title, interval_or_value(row.area), steps, f"{row.reached} of {row.seeds}"]
+            )
+    return markdown_table(table)
 
 
 def _differences(plan: Plan, differences: Sequence[SeedDifference]) -> list[str]:
@@ -138,17 +141,4 @@ def _differences(plan: Plan, differences: Sequence[SeedDifference]) -> list[str]
                 f"{d.ahead} of {d.seeds}",
             ]
         )
-    return _markdown(table)
-
-
-def _share(e: Estimate) -> str:
-    if e.value is None:
-        return "-"
-    if e.low is None or e.high is None:
-        return percent(e.value)
-    return f"{percent(e.value)} [{100 * max(0.0, e.low):.1f}, {100 * min(1.0, e.high):.1f}]"
-
-
-def _markdown(table: Sequence[Sequence[str]]) -> list[str]:
-    head, *body = table
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
+    return markdown_table(table)

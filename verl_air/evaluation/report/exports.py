@@ -10,8 +10,8 @@ from typing import Any
 
 from verl_air.evaluation.report.headline import headline, sentences
 from verl_air.evaluation.report.run_summary import Report
-from verl_air.evaluation.text_table import interval, p_value, percent, points
-from verl_air.evaluation.untrusted import visible
+from verl_air.evaluation.text_table import interval, markdown_table, p_value, percent, points
+from verl_air.evaluation.untrusted import in_markdown, visible
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -24,26 +24,29 @@ def to_json(report: Report) -> dict[str, Any]:
 def to_markdown(report: Report) -> str:
     """Headline, alarms and settings."""
     lines = ["# Run report", ""]
-    lines += [f"- {_cell(sentence)}" for _, sentence in sentences(report)] + [""]
+    lines += [f"- {in_markdown(sentence)}" for _, sentence in sentences(report)] + [""]
     names = ["domain/split", "run", "step", "intents", "group accuracy", "accuracy", "harmful", "benign", "consistent"]
-    table = [names, ["---"] * len(names)]
+    table = [names]
     for source, rows in headline(report).items():
         for row in rows:
             numbers = [row.groups, row.prompts, row.harmful, row.benign]
             cells = [source, row.run, str(row.step), str(row.intents or "-"), *map(interval, numbers)]
-            table.append([*map(_cell, cells), percent(row.consistent.value)])
-    lines += [f"| {' | '.join(cells)} |" for cells in table] if len(table) > 2 else ["No validation is stored."]
+            table.append([*map(in_markdown, cells), percent(row.consistent.value)])
+    lines += markdown_table(table) if len(table) > 1 else ["No validation is stored."]
     lines += ["", "Intervals: 95 %. Group accuracy: Wilson over intents; accuracy: bootstrap over intents.", ""]
     for name, pairs in report.against_first.items():
         for c in pairs:
             lines.append(
-                f"- {_cell(name)} against {_cell(report.runs[0].name)}, {_cell(c.name)}: group accuracy "
-                f"{points(c.groups)}, accuracy {points(c.prompts)}, {c.intents} intents, {c.test} {p_value(c.p)}"
+                f"- {in_markdown(name)} against {in_markdown(report.runs[0].name)}, {in_markdown(c.name)}: "
+                f"group accuracy {points(c.groups)}, accuracy {points(c.prompts)}, "
+                f"{c.intents} intents, {c.test} {p_value(c.p)}"
             )
     lines += ["", "## Alarms", ""]
     alarms = [(run.name, alarm) for run in report.runs for alarm in run.alarms if alarm.text]
-    lines += [f"- {_cell(name)}, {alarm.check} ({alarm.level}): {_cell(alarm.text)}" for name, alarm in alarms]
-    lines += [f"- {_cell(run.name)}: {_cell(fault)}" for run in report.runs for fault in run.faults]
+    lines += [
+        f"- {in_markdown(name)}, {alarm.check} ({alarm.level}): {in_markdown(alarm.text)}" for name, alarm in alarms
+    ]
+    lines += [f"- {in_markdown(run.name)}: {in_markdown(fault)}" for run in report.runs for fault in run.faults]
     return "\n".join([*lines, "" if alarms else "None."]) + "\n"
 
 
@@ -58,12 +61,6 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def _cell(text: str) -> str:
-    """A name or text from outside must not break the table or pass for markup."""
-    plain = visible(text.replace("\n", " "), limit=None)
-    return plain.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
 
 
 def _plain(value: Any) -> Any:

@@ -74,16 +74,20 @@ class Report:
         return list(dict.fromkeys([*tables, *curves]))
 
 
-def summarise(paths: Sequence[str | os.PathLike[str]]) -> Report:
-    """Read runs; see :func:`verl_air.evaluation.run_folder.read_run_folder` for what a path may be.
+def summarise(paths: Sequence[str | os.PathLike[str]], names: Sequence[str | None] = ()) -> Report:
+    """Read runs.
+
+    Args:
+        paths: see :func:`verl_air.evaluation.run_folder.read_run_folder` for what a path may be.
+        names: what to call the runs; one that has none goes by its folder. Empty: all of them do.
 
     Raises:
         DataError: a path is not there, or a file is not what a run with an ``air:`` recipe writes.
     """
     folders = [read_run_folder(path) for path in paths]
-    names = _distinct_names(folders)
+    called = _distinct_names(folders, names or [None] * len(folders))
     validations = [Validations.read(folder) for folder in folders]
-    runs = [_summarise(*parts) for parts in zip(names, folders, validations, strict=True)]
+    runs = [_summarise(*parts) for parts in zip(called, folders, validations, strict=True)]
     against_first = {}
     for run, found in zip(runs[1:], validations[1:], strict=True):
         if found.last and validations[0].last and (pairs := _compare(validations[0].last, found.last)):
@@ -157,11 +161,12 @@ def _compare(a: list[Record], b: list[Record]) -> list[Comparison]:
         return []
 
 
-def _distinct_names(folders: Sequence[RunFolder]) -> list[str]:
-    names = [folder.name for folder in folders]
-    for i, folder in enumerate(folders):
-        if names.count(folder.name) > 1:
-            names[i] = str(folder.path)
+def _distinct_names(folders: Sequence[RunFolder], given: Sequence[str | None]) -> list[str]:
+    short = [name or folder.name for name, folder in zip(given, folders, strict=True)]
+    names = [
+        str(folder.path) if name is None and short.count(folder.name) > 1 else short[i]
+        for i, (name, folder) in enumerate(zip(given, folders, strict=True))
+    ]
     return [name if names.index(name) == i else f"{name} ({i + 1})" for i, name in enumerate(names)]
 
 

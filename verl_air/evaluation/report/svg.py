@@ -72,13 +72,12 @@ def line_chart(lines: Sequence[Line], x: Axis, y: Axis, title: str) -> str:
 
 
 def smoothed(points: Sequence[Point], window: int) -> list[Point]:
-    """Centred moving average over finite values, shorter at the ends."""
+    """Centred moving average over finite values. At the ends the outer half of the window is missing."""
     finite = [point for point in points if math.isfinite(point[1])]
     half = window // 2
     result = []
     for i, (at, _) in enumerate(finite):
-        reach = min(half, i, len(finite) - 1 - i)
-        around = finite[i - reach : i + reach + 1]
+        around = finite[max(0, i - half) : i + half + 1]
         result.append((at, sum(value for _, value in around) / len(around)))
     return result
 
