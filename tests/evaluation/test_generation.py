@@ -38,8 +38,9 @@ def main():
             import os, signal
             os.kill(os.getpid(), signal.SIGKILL)
     files = [folder / "few.parquet"]
-    generate_rollouts(folder / "model", files, out, rewards, Sampling(max_tokens=8, seed=3),
-                      engine=lambda: Engine(folder / "model"), n=2, chunk=6, progress=progress)
+    generate_rollouts(folder / "model", files, out, rewards, Sampling(max_tokens=16, seed=3),
+                      engine=lambda: Engine(folder / "model", max_num_batched_tokens=128),
+                      n=2, chunk=10, progress=progress)
 
 if __name__ == "__main__":
     main()
@@ -56,13 +57,11 @@ def folder(playground_files: Path) -> Path:
     return playground_files
 
 
-def generate(folder: Path, out: Path, die_after: int = 0) -> subprocess.CompletedProcess[str]:
+def run(log: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """In a process of its own, whose group is gone when this returns: vLLM's engine is a child."""
-    log = out.with_suffix(f".{die_after}.log")
     with log.open("w") as lines:
         process = subprocess.Popen(
-            [sys.executable, "-c", SPEC, str(folder), str(out), str(die_after)],
-            cwd=ROOT, stdout=lines, stderr=lines, start_new_session=True,
+            [sys.executable, *command], cwd=ROOT, stdout=lines, stderr=lines, start_new_session=True,
             env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         try:
@@ -73,13 +72,26 @@ def generate(folder: Path, out: Path, die_after: int = 0) -> subprocess.Complete
     return subprocess.CompletedProcess(process.args, status, log.read_text(errors="replace"))
 
 
+def generate(folder: Path, out: Path, die_after: int = 0) -> subprocess.CompletedProcess[str]:
+    """Ten completions at a time, whose prompts do not fit into one forward pass."""
+    return run(out.with_suffix(f".{die_after}.log"), "-c", SPEC, str(folder), str(out), str(die_after))
+
+
+def evaluate(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """The same from the command line; how long a response may be, and how it is scored, stand in the recipe."""
+    recipe = ("--recipe", "recipes/quickstart.yaml", "--n", "2", "--seed", "3", "--out", str(out))
+    data = ("--model", str(folder / "model"), "--data", str(folder / "few.parquet"))
+    return run(out.with_suffix(".log"), "-m", "verl_air", "evaluate", *data, *recipe)
+
+
 def test_an_interrupted_evaluation_ends_as_one_that_was_not(folder: Path, tmp_path: Path) -> None:
     whole, parted = tmp_path / "whole.jsonl", tmp_path / "parted.jsonl"
-    done = generate(folder, whole)
+    done = evaluate(folder, whole)
     assert done.returncode == 0, done.stdout[-3000:]
-    killed = generate(folder, parted, die_after=12)
+    assert "playground/id" in done.stdout
+    killed = generate(folder, parted, die_after=10)
     assert killed.returncode == -signal.SIGKILL, killed.stdout[-3000:]
-    assert len(parted.read_text().splitlines()) == 12
+    assert len(parted.read_text().splitlines()) == 10
     with parted.open("a") as file:  # a death in the middle of a row
         file.write('{"input": "user draw the pis')
     done = generate(folder, parted)
@@ -94,6 +106,6 @@ def test_an_interrupted_evaluation_ends_as_one_that_was_not(folder: Path, tmp_pa
     assert (stored.completions, stored.intents) == (30, 3)
 
     started = time.monotonic()
-    again = generate(folder, whole)
-    assert "30 30" in again.stdout
+    again = evaluate(folder, whole)
+    assert "30 of 30 rollouts" in again.stdout
     assert "vllm" not in again.stdout.lower(), f"an engine was started for nothing ({time.monotonic() - started:.0f} s)"

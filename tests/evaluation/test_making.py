@@ -20,7 +20,7 @@ from verl_air.evaluation import read_records
 from verl_air.evaluation.generation import Completion, Prompt, Sampling, seed_of
 from verl_air.evaluation.making import fingerprint, generate_rollouts, rejudge_rollouts
 from verl_air.evaluation.rollout_store import RolloutStore
-from verl_air.evaluation.scoring import Scorer, merge_reward_kwargs, read_reward_kwargs
+from verl_air.evaluation.scoring import RecipeSettings, Scorer, merge_reward_kwargs, read_recipe_settings
 
 RULES = {"routes": {"lab/anchor": "multiple_choice", "lab/open": "refusal_keywords"}}
 KINDER = {"routes": {"lab/anchor": "multiple_choice", "lab/open": {"name": "refusal_keywords", "keywords": ["sure"]}}}
@@ -114,6 +114,17 @@ def test_nothing_left_to_do_starts_no_engine(lab: dict[str, Any], tmp_path: Path
     assert again.made == []
 
 
+def test_an_attempt_that_failed_before_its_first_row_binds_nobody(lab: dict[str, Any], tmp_path: Path) -> None:
+    class Broken(Parrot):
+        def prompt(self, messages: Any, where: str, max_tokens: int) -> Prompt:
+            raise DataError(f"{where}: does not fit; lower --max-tokens")
+
+    with pytest.raises(DataError, match="does not fit"):
+        generate(lab, tmp_path / "out.jsonl", Broken())
+    out = generate(lab, tmp_path / "out.jsonl", Parrot(), temperature=0.5)
+    assert out.read_bytes() == generate(lab, tmp_path / "new.jsonl", Parrot(), temperature=0.5).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("changes", "named"), [({"temperature": 0.5}, "sampling"), ({"seed": 1}, "sampling"), ({"n": 2}, "n")]
 )
@@ -184,22 +195,26 @@ def test_trained_weights_have_another_fingerprint(tmp_path: Path) -> None:
     assert fingerprint(tmp_path) != before
 
 
-def test_rewards_are_read_from_recipes_runs_and_bare_files(tmp_path: Path) -> None:
+def test_settings_are_read_from_recipes_runs_and_bare_files(tmp_path: Path) -> None:
     bare = tmp_path / "rewards.yaml"
     bare.write_text("routes: {lab/open: refusal_keywords}\n")
-    assert read_reward_kwargs(bare)["routes"] == {"lab/open": "refusal_keywords"}
+    assert read_recipe_settings(bare) == RecipeSettings({"routes": {"lab/open": "refusal_keywords"}}, None)
     from tests.conftest import RECIPES
 
-    recipe = read_reward_kwargs(RECIPES / "quickstart.yaml")
-    assert recipe["routes"]["playground/open"] == "playground_oracle"
-    included = read_reward_kwargs(RECIPES / "grpo-qwen2.5_14b-1x8-fsdp2.yaml")
-    assert included["routes"]["safety/open"] == "safety_judge", "routes of a file that the recipe includes"
+    recipe = read_recipe_settings(RECIPES / "quickstart.yaml")
+    assert recipe.reward_kwargs["routes"]["playground/open"] == "playground_oracle"
+    assert recipe.max_response_length == 16
+    included = read_recipe_settings(RECIPES / "grpo-qwen2.5_14b-1x8-fsdp2.yaml")
+    routes = included.reward_kwargs["routes"]
+    assert routes["safety/open"] == "safety_judge", "routes of a file that the recipe includes"
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "config.yaml").write_text((RECIPES / "quickstart.yaml").read_text())
-    assert read_reward_kwargs(tmp_path) == recipe
+    assert read_recipe_settings(tmp_path) == recipe
     bare.write_text("trainer: {}\n")
     with pytest.raises(ConfigError, match="neither"):
-        read_reward_kwargs(bare)
+        read_recipe_settings(bare)
+    with pytest.raises(ConfigError, match=r"give a recipe \(recipes/NAME.yaml\)"):
+        read_recipe_settings("quickstart")
 
 
 def test_the_command_line_judges_again(lab: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,6 +238,10 @@ def test_the_command_line_judges_again(lab: dict[str, Any], tmp_path: Path, caps
         (["--model", "x", "--out", "o", "--route", "lab/open"], "write DOMAIN/ROLE=NAME"),
         (["--model", "x", "--out", "o", "--route", "*/*=exact_match"], "--data"),
         (["--model", "nowhere", "--out", "o", "--route", "*/*=exact_match", "--data", "d"], "no model"),
+        (
+            ["--model", "x", "--out", "o", "--route", "*/*=exact_match", "--data", "d", "--max-tokens", "0"],
+            "at least 1",
+        ),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

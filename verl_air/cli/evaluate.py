@@ -22,7 +22,7 @@ from verl_air.evaluation.generation import Engine, Sampling
 from verl_air.evaluation.intervals import LEVEL
 from verl_air.evaluation.making import generate_rollouts, rejudge_rollouts
 from verl_air.evaluation.run_folder import read_run_folder
-from verl_air.evaluation.scoring import merge_reward_kwargs, read_reward_kwargs
+from verl_air.evaluation.scoring import RecipeSettings, merge_reward_kwargs, read_recipe_settings
 from verl_air.evaluation.text_table import format_comparisons, format_sections
 
 _SAMPLING = Sampling()
@@ -50,7 +50,11 @@ def _add_making(parser: argparse.ArgumentParser) -> None:
     add("--n", type=int, default=1, help="completions a prompt (default 1)")
     add("--temperature", type=float, default=_SAMPLING.temperature, help="(default %(default)s)")
     add("--top-p", type=float, default=_SAMPLING.top_p, help="(default %(default)s)")
-    add("--max-tokens", type=int, default=_SAMPLING.max_tokens, help="of a response (default %(default)s)")
+    add(
+        "--max-tokens",
+        type=int,
+        help=f"of a response (default: the recipe's data.max_response_length, else {_SAMPLING.max_tokens})",
+    )
     add("--max-model-len", type=int, metavar="N", help="longest prompt with response, in tokens (default: the model's)")
     add("--tensor-parallel", type=int, default=1, metavar="N", help="GPUs that share the model (default 1)")
     add("--seed", type=int, default=_SAMPLING.seed, help="of the sampling (default %(default)s)")
@@ -100,8 +104,8 @@ def _make(args: argparse.Namespace) -> Path:
         raise ConfigError("name the file to write with --out")
     if not args.recipe and not args.route:
         raise ConfigError("say how to score: --recipe PATH, or --route DOMAIN/ROLE=NAME")
-    recipe = read_reward_kwargs(args.recipe) if args.recipe else {}
-    rewards = merge_reward_kwargs(recipe, routes=args.route, modules=args.module, judge=args.judge)
+    recipe = read_recipe_settings(args.recipe) if args.recipe else RecipeSettings({}, None)
+    rewards = merge_reward_kwargs(recipe.reward_kwargs, routes=args.route, modules=args.module, judge=args.judge)
     if args.rejudge:
         source = Path(args.rejudge)
         if source.is_dir():
@@ -110,16 +114,18 @@ def _make(args: argparse.Namespace) -> Path:
         return rejudge_rollouts(source, args.out, rewards, progress=_progress)
     if not args.data:
         raise ConfigError("name the parquet files to generate on with --data")
-    for name in ("n", "max_tokens"):
-        if getattr(args, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be at least 1")
+    max_tokens = args.max_tokens if args.max_tokens is not None else recipe.max_response_length
+    max_tokens = _SAMPLING.max_tokens if max_tokens is None else max_tokens
+    for name, value in (("--n", args.n), ("--max-tokens", max_tokens)):
+        if value < 1:
+            raise ConfigError(f"{name} {value}: must be at least 1")
     model = model_folder(args.model)
     return generate_rollouts(
         model,
         args.data,
         args.out,
         rewards,
-        Sampling(args.temperature, args.top_p, args.max_tokens, args.seed),
+        Sampling(args.temperature, args.top_p, max_tokens, args.seed),
         engine=lambda: Engine(model, args.max_model_len, tensor_parallel_size=args.tensor_parallel),
         n=args.n,
         progress=_progress,

@@ -48,6 +48,17 @@ def seed_of(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1
 
 
+_LOGGING = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}  # stdout is for the table
+_ON_CPU: dict[str, Any] = {
+    "enforce_eager": True,
+    "dtype": "float32",
+    "kv_cache_memory_bytes": 1 << 28,
+    # Where a prompt is cut in two, vLLM 0.28 turns back the offset of the completion's generator: torch's have none on
+    # a CPU, and the engine dies. It warns of this setting; completions are the same with it and without.
+    "enable_chunked_prefill": False,
+}
+
+
 def _on_cpu() -> bool:
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         return True
@@ -74,9 +85,11 @@ class Engine:
             set_defaults()
             for name, value in VLLM_DEFAULTS.items():
                 os.environ.setdefault(name, value)
-            settings = {"enforce_eager": True, "dtype": "float32", "kv_cache_memory_bytes": 1 << 28, **settings}
+            settings = {**_ON_CPU, **settings}
         # vLLM would fork its engine, which fails on a GPU once anything in this process has touched CUDA.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+        for name, value in _LOGGING.items():
+            os.environ.setdefault(name, value)
         try:
             from vllm import LLM
         except ImportError as error:

@@ -64,13 +64,13 @@ class RolloutStore:
 
     def _check_settings(self, settings: Any) -> None:
         beside = settings_path(self.path)
-        if not beside.is_file():
-            if self.path.stat().st_size:
-                raise DataError(f"{self.path}: not begun by `verl-air evaluate`; name another file with --out")
+        if not self.path.stat().st_size:  # new, or begun by an attempt that failed before its first row
             temporary = beside.with_name(f".{beside.name}.tmp")
             temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
             temporary.replace(beside)
             return
+        if not beside.is_file():
+            raise DataError(f"{self.path}: not begun by `verl-air evaluate`; name another file with --out")
         known = json.loads(beside.read_text(encoding="utf-8"))
         if known != settings:
             names = [name for name in sorted({*known, *settings}) if known.get(name) != settings.get(name)]

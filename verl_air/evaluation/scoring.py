@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,31 @@ _IN_RECIPE = "reward.custom_reward_function.reward_kwargs"
 _ROW = ("index", "intent_id", "role", "context", "family", "domain", "split", "extras")
 
 
-def read_reward_kwargs(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The ``reward_kwargs`` of a recipe, of a run's folder (its resolved recipe), or a YAML file that holds them bare.
+@dataclass(frozen=True)
+class RecipeSettings:
+    """What an evaluation takes from a recipe.
+
+    max_response_length: of ``data``, in tokens; None in a file that holds rewards alone.
+    """
+
+    reward_kwargs: dict[str, Any]
+    max_response_length: int | None
+
+
+def read_recipe_settings(path: str | os.PathLike[str]) -> RecipeSettings:
+    """From a recipe, a run's folder (its resolved recipe), or a YAML file that holds ``reward_kwargs`` bare.
 
     A recipe, known by its ``defaults``, is composed as ``main_ppo`` composes it: routes may stand in what it includes.
 
     Raises:
-        ConfigError: there are none, or they refer to what the file does not hold.
+        ConfigError: there are no rewards, or they refer to what the file does not hold.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     path = Path(path)
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; give a recipe (recipes/NAME.yaml), a run's folder, or a YAML file")
     is_recipe = not path.is_dir()
     if not is_recipe:
         inside = (path / "checkpoints" / "config.yaml", path / "config.yaml")
@@ -43,11 +57,12 @@ def read_reward_kwargs(path: str | os.PathLike[str]) -> dict[str, Any]:
         if found is None and OmegaConf.select(config, "routes") is not None:
             found = config
         plain = None if found is None else OmegaConf.to_container(found, resolve=True)
+        length = OmegaConf.select(config, "data.max_response_length")
     except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: the reward settings cannot be read ({error})") from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path}: neither {_IN_RECIPE} nor routes are there")
-    return {str(name): value for name, value in plain.items()}
+    return RecipeSettings({str(name): value for name, value in plain.items()}, None if length is None else int(length))
 
 
 def merge_reward_kwargs(
