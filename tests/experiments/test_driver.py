@@ -19,11 +19,13 @@ from verl_air.experiments.plan import read_plan
 from verl_air.experiments.report import write_report
 from verl_air.experiments.runs import read_records
 
+MEASURED = {"anchor": 0.9, "format": 0.95, "judge": 0.76}
+
 
 @pytest.fixture(autouse=True)
 def _no_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
     """A world takes a minute, and the launcher of these tests looks at none."""
-    monkeypatch.setattr(driver_module, "build_playground", lambda *args, **kwargs: {})
+    monkeypatch.setattr(driver_module, "build_playground", lambda *args, **kwargs: {"measured": MEASURED})
 
 
 def experiment_in(folder: Path, launch: FakeMainPpo, recipes: Path = RECIPES) -> Experiment:
@@ -56,6 +58,15 @@ def test_another_clone_goes_on_from_the_published_records(tmp_path: Path) -> Non
     assert len(launch.launched) == 2
     write_report(clone, tmp_path / "docs")
     assert len(read_records(tmp_path / "docs" / "records.jsonl")) == 4
+
+
+def test_a_world_whose_judge_fell_short_is_named_and_stands_in_the_record(tmp_path: Path) -> None:
+    said: list[str] = []
+    experiment = experiment_in(tmp_path, FakeMainPpo())
+    experiment.say = said.append
+    experiment.run([experiment.plan.study("first")])
+    assert [line for line in said if line.startswith("world 9: the warm start fell short: judge 0.76, expected 0.85")]
+    assert experiment.run_of("a", 9).finished["world"] == MEASURED
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from verl_air.evaluation.curves import area_under
 from verl_air.experiments.plan import Plan, Study
 from verl_air.experiments.runs import Run, make_run, read_curves
 from verl_air.playground.build import PlaygroundConfig, build_playground
+from verl_air.playground.measure import shortfalls
 from verl_air.playground.quickstart import train
 
 ATTEMPTS = 3
@@ -138,7 +139,9 @@ class Experiment:
     def _do(self, run: Run, interrupted: Callable[[], bool]) -> bool:
         """Run one run until it is finished or has failed too often."""
         world = self.out / "worlds" / str(run.seed)
-        build_playground(world, self._config(run.seed), progress=None)
+        measured = build_playground(world, self._config(run.seed), progress=None)["measured"]
+        if short := shortfalls(measured):
+            self.say(f"world {run.seed}: the warm start fell short: {'; '.join(short)}. It is run all the same")
         steps = self.plan.measure.steps
         for attempt in range(1, ATTEMPTS + 1):
             self.say(f"{run.method}, seed {run.seed}: {run.folder} (attempt {len(run.attempts) + 1})")
@@ -150,7 +153,7 @@ class Experiment:
             run.end(status, time.monotonic() - started)
             try:
                 if status == 0:
-                    run.finish(steps, self.plan.measure.sources)
+                    run.finish(steps, self.plan.measure.sources, measured)
                     return True
                 self.say(f"  main_ppo stopped with status {status}; see {run.folder / 'train.log'}")
             except DataError as error:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,12 @@ class Run:
         """Note how an attempt ended."""
         self._note({"status": status, "seconds": round(seconds, 1)})
 
-    def finish(self, steps: Sequence[int], sources: Sequence[str]) -> dict[str, Any]:
+    def finish(self, steps: Sequence[int], sources: Sequence[str], world: Mapping[str, float]) -> dict[str, Any]:
         """Read what the run measured and mark it as finished.
+
+        Args:
+            steps, sources: validations that have to be there.
+            world: what policy and judge could before training (``measured`` of the playground's manifest).
 
         Raises:
             DataError: a validation that the plan wants is not there or not whole.
@@ -114,6 +118,7 @@ class Run:
             "finished": _now(),
             "git": folder.record.get("git"),
             "versions": folder.record.get("versions"),
+            "world": dict(world),
             "curves": _by_text(curves),
             "training": {name: _of_numbers(folder.metrics[name]) for name in TRAINING if name in folder.metrics},
         }
