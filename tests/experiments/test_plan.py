@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import RECIPES
+from tests.conftest import RECIPES, ROOT
 from verl_air.errors import ConfigError
+from verl_air.experiments.driver import refuse_contradictions
 from verl_air.experiments.plan import Plan, read_plan
+from verl_air.experiments.runs import read_records
 
 PLAN = RECIPES / "experiment" / "plan.yaml"
 SHIPPED = read_plan(PLAN)
@@ -114,3 +116,21 @@ def composed(plan: Plan, method: str, playground: Path) -> Any:
     overrides = ["hydra.searchpath=[pkg://verl.trainer.config]", f"playground={playground}", *plan.settings(method)]
     with initialize_config_dir(config_dir=str(RECIPES), version_base=None):
         return compose(plan.recipe, overrides=overrides)
+
+
+def test_a_tuned_method_cannot_be_run_as_another_one() -> None:
+    """The thirteen runs called V-REx that were GRPO: what tuning appends comes last, and wins."""
+    plan = read_plan(PLAN)
+    tuned = plan.methods["grpo-lr-8e-4"].set
+    refuse_contradictions("grpo", plan.settings("grpo"), tuned)
+    with pytest.raises(ConfigError, match=r"grpo-vrex: sets air.regularizer=vrex, and tuning would run it with none"):
+        refuse_contradictions("grpo-vrex", plan.settings("grpo-vrex"), tuned)
+
+
+def test_records_of_runs_that_were_not_what_their_name_says_are_withdrawn() -> None:
+    records = read_records(ROOT / "docs" / "experiment" / "records.jsonl")
+    for record in records.values():
+        values = dict(setting.lstrip("+").split("=", 1) for setting in record["settings"])
+        is_vrex = "vrex" in record["method"]
+        assert ("withdrawn" in record) == (is_vrex and values["air.regularizer"] != "vrex")
+    assert sum("withdrawn" in record for record in records.values()) == 13

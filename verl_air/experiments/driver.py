@@ -65,9 +65,16 @@ class Experiment:
         settings = self.plan.settings(method)
         tuning = self.plan.tuned_by(method)
         if tuning is not None:
-            settings += self.plan.methods[self.choice(tuning)].set
+            chosen = self.plan.methods[self.choice(tuning)].set
+            refuse_contradictions(method, settings, chosen)
+            settings += chosen
         run = make_run(self.recipes, self.out, self.plan.recipe, method, seed, settings, self._world(seed))
         return replace(run, published=self.published.get(run.hash))
+
+    def withdrawn(self, study: Study) -> dict[str, str]:
+        """Methods of a study whose published records do not count, with the reason."""
+        reasons = {r["method"]: r["withdrawn"] for r in self.published.values() if "withdrawn" in r}
+        return {method: reasons[method] for method in study.methods if method in reasons}
 
     def choice(self, study: Study) -> str:
         """The method that a study with ``choose`` picks: the highest mean over its seeds.
@@ -177,11 +184,24 @@ class Experiment:
             for seed in study.seeds:
                 try:
                     record = self.run_of(method, seed).finished
-                except ConfigError:  # its settings are not chosen yet
+                except ConfigError:  # its settings are not chosen yet, or contradict each other
                     continue
-                if record is not None:
+                if record is not None and "withdrawn" not in record:
                     found.setdefault(method, {})[seed] = record
         return found
+
+
+def refuse_contradictions(method: str, settings: Sequence[str], chosen: Sequence[str]) -> None:
+    """Refuse a tuned method whose chosen overrides, which come last and win, undo what the method itself sets.
+
+    Raises:
+        ConfigError: names the method, the key and both values.
+    """
+    values = dict(setting.lstrip("+").split("=", 1) for setting in settings)
+    for setting in chosen:
+        key, value = setting.lstrip("+").split("=", 1)
+        if values.get(key, value) != value:
+            raise ConfigError(f"method {method}: sets {key}={values[key]}, and tuning would run it with {value}")
 
 
 class _Interruptible:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from verl_air.evaluation.seeds import SeedDifference, SeedRow
 from verl_air.evaluation.text_table import interval_or_value, markdown_table, p_value, percent, plain, points
@@ -42,7 +42,7 @@ def to_markdown(experiment: Experiment, studies: Sequence[StudyFindings], figure
         "",
     ]
     for found in studies:
-        lines += _study(plan, found, figures.get(found.study.name))
+        lines += _study(plan, found, figures.get(found.study.name), experiment.withdrawn(found.study))
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -66,9 +66,13 @@ def _how_it_was_run(experiment: Experiment, studies: Sequence[StudyFindings]) ->
     ]
 
 
-def _study(plan: Plan, found: StudyFindings, figures: Sequence[str] | None) -> list[str]:
+def _study(
+    plan: Plan, found: StudyFindings, figures: Sequence[str] | None, withdrawn: Mapping[str, str]
+) -> list[str]:
     study = found.study
     lines = [f"## {study.title or study.name}", "", study.question.strip(), ""]
+    for method, reason in withdrawn.items():
+        lines += [f"**Withdrawn: {plan.methods[method].title}** ({reason}).", ""]
     if found.finished < found.planned:
         lines += [f"**Unfinished: {found.finished} of {found.planned} runs.**", ""]
     if figures is None:

@@ -43,6 +43,8 @@ def write_report(experiment: Experiment, folder: Path) -> list[Path]:
         for by_seed in experiment.records(study).values()
         for record in by_seed.values()
     }
+    withdrawn = (record for record in experiment.published.values() if "withdrawn" in record)
+    records |= {record["hash"]: json.dumps(record, separators=(",", ":")) + "\n" for record in withdrawn}
     written.append(write_atomically(folder / RECORDS, "".join(records[name] for name in sorted(records))))
     written.append(write_atomically(folder / "results.md", to_markdown(experiment, studies, by_study)))
     return written
