@@ -1,25 +1,21 @@
-"""``AirConfig``: the recipe's ``air:`` key, frozen, validated when it is read. Imports no torch and no verl."""
+"""``AirConfig``: the recipe's ``air:`` key. Imports no torch and no verl."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_type_hints
+from typing import ClassVar, Literal
 
-from verl_air.errors import ConfigError
+from pydantic import Field
+
+from verl_air.settings import Settings
 
 
-@dataclass(frozen=True, kw_only=True)
-class AirConfig:
-    """Options of Anchor Invariance Regularization. The defaults are the paper's (docs/paper_index.md cites each).
+class AirConfig(Settings):
+    """Options of Anchor Invariance Regularization. docs/paper_index.md cites the source of each default.
 
     The objective:
         regularizer: ``air``, ``vrex`` (the symmetric baseline), ``none``, or a name registered by a third party.
         coef: weight of the auxiliary loss, lambda in the paper. 0 is exactly plain GRPO or GSPO.
-        estimator: ``paper``, or ``loo`` (leave-one-out: unbiased at no cost; recommended, needs ``rollout.n >= 2``).
+        estimator: ``loo`` (leave-one-out: unbiased at no cost; needs ``rollout.n >= 2``), or ``paper``, as published.
         normalize_by: average the auxiliary loss over ``all`` valid trajectories, or over the ``open`` ones only.
         importance: ``none``, or ``ratio``: reweight by the clipped ratio pi / pi_old, for updates that are off-policy
             (several mini-batches a step, or asynchronous rollouts).
@@ -45,34 +41,24 @@ class AirConfig:
         poll_seconds: how often the trainer looks for finished rollouts. verl's own 2.0 dominates short steps.
     """
 
+    prefix: ClassVar[str] = "air"
+
     regularizer: str = "air"
-    coef: float = 8e-4
-    estimator: Literal["paper", "loo"] = "paper"
+    coef: float = Field(8e-4, ge=0)
+    estimator: Literal["loo", "paper"] = "loo"
     normalize_by: Literal["all", "open"] = "all"
     importance: Literal["none", "ratio"] = "none"
-    importance_clip: float = 2.0
+    importance_clip: float = Field(2.0, ge=1)
     aux_reward: Literal["total", "task"] = "total"
     gap: Literal["signed", "positive"] = "signed"
-    gap_shrinkage: float = 0.0
+    gap_shrinkage: float = Field(0.0, ge=0)
     reward_scale: Literal["raw", "unit"] = "raw"
-    anchors_per_intent: int = 1
-    open_per_intent: int = 3
+    anchors_per_intent: int = Field(1, ge=1)
+    open_per_intent: int = Field(3, ge=1)
     incomplete_groups: Literal["drop", "no_air", "refill"] = "drop"
-    max_abstain_rate: float = 0.2
-    abstain_window: int = 20
-    poll_seconds: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            _check_type(name, getattr(self, name), hint)
-        _require(self.coef >= 0, "coef", self.coef, "at least 0")
-        _require(self.importance_clip >= 1, "importance_clip", self.importance_clip, "at least 1")
-        _require(self.gap_shrinkage >= 0, "gap_shrinkage", self.gap_shrinkage, "at least 0")
-        _require(self.anchors_per_intent >= 1, "anchors_per_intent", self.anchors_per_intent, "at least 1")
-        _require(self.open_per_intent >= 1, "open_per_intent", self.open_per_intent, "at least 1")
-        _require(0 <= self.max_abstain_rate <= 1, "max_abstain_rate", self.max_abstain_rate, "between 0 and 1")
-        _require(self.abstain_window >= 1, "abstain_window", self.abstain_window, "at least 1")
-        _require(self.poll_seconds > 0, "poll_seconds", self.poll_seconds, "above 0")
+    max_abstain_rate: float = Field(0.2, ge=0, le=1)
+    abstain_window: int = Field(20, ge=1)
+    poll_seconds: float = Field(0.1, gt=0)
 
     @property
     def group_size(self) -> int:
@@ -83,51 +69,3 @@ class AirConfig:
     def active(self) -> bool:
         """Whether the auxiliary loss does anything at all."""
         return self.coef > 0 and self.regularizer != "none"
-
-    @classmethod
-    def from_mapping(cls, values: Any) -> AirConfig:
-        """Read the recipe's ``air:`` key.
-
-        Raises:
-            ConfigError: it is no mapping, a key is unknown, or a value cannot be used; the message names the key.
-        """
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"air: expected keys and values, got {values!r}")
-        known = [field.name for field in dataclasses.fields(cls)]
-        given = {str(key): value for key, value in values.items() if key != "_target_"}
-        for key in given:
-            if key not in known:
-                close = difflib.get_close_matches(key, known, n=1)
-                hint = f" Did you mean air.{close[0]}?" if close else ""
-                raise ConfigError(f"air.{key}: unknown key.{hint} Known: {', '.join(known)}")
-        return cls(**{key: _as_number(key, value) for key, value in given.items()})
-
-
-def _as_number(key: str, value: Any) -> Any:
-    """YAML 1.1 reads ``8e-4`` as a string; accept it where a number is meant."""
-    if isinstance(value, str) and get_type_hints(AirConfig).get(key) is float:
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _check_type(name: str, value: Any, hint: Any) -> None:
-    choices = get_args(hint)
-    if choices:
-        if value not in choices:
-            raise ConfigError(f"air.{name}: {value!r} is not one of {', '.join(map(str, choices))}")
-    elif hint is float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ConfigError(f"air.{name}: {value!r} is not a finite number")
-    elif hint is int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"air.{name}: {value!r} is not a whole number")
-    elif not isinstance(value, hint):
-        raise ConfigError(f"air.{name}: {value!r} is not a {hint.__name__}")
-
-
-def _require(condition: bool, name: str, value: Any, what: str) -> None:
-    if not condition:
-        raise ConfigError(f"air.{name}: {value!r} must be {what}")

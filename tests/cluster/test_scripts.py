@@ -16,7 +16,7 @@ import yaml
 
 from tests.conftest import RECIPES, ROOT
 from verl_air.cluster.needs import pools_of, shortfall
-from verl_air.recipes import compose_recipe
+from verl_air.compose import compose_recipe
 
 CLUSTER = ROOT / "scripts" / "cluster"
 SCRIPTS = sorted([*ROOT.glob("scripts/**/*.sh"), CLUSTER / "slurm.sbatch", ROOT / ".ci" / "run"])

@@ -22,8 +22,8 @@ from typing import Any, NoReturn
 from tests.conftest import RECIPES, ROOT
 from tests.docs.pages import Command
 from verl_air.cli import COMMANDS, main
+from verl_air.compose import compose_recipe
 from verl_air.errors import AirError
-from verl_air.recipes import compose_recipe
 
 # What a page writes where a reader fills in something of his own.
 FILLED = {"NAME": "grpo-qwen2.5_14b-2x8-megatron"}

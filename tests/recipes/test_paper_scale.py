@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import RECIPES
 from verl_air.cluster.needs import pools_of, shortfall
+from verl_air.compose import compose_recipe
 from verl_air.config import AirConfig
 from verl_air.planning import GIB, check_recipe_sizes, make_plan
-from verl_air.recipes import compose_recipe
 from verl_air.rewards import reward_names
 from verl_air.training.preflight import settings
 

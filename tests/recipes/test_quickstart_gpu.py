@@ -5,8 +5,8 @@ from __future__ import annotations
 from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import RECIPES
+from verl_air.compose import compose_recipe
 from verl_air.config import AirConfig
-from verl_air.recipes import compose_recipe
 from verl_air.training.preflight import settings
 
 GPU: DictConfig = compose_recipe(RECIPES, "quickstart-gpu", ["playground=here"])

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from verl_air.compose import compose_recipe
 from verl_air.errors import AirError, ConfigError
-from verl_air.recipes import compose_recipe
 
 Check = Callable[[], str]
 

@@ -13,8 +13,8 @@ import shlex
 import sys
 from typing import Any
 
+from verl_air.compose import compose_recipe
 from verl_air.errors import ConfigError
-from verl_air.recipes import compose_recipe
 
 
 def add_parser(subparsers: Any) -> None:

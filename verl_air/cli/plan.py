@@ -10,9 +10,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from verl_air.compose import compose_recipe
 from verl_air.errors import ConfigError
 from verl_air.planning import GIB, Plan, make_plan
-from verl_air.recipes import compose_recipe
 
 
 def add_parser(subparsers: Any) -> None:

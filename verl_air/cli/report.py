@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 
 from verl_air.evaluation.report import summarise, write_page
-from verl_air.evaluation.report.exports import to_json, to_markdown, write_atomically
+from verl_air.evaluation.report.exports import to_json, to_markdown
+from verl_air.files import write_atomically
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

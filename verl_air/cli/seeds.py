@@ -17,11 +17,11 @@ from verl_air.evaluation.curves import METRICS, Curves, curves_of
 from verl_air.evaluation.intervals import LEVEL
 from verl_air.evaluation.paper_table import METRICS as METRICS_OF_THE_PAPER
 from verl_air.evaluation.paper_table import paper_table
-from verl_air.evaluation.report.exports import write_atomically
 from verl_air.evaluation.run_folder import RunFolder, read_run_folder
 from verl_air.evaluation.seeds import BySeed, SeedRow, seed_differences, seed_rows
 from verl_air.evaluation.text_table import align, format_seed_differences, format_seed_rows, markdown_table
 from verl_air.evaluation.untrusted import in_markdown, visible
+from verl_air.files import write_atomically
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from verl_air.compose import compose_recipe
 from verl_air.errors import ConfigError
-from verl_air.recipes import compose_recipe
 from verl_air.rewards import compute_score, validate_routes
 from verl_air.rewards.judge import close_clients
 

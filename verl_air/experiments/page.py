@@ -66,9 +66,7 @@ def _how_it_was_run(experiment: Experiment, studies: Sequence[StudyFindings]) ->
     ]
 
 
-def _study(
-    plan: Plan, found: StudyFindings, figures: Sequence[str] | None, withdrawn: Mapping[str, str]
-) -> list[str]:
+def _study(plan: Plan, found: StudyFindings, figures: Sequence[str] | None, withdrawn: Mapping[str, str]) -> list[str]:
     study = found.study
     lines = [f"## {study.title or study.name}", "", study.question.strip(), ""]
     for method, reason in withdrawn.items():

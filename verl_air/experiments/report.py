@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from verl_air.evaluation.report.exports import write_atomically
 from verl_air.experiments.driver import Experiment
 from verl_air.experiments.figures import study_figures, training_figure
 from verl_air.experiments.findings import find, to_json
 from verl_air.experiments.page import to_markdown
+from verl_air.files import write_atomically
 
 RECORDS = "records.jsonl"
 _MORE = ("group_acc", "harmful_acc", "benign_acc")

@@ -15,8 +15,8 @@ import yaml
 
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation.curves import Curves, curves_of
-from verl_air.evaluation.report.exports import write_atomically
 from verl_air.evaluation.run_folder import Series, read_run_folder
+from verl_air.files import write_atomically
 
 FINISHED = "finished.json"
 ATTEMPTS = "attempts.jsonl"

@@ -7,6 +7,7 @@ N trajectories (all completions of a batch, any order), T response tokens.
     weight_N, log_prob_NT -> surrogate_loss -> J_aux  in the actor's loss, on any part of the batch
 """
 
+from verl_air.objective.accuracy import GroupAccuracy, group_accuracy
 from verl_air.objective.meta_group import MetaGroups, group_trajectories
 from verl_air.objective.regularizers import (
     ESTIMATORS,
@@ -22,8 +23,10 @@ from verl_air.objective.surrogate import surrogate_loss
 __all__ = [
     "ESTIMATORS",
     "GAPS",
+    "GroupAccuracy",
     "MetaGroups",
     "get_regularizer",
+    "group_accuracy",
     "group_trajectories",
     "register_regularizer",
     "regularizer_names",

@@ -25,6 +25,7 @@ class MetaGroups:
         intent_S, is_anchor_S: intent and role of a prompt.
         contexts_Z: prompts of an intent with at least one valid completion, |C|.
         anchor_mean_Z: mean over an intent's anchors of ``mean_S``, the paper's rbar_acr; 0 where it has none.
+        open_mean_Z: the same over its open prompts.
         anchor_var_Z: squared standard error of ``anchor_mean_Z``.
         complete_Z: the intent has a valid anchor and a valid open prompt.
     """
@@ -41,8 +42,14 @@ class MetaGroups:
     is_anchor_S: Tensor
     contexts_Z: Tensor
     anchor_mean_Z: Tensor
+    open_mean_Z: Tensor
     anchor_var_Z: Tensor
     complete_Z: Tensor
+
+    @property
+    def gap_Z(self) -> Tensor:
+        """Anchor minus open mean reward, prompts weighing alike: float64, one for each complete intent."""
+        return (self.anchor_mean_Z - self.open_mean_Z)[self.complete_Z]
 
     @property
     def active_N(self) -> Tensor:
@@ -125,7 +132,8 @@ def group_trajectories(
     present_S = count_S > 0
     anchor_S = present_S & is_anchor_S
     anchors_Z = _sum_by(anchor_S, intent_S, Z)
-    open_Z = _sum_by(present_S & ~is_anchor_S, intent_S, Z)
+    open_S = present_S & ~is_anchor_S
+    open_Z = _sum_by(open_S, intent_S, Z)
     return MetaGroups(
         reward_N=reward_N,
         valid_N=valid_N,
@@ -139,6 +147,7 @@ def group_trajectories(
         is_anchor_S=is_anchor_S,
         contexts_Z=anchors_Z + open_Z,
         anchor_mean_Z=_sum_by(mean_S * anchor_S, intent_S, Z) / anchors_Z.clamp(min=1),
+        open_mean_Z=_sum_by(mean_S * open_S, intent_S, Z) / open_Z.clamp(min=1),
         anchor_var_Z=_sum_by(var_S / count_S.clamp(min=1) * anchor_S, intent_S, Z) / anchors_Z.clamp(min=1).square(),
         complete_Z=(anchors_Z > 0) & (open_Z > 0),
     )

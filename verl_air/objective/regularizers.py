@@ -40,7 +40,7 @@ class GapOptions:
         completions. 0 is off, 1 the positive-part James-Stein factor. It lowers noise at the price of a bias.
     """
 
-    estimator: str = "paper"
+    estimator: str = "loo"
     gap: str = "signed"
     shrinkage: float = 0.0
 
@@ -140,7 +140,7 @@ def trajectory_weights(
     valid_N: Tensor | None = None,
     *,
     regularizer: str = "air",
-    estimator: str = "paper",
+    estimator: str = "loo",
     gap: str = "signed",
     shrinkage: float = 0.0,
 ) -> Tensor:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from verl_air.evaluation.report.headline import headline, sentences
@@ -48,19 +46,6 @@ def to_markdown(report: Report) -> str:
     ]
     lines += [f"- {in_markdown(run.name)}: {in_markdown(fault)}" for run in report.runs for fault in run.faults]
     return "\n".join([*lines, "" if alarms else "None."]) + "\n"
-
-
-def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
-    """To a temporary name first, then renamed: no half-written file is left."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def _plain(value: Any) -> Any:

@@ -10,12 +10,12 @@ from markupsafe import Markup
 
 from verl_air import __version__
 from verl_air.evaluation.report import figures
-from verl_air.evaluation.report.exports import write_atomically
 from verl_air.evaluation.report.headline import headline, novelty_of_sources, sentences, verdict
 from verl_air.evaluation.report.run_summary import Report
 from verl_air.evaluation.report.svg import COLOURS
 from verl_air.evaluation.text_table import p_value, part_title, percent
 from verl_air.evaluation.untrusted import visible
+from verl_air.files import write_atomically
 
 _TEMPLATES = Path(__file__).parent
 
