@@ -1,4 +1,4 @@
-"""The product's fixtures; and a study is tested in the exhaustive suite, except for its smoke test."""
+"""What the tests of the studies share with those of the product."""
 
 from tests.conftest import playground_files
 

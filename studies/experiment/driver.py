@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from studies.experiment.plan import ExperimentPlan, Study
-from studies.experiment.runs import Record, Run, curves_in, read_records, recipe_text
+from studies.experiment.runs import Run, RunRecord, curves_in, read_records, recipe_text
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation.curves import area_under
 from verl_air.playground.build import PlaygroundConfig, build_playground
@@ -72,7 +72,7 @@ class Experiment:
         meaning = f"{recipe}\n{json.dumps({**world, 'seed': seed}, sort_keys=True)}"
         return Run.of(method, seed, settings, self.plan.recipe, meaning, self.out / "runs")
 
-    def record(self, method: str, seed: int) -> Record | None:
+    def record(self, method: str, seed: int) -> RunRecord | None:
         """What a finished run left, here or beside the plan; None if it has to be run, or does not count.
 
         Raises:
@@ -84,9 +84,9 @@ class Experiment:
             found = run.record or (found if found and found["hash"] == run.hash else None)
         return None if found is None or "withdrawn" in found else found
 
-    def records(self, study: Study) -> dict[str, dict[int, Record]]:
+    def records(self, study: Study) -> dict[str, dict[int, RunRecord]]:
         """What is finished of a study: method, then seed."""
-        found: dict[str, dict[int, Record]] = {}
+        found: dict[str, dict[int, RunRecord]] = {}
         for method in study.methods:
             for seed in study.seeds:
                 try:
@@ -98,7 +98,7 @@ class Experiment:
         return found
 
     @cached_property
-    def published(self) -> dict[tuple[str, int], Record]:
+    def published(self) -> dict[tuple[str, int], RunRecord]:
         """The records beside the plan."""
         return read_records(self.plan.path.parent / RECORDS)
 

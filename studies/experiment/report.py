@@ -12,7 +12,7 @@ from pathlib import Path
 
 from studies.experiment.driver import RECORDS, Experiment
 from studies.experiment.plan import ExperimentPlan, Study
-from studies.experiment.runs import Record, curves_in
+from studies.experiment.runs import RunRecord, curves_in
 from verl_air.errors import ConfigError
 from verl_air.evaluation.curves import Curves
 from verl_air.evaluation.report.standalone import standalone
@@ -104,7 +104,7 @@ def write_report(experiment: Experiment) -> list[Path]:
     return written
 
 
-def _by_run(experiment: Experiment) -> dict[tuple[str, int], Record]:
+def _by_run(experiment: Experiment) -> dict[tuple[str, int], RunRecord]:
     """Every finished run of the plan once, however many studies share it."""
     return {
         (method, seed): record

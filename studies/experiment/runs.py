@@ -18,7 +18,7 @@ from verl_air.evaluation.curves import Curves, curves_of
 from verl_air.evaluation.run_folder import read_run_folder
 from verl_air.files import write_atomically
 
-Record: TypeAlias = dict[str, Any]
+RunRecord: TypeAlias = dict[str, Any]
 """What is kept of a finished run, as JSON; ``withdrawn`` is the reason why it does not count."""
 
 TRAINING = (
@@ -61,7 +61,7 @@ class Run:
         return cls(method, seed, recipe, seeded, digest, out / f"{method}-seed{seed}-{digest}")
 
     @property
-    def record(self) -> Record | None:
+    def record(self) -> RunRecord | None:
         """What the finished run left; None if it is not finished. A record of other settings does not count."""
         try:
             found = json.loads((self.folder / "finished.json").read_text(encoding="utf-8"))
@@ -97,7 +97,7 @@ class Run:
         """Note how an attempt ended."""
         self._note({"status": status, "seconds": round(seconds, 1)})
 
-    def finish(self, steps: Sequence[int], sources: Sequence[str], world: Mapping[str, float]) -> Record:
+    def finish(self, steps: Sequence[int], sources: Sequence[str], world: Mapping[str, float]) -> RunRecord:
         """Read what the run measured and mark it as finished.
 
         Args:
@@ -113,7 +113,7 @@ class Run:
             found = curves.get(source, {}).get("acc", {})
             if missing := [step for step in steps if step not in found]:
                 raise DataError(f"{self.folder}: no whole validation of {source} at step {missing[0]}")
-        record: Record = {
+        record: RunRecord = {
             "method": self.method,
             "seed": self.seed,
             "hash": self.hash,
@@ -138,13 +138,13 @@ class Run:
             out.write(json.dumps(entry) + "\n")
 
 
-def read_records(path: Path) -> dict[tuple[str, int], Record]:
+def read_records(path: Path) -> dict[tuple[str, int], RunRecord]:
     """Published records by method and seed, of a file with one per line; empty if there is no file.
 
     Raises:
         DataError: a line is no record.
     """
-    found: dict[tuple[str, int], Record] = {}
+    found: dict[tuple[str, int], RunRecord] = {}
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
@@ -157,7 +157,7 @@ def read_records(path: Path) -> dict[tuple[str, int], Record]:
     return found
 
 
-def curves_in(record: Record) -> Curves:
+def curves_in(record: RunRecord) -> Curves:
     """The curves of a record: steps are numbers again."""
     return {
         source: {metric: {int(step): value for step, value in curve.items()} for metric, curve in metrics.items()}

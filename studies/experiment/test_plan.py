@@ -10,8 +10,11 @@ import yaml
 
 from studies.experiment.driver import refuse_contradictions
 from studies.experiment.plan import read_plan
-from studies.experiment.runs import read_records
+from studies.experiment.runs import curves_in, read_records
 from verl_air.errors import ConfigError
+from verl_air.evaluation.curves import Curves
+from verl_air.evaluation.seeds import seed_differences
+from verl_air.evaluation.text_table import points
 
 pytestmark = pytest.mark.exhaustive
 
@@ -129,3 +132,22 @@ def test_records_of_runs_that_were_not_what_their_name_says_are_withdrawn() -> N
         is_vrex = "vrex" in record["method"]
         assert ("withdrawn" in record) == (is_vrex and values["air.regularizer"] != "vrex")
     assert sum("withdrawn" in record for record in records.values()) == 13
+
+
+def test_the_page_quotes_what_the_records_say() -> None:
+    """The A/A difference, and the planned comparison with either of the two GRPO arms."""
+    curves: dict[str, dict[int, Curves]] = {}
+    for (method, seed), record in read_records(FOLDER / "records.jsonl").items():
+        found = curves_in(record)
+        for metrics in found.values():
+            for curve in metrics.values():
+                curve.pop(0, None)
+        curves.setdefault(method, {})[seed] = found
+    page = (FOLDER / "README.md").read_text()
+    for method, against in (("grpo-vrex", "grpo"), ("grpo-air", "grpo"), ("grpo-air", "grpo-vrex")):
+        both = {name: curves[name] for name in (method, against)}
+        cells = []
+        for source in ARCHIVED.measure.sources:
+            (difference,) = seed_differences(both, against, source, "group_acc", 0.6)
+            cells += [points(estimate).replace(" points", "") for estimate in (difference.end, difference.area)]
+        assert " | ".join(cells) in page.replace("**", "")

@@ -32,7 +32,7 @@ def draw_lengths(a: Assumptions, rng: np.random.Generator, intents: int) -> Floa
 class Clock:
     """Seconds as a function of tokens that each running sequence has made; all run at the same rate.
 
-    With n sequences on g GPUs a token takes 1/lone + n/(g peak) seconds: engines are taken to be evenly loaded.
+    With n sequences on g GPUs a token takes 1/single + n/(g peak) seconds: engines are taken to be evenly loaded.
     """
 
     tokens: Floats
