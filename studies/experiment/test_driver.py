@@ -243,7 +243,7 @@ def test_a_record_of_other_settings_does_not_count(tmp_path: Path) -> None:
     experiment.run([experiment.plan.study("first")])
     write_report(experiment)
     assert experiment.record("a", 9) is not None
-    other = replace(experiment, playground=replace(experiment.playground, hidden=32))
+    other = replace(experiment, playground=replace(experiment.playground, train=60))
     assert other.record("a", 9) is None
 
 
