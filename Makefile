@@ -5,7 +5,7 @@
 PY := .venv/bin/python
 SHELL_SCRIPTS = $(shell find scripts -name '*.sh' -o -name '*.sbatch') .ci/run
 # What the site is made of. A link from one of these to anything else breaks `make docs`.
-PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs recipes
+PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs recipes studies
 
 help:
 	@echo "make quickstart   train with AIR on this machine, no GPU needed, and see the table (about 10 minutes)"
@@ -14,7 +14,7 @@ help:
 	@echo "make check        format, lint, types, shell scripts"
 	@echo "make docs         these pages as a site, in build/docs/site; a broken link is an error"
 	@echo "make bench        ratios of time and memory against stock verl"
-	@echo "make experiment   five methods on the playground, many seeds: hours, resumable (docs/experiment)"
+	@echo "make experiment   methods compared over seeds, by a plan: PLAN=FILE (studies/experiment)"
 	@echo "make env          the virtual environment in .venv (done by the others too)"
 
 env:
@@ -57,7 +57,7 @@ bench: env
 	OMP_NUM_THREADS=1 taskset -c 0 $(PY) -W ignore -m benchmarks.judge
 
 experiment: env
-	@$(PY) -m verl_air.experiments
+	@$(PY) -m studies.experiment $(PLAN)
 
 lock: env
 	scripts/lock.sh

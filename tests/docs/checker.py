@@ -152,8 +152,8 @@ def _check_python(words: list[str]) -> None:
         _check_recipe(arguments)
     elif module == "pytest":
         _check_pytest(arguments)
-    elif module == "verl_air.experiments":
-        _check_experiments(arguments)
+    elif module.startswith("studies."):
+        _check_study(module, arguments)
     elif module == "verl_air.playground":
         _check_playground(arguments)
     else:
@@ -196,19 +196,12 @@ def _check_pytest(words: list[str]) -> None:
         _need(not args.marker or any(marked.search(file.read_text()) for file in found), f"{path}: none {args.marker}")
 
 
-def _check_experiments(arguments: list[str]) -> None:
-    """``--list`` is run, whatever else is asked; and the studies named by ``--only`` are in the plan."""
-    from verl_air.experiments.__main__ import main as experiments
-    from verl_air.experiments.plan import read_plan
-
-    _finished(lambda: experiments([*arguments, "--list"]))
-    plan = read_plan(RECIPES / "experiment" / "plan.yaml")
-    if "--only" in arguments:
-        for study in arguments[arguments.index("--only") + 1 :]:
-            try:
-                plan.study(study)
-            except AirError as error:
-                raise CommandError(str(error)) from error
+def _check_study(module: str, arguments: list[str]) -> None:
+    """Parse; the tests of the study run it. An experiment also lists what its plan asks for."""
+    study = importlib.import_module(f"{module}.__main__")
+    _finished(lambda: int(study.make_parser().parse_args(arguments) is None))
+    if module == "studies.experiment" and not any(word.endswith(".yaml") for word in arguments):
+        _finished(lambda: study.main([*arguments, "--list"]))
 
 
 def _check_playground(arguments: list[str]) -> None:

@@ -17,7 +17,7 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "recipes/README.md",
-    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")),
+    *sorted(str(path.relative_to(ROOT)) for folder in ("docs", "studies") for path in ROOT.glob(f"{folder}/**/*.md")),
 ]
 PROGRAMS = ("cd", "git", "kubectl", "make", "pip", "pre-commit", "pytest", "python", "ray", "sbatch", "verl-air")
 DATA = ("python", "yaml", "toml", "json")

@@ -19,17 +19,11 @@ MENTIONS = [command for page in PAGES for command in inline_commands(page, read(
 OTHER_BLOCKS = {
     ("docs/how_it_works.md", "gap Delta_s"): "formulas",
     ("docs/rewards.md", '[project.entry-points."verl_air.plugins"]'): "a part of a pyproject.toml",
-    ("docs/scaling.md", "assumption value"): "output of verl-air scale --assumptions",
-    ("docs/scaling.md", "weak scaling: 3"): "output of verl-air scale",
-    ("docs/scaling.md", "weak scaling, sync:"): "output of verl-air scale",
 }
 # Parsed with the real parser, and not run.
 PARSED_ONLY = {
     "verl-air evaluate --model": "generates with vLLM",
     "verl-air evaluate --rejudge": "asks a judge on another machine",
-    "verl-air scale --figures": "many sizes and settings: a quarter of a minute; tests/planning/test_scale.py runs it",
-    "verl-air scale --all-sizes": "ten sizes: minutes",
-    "verl-air scale --mode": "four sizes and all settings: many seconds",
 }
 # Not looked at.
 UNCHECKED = {

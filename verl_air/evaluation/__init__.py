@@ -19,8 +19,6 @@
 ``curves``           accuracies over the validations of a run
 ``seeds``            methods over several seeds
 ``student``          Student's t distribution
-``hidden_states``    what a model makes of each prompt
-``dispersion``       how far apart the prompts of an intent are to a model
 ``rollout_metrics``  training metrics again, from stored rollouts
 ``paper_table``      the paper's table, of one's own runs
 ``text_table``       tables for a terminal, and for a Markdown page

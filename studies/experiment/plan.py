@@ -1,0 +1,203 @@
+"""The plan of an experiment: a YAML file that is written, and committed, before the runs.
+
+::
+
+    recipe: quickstart                   # every run is this recipe with overrides
+    common: [KEY=VALUE, ...]             # of every run
+    measure: {steps: [...], sources: [...], thresholds: {source: share}}
+    methods:
+      NAME: {title: ..., extends: OTHER, set: [KEY=VALUE, ...], tuned_by: STUDY}
+    studies:
+      - {name: ..., question: ..., methods: [...], seeds: [...], against: NAME, charts: true,
+         choose: {source: ..., of: group_acc, by: area, hand_over: KEY}}
+
+A method that ``extends`` another has its settings and its ``tuned_by``, then its own. A study with ``choose`` picks one
+of its methods; a method with ``tuned_by`` takes over one setting of the chosen method: its learning rate, unless
+``hand_over`` names another key.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import yaml
+from pydantic import model_validator
+
+from verl_air.errors import ConfigError
+from verl_air.evaluation.curves import METRICS
+from verl_air.settings import Settings
+
+
+class Measure(Settings):
+    """steps: at which every run validates. sources: ``domain/split``. thresholds: of group accuracy, by source."""
+
+    prefix: ClassVar[str] = "measure"
+    steps: tuple[int, ...]
+    sources: tuple[str, ...]
+    thresholds: dict[str, float]
+
+    @model_validator(mode="after")
+    def _check(self) -> Measure:
+        if len(self.steps) < 2 or list(self.steps) != sorted(set(self.steps)):
+            raise ConfigError("steps must be two or more rising steps")
+        if missing := [source for source in self.sources if source not in self.thresholds]:
+            raise ConfigError(f"thresholds lacks {missing[0]}")
+        return self
+
+
+class Method(Settings):
+    """set: Hydra overrides of its own. tuned_by: the study that chooses a setting for it."""
+
+    prefix: ClassVar[str] = "method"
+    title: str
+    set: tuple[str, ...] = ()
+    extends: str | None = None
+    tuned_by: str | None = None
+
+
+class Choice(Settings):
+    """How a study picks one of its methods: the highest mean over seeds of a curve's end point or area.
+
+    hand_over: the key whose value the methods take over that are tuned by the study.
+    """
+
+    prefix: ClassVar[str] = "choose"
+    source: str
+    of: str = "group_acc"
+    by: Literal["end", "area"] = "area"
+    hand_over: str = "actor_rollout_ref.actor.optim.lr"
+
+    @model_validator(mode="after")
+    def _check(self) -> Choice:
+        if self.of not in METRICS:
+            raise ConfigError(f"of must be one of {', '.join(METRICS)}")
+        return self
+
+
+class Study(Settings):
+    """One question. against: the method that the others are compared with. charts: draw its group accuracy."""
+
+    prefix: ClassVar[str] = "study"
+    name: str
+    question: str
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    against: str | None = None
+    choose: Choice | None = None
+    title: str = ""
+    charts: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> Study:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"{self.name}: seeds must be numbers, each once")
+        if self.against and self.against not in self.methods:
+            raise ConfigError(f"{self.name}: against {self.against!r}, which is not among its methods")
+        return self
+
+
+class ExperimentPlan(Settings):
+    """A plan; see the module.
+
+    archived: why the plan is finished for good: nothing is run, and its records are taken as they are, by method and
+    seed, whatever the recipes have become. minutes_per_run: measured, for the estimate of the whole.
+    """
+
+    prefix: ClassVar[str] = "plan"
+    path: Path
+    recipe: str
+    measure: Measure
+    methods: dict[str, Method]
+    studies: tuple[Study, ...]
+    common: tuple[str, ...] = ()
+    minutes_per_run: float = 0.0
+    archived: str = ""
+
+    def study(self, name: str) -> Study:
+        """A study by name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for study in self.studies:
+            if study.name == name:
+                return study
+        raise ConfigError(f"{self.path}: no study {name!r}; there are {', '.join(s.name for s in self.studies)}")
+
+    def settings(self, method: str) -> list[str]:
+        """Overrides of a method: the common ones, those it extends, its own. Without what was chosen for it."""
+        return [*self.common, *(item for link in reversed(self._chain(method)) for item in link.set)]
+
+    def tuned_by(self, method: str) -> Study | None:
+        """The study that chooses for a method, its own or one it inherits."""
+        name = next((link.tuned_by for link in self._chain(method) if link.tuned_by), None)
+        return None if name is None else self.study(name)
+
+    def _chain(self, method: str) -> list[Method]:
+        """A method and those it extends, itself first."""
+        chain: list[Method] = []
+        name: str | None = method
+        while name is not None:
+            if name not in self.methods:
+                raise ConfigError(f"method {method}: no method {name!r}")
+            if self.methods[name] in chain:
+                raise ConfigError(f"method {method} extends itself")
+            chain.append(self.methods[name])
+            name = chain[-1].extends
+        return chain
+
+    @model_validator(mode="after")
+    def _check(self) -> ExperimentPlan:
+        names = [study.name for study in self.studies]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError("studies need names, each once")
+        for method in self.methods:
+            self._chain(method)
+        for number, study in enumerate(self.studies):
+            if unknown := [name for name in study.methods if name not in self.methods]:
+                raise ConfigError(f"study {study.name}: no method {unknown[0]!r}; there are {', '.join(self.methods)}")
+            if study.choose and study.choose.source not in self.measure.sources:
+                raise ConfigError(f"study {study.name}: choose.source must be one of {', '.join(self.measure.sources)}")
+            for name in study.methods:
+                tuning = self.tuned_by(name)
+                if tuning and study.choose:
+                    raise ConfigError(f"study {study.name}: it chooses, and its method {name} is tuned itself")
+                if tuning and (tuning.name not in names[:number] or tuning.choose is None):
+                    raise ConfigError(
+                        f"study {study.name}: {name} is tuned by {tuning.name}, which must come first and have `choose`"
+                    )
+        return self
+
+
+def read_plan(path: Path) -> ExperimentPlan:
+    """Read and check a plan.
+
+    Raises:
+        ConfigError: what is wrong, and where.
+    """
+    try:
+        raw = _tuples(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    try:
+        if not isinstance(raw, dict):
+            raise ConfigError(f"expected keys and values, got {raw!r}")
+        studies = []
+        for value in raw.get("studies") or ():
+            choose = value.get("choose") and Choice.from_mapping(value["choose"])
+            studies.append(Study.from_mapping({**value, "choose": choose}))
+        methods = {name: Method.from_mapping(value) for name, value in (raw.get("methods") or {}).items()}
+        measure = Measure.from_mapping(raw.get("measure"))
+        return ExperimentPlan(
+            **{**raw, "path": path, "methods": methods, "studies": tuple(studies), "measure": measure}
+        )
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _tuples(value: Any) -> Any:
+    """YAML's lists as tuples: a plan does not change."""
+    if isinstance(value, list):
+        return tuple(map(_tuples, value))
+    return {name: _tuples(item) for name, item in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,153 @@
+"""The plan file: what is wrong is named; and the archived plan with its records is as the pages say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from studies.experiment.driver import refuse_contradictions
+from studies.experiment.plan import read_plan
+from studies.experiment.runs import curves_in, read_records
+from verl_air.errors import ConfigError
+from verl_air.evaluation.curves import Curves
+from verl_air.evaluation.seeds import seed_differences
+from verl_air.evaluation.text_table import points
+
+pytestmark = pytest.mark.exhaustive
+
+FOLDER = Path(__file__).parent
+ARCHIVED = read_plan(FOLDER / "plan.yaml")
+
+
+def write_plan(path: Path, **changes: Any) -> Path:
+    """A plan of four methods and a study that chooses, with changes."""
+    first = {"name": "first", "question": "?", "methods": ["a", "b"], "seeds": [9]}
+    plan: dict[str, Any] = {
+        "recipe": "quickstart",
+        "common": ["trainer.total_training_steps=2"],
+        "measure": {"steps": [1, 2], "sources": ["playground/id"], "thresholds": {"playground/id": 0.5}},
+        "methods": {
+            "a": {"title": "A", "set": ["x=1", "lr=1"]},
+            "b": {"title": "B", "extends": "a", "set": ["y=2", "lr=2"]},
+            "c": {"title": "C", "set": ["z=3"], "tuned_by": "first"},
+            "d": {"title": "D", "extends": "c"},
+        },
+        "studies": [
+            {**first, "choose": {"source": "playground/id", "hand_over": "lr"}},
+            {"name": "second", "question": "?", "methods": ["c", "d"], "seeds": [1, 2], "against": "c", "charts": True},
+        ],
+        **changes,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(plan, sort_keys=False))
+    return path
+
+
+def test_settings_are_the_common_ones_then_those_it_extends_then_its_own(tmp_path: Path) -> None:
+    plan = read_plan(write_plan(tmp_path / "plan.yaml"))
+    assert plan.settings("b") == ["trainer.total_training_steps=2", "x=1", "lr=1", "y=2", "lr=2"]
+    assert plan.tuned_by("b") is None
+    assert plan.tuned_by("d") is plan.study("first")
+
+
+STUDY = {"name": "s", "question": "?", "methods": ["a"], "seeds": [1]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipes": "x"}, r"plan\.yaml: plan\.recipes: unknown key \(did you mean 'recipe'\?\)"),
+        ({"studies": []}, "studies need names"),
+        ({"studies": [STUDY, STUDY]}, "studies need names, each once"),
+        ({"studies": [{**STUDY, "seed": [1]}]}, r"study\.seed: unknown key"),
+        ({"measure": {"steps": [2], "sources": ["s"], "thresholds": {"s": 1}}}, "two or more rising steps"),
+        ({"measure": {"steps": [1, 2], "sources": ["s"], "thresholds": {}}}, "thresholds lacks s"),
+        ({"measure": {"steps": [1, 2], "sources": ["s"]}}, r"measure\.thresholds: missing"),
+        ({"methods": {"a": {"title": "A", "extends": "b"}, "b": {"title": "B", "extends": "a"}}}, "extends itself"),
+        ({"methods": {"a": {"title": "A", "extends": "nobody"}}}, "no method 'nobody'"),
+        ({"studies": [{**STUDY, "methods": ["e"]}]}, "no method 'e'"),
+        ({"studies": [{**STUDY, "seeds": [1, 1]}]}, "each once"),
+        ({"studies": [{**STUDY, "against": "b"}]}, "not among"),
+        ({"studies": [{**STUDY, "methods": ["c"]}]}, "no study 'first'"),
+        ({"studies": [{**STUDY, "choose": {"source": "elsewhere"}}]}, "choose.source must be one of playground/id"),
+        ({"studies": [{**STUDY, "choose": {"source": "playground/id", "by": "luck"}}]}, r"choose\.by: 'luck'"),
+        ({"studies": [{**STUDY, "choose": {"source": "playground/id", "of": "luck"}}]}, "of must be one of group_acc"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_plan(write_plan(tmp_path / "plan.yaml", **changes))
+
+
+def test_a_choice_must_come_before_it_is_used_and_is_made_among_methods_that_are_not_tuned(tmp_path: Path) -> None:
+    path = write_plan(tmp_path / "plan.yaml")
+    first, second = yaml.safe_load(path.read_text())["studies"]
+    with pytest.raises(ConfigError, match="must come first"):
+        read_plan(write_plan(path, studies=[second, first]))
+    with pytest.raises(ConfigError, match="its method c is tuned itself"):
+        read_plan(write_plan(path, studies=[first, {**first, "name": "again", "methods": ["c"]}]))
+
+
+def test_the_archived_plan_has_what_was_promised() -> None:
+    by_name = {study.name: study for study in ARCHIVED.studies}
+    assert by_name["methods-10"].methods == ("grpo", "grpo-vrex", "grpo-air", "gspo", "gspo-air")
+    assert len(by_name["methods-10"].seeds) == 10
+    assert all(len(study.seeds) >= 3 for study in ARCHIVED.studies)
+    chosen_on = {seed for study in ARCHIVED.studies if study.choose for seed in study.seeds}
+    compared_on = {seed for study in ARCHIVED.studies if not study.choose for seed in study.seeds}
+    assert not chosen_on & compared_on
+
+
+def test_the_archived_plan_names_each_key_once() -> None:
+    """YAML takes the last of two equal keys without a word."""
+
+    class Strict(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[object, object]:
+        keys = [loader.construct_object(key) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), keys
+        return {loader.construct_object(k): loader.construct_object(v, deep=True) for k, v in node.value}
+
+    Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    yaml.load((FOLDER / "plan.yaml").read_text(), Loader=Strict)
+
+
+def test_a_tuned_method_cannot_be_run_as_another_one() -> None:
+    """The thirteen runs called V-REx that were GRPO: what tuning appended came last, and won."""
+    tuned = ARCHIVED.methods["grpo-lr-8e-4"].set
+    refuse_contradictions("grpo", ARCHIVED.settings("grpo"), tuned)
+    with pytest.raises(ConfigError, match=r"grpo-vrex: sets air.regularizer=vrex, and tuning would run it with none"):
+        refuse_contradictions("grpo-vrex", ARCHIVED.settings("grpo-vrex"), tuned)
+
+
+def test_records_of_runs_that_were_not_what_their_name_says_are_withdrawn() -> None:
+    records = read_records(FOLDER / "records.jsonl")
+    assert len(records) == 105
+    for record in records.values():
+        values = dict(setting.lstrip("+").split("=", 1) for setting in record["settings"])
+        is_vrex = "vrex" in record["method"]
+        assert ("withdrawn" in record) == (is_vrex and values["air.regularizer"] != "vrex")
+    assert sum("withdrawn" in record for record in records.values()) == 13
+
+
+def test_the_page_quotes_what_the_records_say() -> None:
+    """The A/A difference, and the planned comparison with either of the two GRPO arms."""
+    curves: dict[str, dict[int, Curves]] = {}
+    for (method, seed), record in read_records(FOLDER / "records.jsonl").items():
+        found = curves_in(record)
+        for metrics in found.values():
+            for curve in metrics.values():
+                curve.pop(0, None)
+        curves.setdefault(method, {})[seed] = found
+    page = (FOLDER / "README.md").read_text()
+    for method, against in (("grpo-vrex", "grpo"), ("grpo-air", "grpo"), ("grpo-air", "grpo-vrex")):
+        both = {name: curves[name] for name in (method, against)}
+        cells = []
+        for source in ARCHIVED.measure.sources:
+            (difference,) = seed_differences(both, against, source, "group_acc", 0.6)
+            cells += [points(estimate).replace(" points", "") for estimate in (difference.end, difference.area)]
+        assert " | ".join(cells) in page.replace("**", "")
