@@ -14,7 +14,7 @@ from verl_air.experiments.driver import Experiment
 from verl_air.experiments.plan import Measure, Study
 from verl_air.experiments.report import write_report
 from verl_air.playground.build import PlaygroundConfig
-from verl_air.playground.warm_start import WarmStartConfig
+from verl_air.playground.model import WarmStartConfig
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.slow, pytest.mark.verl_run, pytest.mark.timeout(1800)]
 

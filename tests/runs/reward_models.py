@@ -25,8 +25,8 @@ def save_classifier(folder: Path) -> Path:
 def _save(kind: type[Any], folder: Path, **settings: Any) -> Path:
     import torch
 
+    from verl_air.playground.language import build_tokenizer
     from verl_air.playground.model import build_model
-    from verl_air.playground.tokenizer import build_tokenizer
 
     tokenizer = build_tokenizer()
     config = build_model(tokenizer, seed=SEED).config
