@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import RECIPES
 from verl_air.cluster.needs import pools_of, shortfall
-from verl_air.compose import compose_recipe
+from verl_air.compose import read_recipe
 from verl_air.config import AirConfig
 from verl_air.planning import GIB, check_recipe_sizes, make_plan
 from verl_air.rewards import reward_names
@@ -29,7 +29,7 @@ each_recipe = pytest.mark.parametrize("name", NODES)
 
 @cache
 def recipe(name: str) -> DictConfig:
-    return compose_recipe(RECIPES, name)
+    return read_recipe(name)
 
 
 def test_every_recipe_of_the_folder_is_listed_here() -> None:
@@ -88,7 +88,7 @@ def test_it_fits_and_its_header_says_what_the_plan_says(name: str) -> None:
     update = plan.phases[0].bytes / GIB
     (stated,) = re.findall(r"(\d+) GiB in an update", header)
     assert int(stated) == round(update)
-    assert f"verl-air plan {name}" in header
+    assert f"verl-air doctor {name}" in header
 
 
 @each_recipe
@@ -105,8 +105,7 @@ def test_gspo_is_refused_with_context_parallelism() -> None:
     from verl_air.errors import ConfigError
 
     actor = "actor_rollout_ref.actor"
-    config = compose_recipe(
-        RECIPES,
+    config = read_recipe(
         "grpo-qwen2.5_14b-8x8-megatron",
         [f"{actor}.policy_loss.loss_mode=gspo", f"{actor}.loss_agg_mode=seq-mean-token-mean"],
     )
