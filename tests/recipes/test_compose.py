@@ -7,14 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RECIPES
+from tests.recipes.support import MINE
 from verl_air.compose import hydra_arguments, read_recipe
 from verl_air.errors import ConfigError
-
-MINE = """
-hydra: {searchpath: [pkg://verl_air.recipes]}
-defaults: [ppo_trainer, base/paper, _self_]
-trainer: {experiment_name: mine}
-"""
 
 
 @pytest.fixture
@@ -48,7 +43,8 @@ def test_a_name_is_looked_up_here_and_then_among_the_installed_recipes(folder: P
 
 def test_a_search_path_on_the_command_line_replaces_the_recipes_own(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other" / "base").mkdir(parents=True)
-    (tmp_path / "other" / "base" / "paper.yaml").write_text("# @package _global_\nair: {coef: 7}\n")
+    for name in ("paper", "fsdp2"):
+        (tmp_path / "other" / "base" / f"{name}.yaml").write_text("# @package _global_\nair: {coef: 7}\n")
     config = read_recipe("mine", [f"hydra.searchpath=[file://{tmp_path}/other]"], config_dir=folder)
     assert config.air == {"coef": 7}
 
