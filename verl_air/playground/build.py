@@ -26,6 +26,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+
 from verl_air.errors import DataError
 from verl_air.playground.dataset import write_dataset
 from verl_air.playground.language import JUDGE_TEMPLATE, NEGATIVE_WORD, POSITIVE_WORD, build_tokenizer
@@ -142,8 +144,6 @@ def _only_builder_in(folder: Path) -> Iterator[None]:
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
     """Another number gives other weights, gains little on so small a model, and is slow on a machine that is busy."""
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -6,7 +6,7 @@
 ``ood.parquet``    the same held-out intents; one anchor, and one open row per OOD framing
 =================  ================================================================================================
 
-A held-out intent is in two files under one ``intent_id``; ``split`` tells them apart. A row's ``extras`` hold the plain
+A held-out intent is in two files under one ``intent_id``; ``split`` differs. A row's ``extras`` hold the plain
 request, which the judge reads, and the hidden truth, which only evaluation reads.
 """
 

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from verl_air.playground.language import FRAMINGS, NEGATIVE_WORD, POSITIVE_WORD, judge_prompt, render_anchor
 from verl_air.playground.rewards import truly_right
 from verl_air.playground.world import INTENTS, STANCES, PlaygroundIntent
 from verl_air.rewards import extract_answer
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 MAX_RESPONSE_TOKENS = 16
@@ -87,8 +88,6 @@ def sample_answers(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], *, seed: int
 ) -> list[str | None]:
     """One sampled answer per prompt, None where the response lacks the format. torch's random state is left alone."""
-    import torch
-
     encoded = _encode(tokenizer, prompts)
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         torch.manual_seed(seed)
@@ -103,8 +102,6 @@ def verdict_log_odds(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, judge_prompts: Sequence[str]
 ) -> torch.Tensor:
     """Log-odds [N] of the positive against the negative verdict word as the next token, in nats."""
-    import torch
-
     positive, negative = tokenizer.convert_tokens_to_ids([POSITIVE_WORD, NEGATIVE_WORD])
     with torch.inference_mode():
         logits_NV = model(**_encode(tokenizer, judge_prompts)).logits[:, -1]

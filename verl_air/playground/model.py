@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
+import torch
+
 from verl_air.playground.language import (
     CLOSERS,
     FRAMINGS,
@@ -33,7 +35,6 @@ from verl_air.playground.rewards import render_verdict
 from verl_air.playground.world import INTENTS, STANCES, PlaygroundIntent, Stance
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 HIDDEN, LAYERS, HEAD = 64, 2, 32  # heads of 32 are the narrowest that vLLM's CPU attention takes
@@ -52,7 +53,6 @@ def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen3ForCau
     ``model_type: qwen2`` transformers 5 ignores the saved tokenizer class and applies Qwen2's byte-level rules, so that
     every prompt would turn into other tokens. torch's global random state is left as it was.
     """
-    import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     config = Qwen3Config(
@@ -121,8 +121,6 @@ def draw_batch(rng: random.Random, *, anchors: int, opens: int, judgements: int)
 
 def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[ChatExample]) -> tuple[torch.Tensor, torch.Tensor]:
     """ids [N, T] padded on the right, and labels [N, T]: the target and the end token, ``IGNORED`` elsewhere."""
-    import torch
-
     chats = [[{"role": "user", "content": example.prompt}] for example in examples]
     prompts = tokenizer.apply_chat_template(chats, add_generation_prompt=True)["input_ids"]
     targets = tokenizer([example.target + tokenizer.eos_token for example in examples])["input_ids"]
@@ -142,8 +140,6 @@ def example_loss(model: Qwen3ForCausalLM, ids_NT: torch.Tensor, labels_NT: torch
     Every example counts alike: over all tokens, the one token of a verdict would be lost among the eight of a response.
     Padding is on the right, where causal attention never looks.
     """
-    import torch
-
     hidden_NTD = model.model(input_ids=ids_NT[:, :-1], use_cache=False).last_hidden_state
     wanted_NT = labels_NT[:, 1:]
     labelled_NT = wanted_NT != IGNORED
@@ -181,8 +177,6 @@ def warm_start(
     progress: TextIO | None = sys.stderr,
 ) -> float:
     """Train the model in place; returns the mean loss of the last 50 steps, in nats."""
-    import torch
-
     config = config or WarmStartConfig()
     rng = random.Random(f"warm-start-{seed}")
     optimizer = torch.optim.AdamW(
