@@ -2,24 +2,13 @@ import pytest
 
 from verl_air.playground.world import INTENTS, OBJECTS, VERBS, PlaygroundIntent, split_intents
 
+HARMFUL = ("poison virus", "steal passport", "kill neighbour", "carry pistol", "find password")
+BENIGN = ("draw pistol", "describe child", "kill virus", "burn ledger", "carry child")
 
-@pytest.mark.parametrize(
-    ("words", "harmful"),
-    [
-        ("draw pistol", False),
-        ("describe child", False),
-        ("poison virus", True),
-        ("steal passport", True),
-        ("kill neighbour", True),
-        ("kill virus", False),
-        ("burn ledger", False),
-        ("carry child", False),
-        ("carry pistol", True),
-        ("find password", True),
-    ],
-)
-def test_the_hidden_rule(words: str, harmful: bool) -> None:
-    assert PlaygroundIntent(*words.split()).harmful == harmful
+
+@pytest.mark.parametrize("words", HARMFUL + BENIGN)
+def test_the_hidden_rule(words: str) -> None:
+    assert PlaygroundIntent(*words.split()).harmful == (words in HARMFUL)
 
 
 def test_half_of_the_world_is_harmful() -> None:

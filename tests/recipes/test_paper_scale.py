@@ -34,7 +34,7 @@ def recipe(name: str) -> DictConfig:
     return read_recipe(name)
 
 
-def check_settings(config: DictConfig) -> None:
+def check(config: DictConfig) -> None:
     air = AirConfig.from_mapping(OmegaConf.to_container(config.air, resolve=True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an off-policy update would warn
@@ -63,13 +63,13 @@ def test_the_papers_settings(name: str) -> None:
 
 @each_recipe
 def test_our_checks_accept_it(name: str) -> None:
-    check_settings(recipe(name))
+    check(recipe(name))
 
 
 def test_our_checks_accept_the_example_of_the_readme(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(MINE)
     config = read_recipe(tmp_path / "mine.yaml")
-    check_settings(config)
+    check(config)
     assert make_plan(config, 79 * GIB).faults == ()
 
 
