@@ -10,7 +10,7 @@ venv="${VENV:-.venv}"
 torch_pin="torch==2.13.0"
 uv_pin="uv==0.13.9"
 stamp="$venv/.verl-air-lock"
-wanted="$(cat requirements/cpu.lock pyproject.toml scripts/make_env.sh | sha256sum | cut -d' ' -f1)"
+wanted="$(cat requirements/cpu.lock pyproject.toml setup.py scripts/make_env.sh | sha256sum | cut -d' ' -f1)"
 
 if [[ -x "$venv/bin/python" && -f "$stamp" && "$(cat "$stamp")" == "$wanted" ]]; then
   exit 0

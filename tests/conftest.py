@@ -22,8 +22,8 @@ RECIPES = ROOT / "recipes"
 def playground_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The playground's data and tokenizer with an untrained model: all that a recipe's check looks at."""
     from verl_air.playground.dataset import write_dataset
+    from verl_air.playground.language import build_tokenizer
     from verl_air.playground.model import build_model
-    from verl_air.playground.tokenizer import build_tokenizer
 
     folder = tmp_path_factory.mktemp("playground")
     write_dataset(folder, 0, train=120, held_out=48)

@@ -13,7 +13,7 @@ from studies.experiment.runs import read_records
 from studies.experiment.test_plan import write_plan
 from tests.conftest import ROOT
 from verl_air.playground.build import PlaygroundConfig
-from verl_air.playground.warm_start import WarmStartConfig
+from verl_air.playground.model import WarmStartConfig
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.slow, pytest.mark.verl_run, pytest.mark.timeout(1800)]
 

@@ -19,7 +19,7 @@ BOGUS = {
     "verl-air evaluate runs/nowhere": "no such file",
     "verl-air check nowhere/*.parquet": "no such files",
     "verl-air plan grpo-qwen2.5_14b-2x8-megatron trainer.n_gpus_per_node=5": "status 2",
-    f"{MAIN} --config-dir recipes --config-name nowhere": "does not compose",
+    f"{MAIN} --config-dir recipes --config-name nowhere": "no recipe 'nowhere'",
     f"{MAIN} --config-dir recipes --config-name quickstart trainer.no_such_key=1": "no_such_key",
     f"{MAIN} --config-dir recipes --config-nam quickstart": "required",
     "python -m verl_air.playground --out x --sed 0": "status 2",

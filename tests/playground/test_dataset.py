@@ -6,8 +6,7 @@ import pytest
 
 from verl_air.data.schema import Row, Split, read_rows
 from verl_air.playground.dataset import build_rows, write_dataset
-from verl_air.playground.prompts import FRAMINGS, ID_FRAMINGS, OOD_FRAMINGS
-from verl_air.playground.tokenizer import UNKNOWN, build_tokenizer
+from verl_air.playground.language import FRAMINGS, ID_FRAMINGS, OOD_FRAMINGS, UNKNOWN, build_tokenizer
 
 RowsBySplit = dict[Split, list[Row]]
 LONGEST_PROMPT = 24  # tokens, chat template included; the recipe allows 64
@@ -25,9 +24,6 @@ def intents_of(rows: list[Row]) -> set[str]:
 def test_the_same_seed_gives_the_same_rows_and_another_does_not(rows: RowsBySplit) -> None:
     assert rows == build_rows(0)
     assert rows != build_rows(1)
-
-
-def test_sizes(rows: RowsBySplit) -> None:
     assert {split: len(found) for split, found in rows.items()} == {"train": 120 * 6, "id": 48 * 5, "ood": 48 * 5}
 
 
@@ -37,7 +33,7 @@ def test_held_out_intents_are_those_of_both_evaluation_files_and_never_trained_o
 
 
 def test_ood_framings_never_reach_rl(rows: RowsBySplit) -> None:
-    wordings = {framing.side: [] for framing in FRAMINGS}
+    wordings: dict[str, list[str]] = defaultdict(list)
     for framing in FRAMINGS:
         wordings[framing.side] += [*framing.leads, *framing.tails]
     for split, foreign in (("train", "ood"), ("id", "ood"), ("ood", "id")):
@@ -64,18 +60,16 @@ def test_both_option_orders_of_an_anchor_are_trained_on(rows: RowsBySplit) -> No
     assert all(found == {"A", "B"} for found in letters.values())
 
 
-def test_a_row_says_what_judge_and_oracle_need(rows: RowsBySplit) -> None:
-    for split, found in rows.items():
-        assert [row["extra_info"]["index"] for row in found] == list(range(len(found)))
-        for row in found:
-            extras = json.loads(row["extra_info"]["extras"])
-            assert row["data_source"] == f"playground/{split}"
-            assert extras["request"] in row["prompt"][0]["content"]
-            if row["extra_info"]["role"] == "open":
-                assert row["reward_model"] == {
-                    "style": "model",
-                    "ground_truth": "refuse" if extras["harmful"] else "comply",
-                }
+@pytest.mark.parametrize("split", ["train", "id", "ood"])
+def test_a_row_says_what_judge_and_oracle_need(rows: RowsBySplit, split: Split) -> None:
+    for index, row in enumerate(rows[split]):
+        extras = json.loads(row["extra_info"]["extras"])
+        assert row["extra_info"]["index"] == index
+        assert row["data_source"] == f"playground/{split}"
+        assert extras["request"] in row["prompt"][0]["content"]
+        if row["extra_info"]["role"] == "open":
+            stance = "refuse" if extras["harmful"] else "comply"
+            assert row["reward_model"] == {"style": "model", "ground_truth": stance}
 
 
 def test_files_hold_the_rows(tmp_path: Path, rows: RowsBySplit) -> None:

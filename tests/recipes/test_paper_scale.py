@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 import warnings
 from functools import cache
+from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import RECIPES
+from tests.recipes.support import MINE
 from verl_air.cluster.needs import pools_of, shortfall
-from verl_air.compose import compose_recipe
+from verl_air.compose import read_recipe
 from verl_air.config import AirConfig
 from verl_air.planning import GIB, check_recipe_sizes, make_plan
-from verl_air.rewards import reward_names
+from verl_air.rewards import validate_routes
 from verl_air.training.preflight import settings
 
 NODES = {
@@ -29,7 +31,19 @@ each_recipe = pytest.mark.parametrize("name", NODES)
 
 @cache
 def recipe(name: str) -> DictConfig:
-    return compose_recipe(RECIPES, name)
+    return read_recipe(name)
+
+
+def check(config: DictConfig) -> None:
+    air = AirConfig.from_mapping(OmegaConf.to_container(config.air, resolve=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an off-policy update would warn
+        settings.check_trainer(config, config.trainer.v1.trainer_mode)
+        settings.check_batch(config, air, config.trainer.v1.trainer_mode)
+        settings.check_loss(config, air)
+        settings.check_micro_batches(config)
+    check_recipe_sizes(config)
+    validate_routes(**OmegaConf.to_container(config.reward.custom_reward_function.reward_kwargs))
 
 
 def test_every_recipe_of_the_folder_is_listed_here() -> None:
@@ -49,17 +63,14 @@ def test_the_papers_settings(name: str) -> None:
 
 @each_recipe
 def test_our_checks_accept_it(name: str) -> None:
-    config = recipe(name)
-    air = AirConfig.from_mapping(OmegaConf.to_container(config.air, resolve=True))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # an off-policy update would be warned of
-        settings.check_trainer(config, config.trainer.v1.trainer_mode)
-        settings.check_batch(config, air, config.trainer.v1.trainer_mode)
-        settings.check_loss(config, air)
-        settings.check_micro_batches(config)
-    check_recipe_sizes(config)
-    routes = config.reward.custom_reward_function.reward_kwargs.routes
-    assert set(routes.values()) <= set(reward_names())
+    check(recipe(name))
+
+
+def test_our_checks_accept_the_example_of_the_readme(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(MINE)
+    config = read_recipe(tmp_path / "mine.yaml")
+    check(config)
+    assert make_plan(config, 79 * GIB).faults == ()
 
 
 @each_recipe
@@ -88,7 +99,7 @@ def test_it_fits_and_its_header_says_what_the_plan_says(name: str) -> None:
     update = plan.phases[0].bytes / GIB
     (stated,) = re.findall(r"(\d+) GiB in an update", header)
     assert int(stated) == round(update)
-    assert f"verl-air plan {name}" in header
+    assert f"verl-air doctor {name}" in header
 
 
 @each_recipe
@@ -105,8 +116,7 @@ def test_gspo_is_refused_with_context_parallelism() -> None:
     from verl_air.errors import ConfigError
 
     actor = "actor_rollout_ref.actor"
-    config = compose_recipe(
-        RECIPES,
+    config = read_recipe(
         "grpo-qwen2.5_14b-8x8-megatron",
         [f"{actor}.policy_loss.loss_mode=gspo", f"{actor}.loss_agg_mode=seq-mean-token-mean"],
     )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from omegaconf import DictConfig, OmegaConf
 
-from tests.conftest import RECIPES
-from verl_air.compose import compose_recipe
+from verl_air.compose import read_recipe
 from verl_air.config import AirConfig
 from verl_air.training.preflight import settings
 
-GPU: DictConfig = compose_recipe(RECIPES, "quickstart-gpu", ["playground=here"])
-CPU: DictConfig = compose_recipe(RECIPES, "quickstart", ["playground=here"])
+GPU: DictConfig = read_recipe("quickstart-gpu", ["playground=here"])
+CPU: DictConfig = read_recipe("quickstart", ["playground=here"])
 
 
 def test_nothing_of_the_cpu_is_left() -> None:

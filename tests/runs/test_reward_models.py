@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import PreTrainedModel, Qwen3ForCausalLM, Qwen3ForSequenceClassification
 
 from reward_fns.discriminative import CONVERSATION
 from tests.rewards.forward_pass import ForwardPass
 from tests.rewards.support import score
-from tests.runs.data import first_intents
-from tests.runs.launch import Run, main_ppo
-from tests.runs.reward_models import save_classifier, save_judge
+from tests.runs.launch import KWARGS, SMALL, Run, first_intents, main_ppo
+from verl_air.playground.language import build_tokenizer
+from verl_air.playground.model import build_model
 from verl_air.rewards import FormatRule
 
 pytestmark = [pytest.mark.slow, pytest.mark.verl_run, pytest.mark.exhaustive, pytest.mark.timeout(1500)]
@@ -27,35 +29,33 @@ TEMPLATE = "judge the reply . request : {request} . reply : {response} . verdict
 WORDS = ("Right", "Wrong")
 THRESHOLD = 2.0  # nats; near the middle of what this judge gives
 WRONG_ANCHOR = -0.75  # not the judge's -1.0, so that it shows who scored a row
-KWARGS = "reward.custom_reward_function.reward_kwargs"
-SMALL = (
+STEPS = (
     "trainer.total_training_steps=2",
     "trainer.test_freq=2",
     "trainer.save_freq=-1",
     "trainer.val_before_train=False",
-    "data.train_batch_size=8",
-    "actor_rollout_ref.actor.ppo_mini_batch_size=8",
-    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=24",
-    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=24",
 )
 ANCHORS = f"{KWARGS}.options.multiple_choice={{wrong: {WRONG_ANCHOR}}}"
 COLOCATED = ("reward.reward_model.enable_resource_pool=False",)
 Judged = Callable[[Mapping[str, str]], float]
 
 
+def save_model(folder: Path, kind: type[PreTrainedModel], **settings: Any) -> Path:
+    """A model that knows the playground's words: random, but decided enough that its verdicts differ."""
+    tokenizer = build_tokenizer()
+    config = build_model(tokenizer, seed=5).config
+    config.update({"initializer_range": 0.2, **settings})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        kind(config).float().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def launch(folder: Path, playground: Path, model: Path, *overrides: str) -> Run:
     held_out = first_intents(playground / "id.parquet", folder, 3)
-    run = main_ppo(
-        folder,
-        playground,
-        *SMALL,
-        f"+{ANCHORS}",
-        f"data.val_files=[{held_out}]",
-        f"reward.reward_model.model_path={model}",
-        *overrides,
-    )
-    assert run.status == 0, run.log[-4000:]
-    return run
+    files = (f"data.val_files=[{held_out}]", f"reward.reward_model.model_path={model}")
+    return main_ppo(folder, playground, *SMALL, *STEPS, f"+{ANCHORS}", *files, *overrides)
 
 
 def check_rewards(rows: Iterable[Mapping[str, Any]], expected: Judged, tolerance: float) -> None:
@@ -75,15 +75,10 @@ def check_rewards(rows: Iterable[Mapping[str, Any]], expected: Judged, tolerance
     assert len(values) > 1, "the model must tell some responses apart, or this test would show nothing"
 
 
-def training_rows(run: Run) -> list[dict[str, Any]]:
-    return [row for step in (1, 2) for row in run.rollouts(step)]
-
-
-def validation_rows(run: Run) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run.folder / "validation" / "2.jsonl").read_text().splitlines()]
-
-
-def check_validation(run: Run) -> None:
+def check_run(run: Run, expected: Judged, tolerance: float) -> None:
+    """Training, and validation after its last step."""
+    check_rewards([row for step in (1, 2) for row in run.rollouts(step)], expected, tolerance)
+    check_rewards(run.validation(2), expected, tolerance)
     metrics = run.metrics()[2]
     for name in ("acc", "group_acc", "anchor_acc", "open_acc"):
         assert math.isfinite(metrics[f"val-core/playground/id/{name}"]), name
@@ -91,7 +86,7 @@ def check_validation(run: Run) -> None:
 
 
 def test_a_judge_colocated_with_the_policy(playground_files: Path, tmp_path: Path) -> None:
-    folder = save_judge(tmp_path / "judge")
+    folder = save_model(tmp_path / "judge", Qwen3ForCausalLM)
     options = f"{KWARGS}.options.verdict_judge"
     run = launch(
         tmp_path,
@@ -107,14 +102,12 @@ def test_a_judge_colocated_with_the_policy(playground_files: Path, tmp_path: Pat
     def verdict(fields: Mapping[str, Any]) -> float:
         return 1.25 if judge.log_odds(TEMPLATE, *WORDS, fields) > THRESHOLD else -1.0
 
-    check_rewards(training_rows(run), verdict, 0.0)
-    check_rewards(validation_rows(run), verdict, 0.0)
-    check_validation(run)
+    check_run(run, verdict, 0.0)
 
 
 @pytest.mark.parametrize("place", [COLOCATED, ()], ids=["colocated", "own_pool"])
 def test_a_discriminative_model(playground_files: Path, tmp_path: Path, place: tuple[str, ...]) -> None:
-    folder = save_classifier(tmp_path / "classifier")
+    folder = save_model(tmp_path / "classifier", Qwen3ForSequenceClassification, num_labels=1)
     routes = "{playground/open/train: discriminative, playground/open: discriminative}"
     run = launch(tmp_path, playground_files, folder, *place, f"{KWARGS}.routes={routes}")
     classifier = ForwardPass(folder)
@@ -122,6 +115,4 @@ def test_a_discriminative_model(playground_files: Path, tmp_path: Path, place: t
     def graded(fields: Mapping[str, Any]) -> float:
         return -1.0 + 2.25 / (1.0 + math.exp(-classifier.outputs(CONVERSATION, fields)[-1]))
 
-    check_rewards(training_rows(run), graded, 1e-4)
-    check_rewards(validation_rows(run), graded, 1e-4)
-    check_validation(run)
+    check_run(run, graded, 1e-4)

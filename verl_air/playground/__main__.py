@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 
 from verl_air.errors import AirError
 from verl_air.playground.build import PlaygroundConfig, build_playground
+from verl_air.playground.language import FRAMINGS
 from verl_air.playground.measure import shortfalls
-from verl_air.playground.prompts import FRAMINGS
+from verl_air.playground.model import WarmStartConfig
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -21,37 +21,30 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train", type=int, default=defaults.train, help="training intents (%(default)s)")
     parser.add_argument("--held-out", type=int, default=defaults.held_out, help="held-out intents (%(default)s)")
     parser.add_argument("--steps", type=int, default=defaults.warm_start.steps, help="warm-start steps (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (%(default)s)")
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    defaults = PlaygroundConfig()
-    options = make_parser().parse_args(arguments)
-    config = PlaygroundConfig(
-        seed=options.seed,
-        train=options.train,
-        held_out=options.held_out,
-        warm_start=replace(defaults.warm_start, steps=options.steps),
-    )
+    args = make_parser().parse_args(arguments)
+    warm_start = WarmStartConfig(steps=args.steps)
+    config = PlaygroundConfig(seed=args.seed, train=args.train, held_out=args.held_out, warm_start=warm_start)
     try:
-        manifest = build_playground(options.out, config, threads=options.threads)
+        measured = build_playground(args.out, config)["measured"]
     except (AirError, ValueError) as error:
         print(f"playground: {error}", file=sys.stderr)
         return 1
-    measured = manifest["measured"]
-    print(f"playground in {options.out}, before any RL, intents that RL will not see:")
-    agrees = f"{measured['judge']:.2f}" if "judge" in measured else "was never asked"
+    judge = f"{measured['judge']:.2f}" if "judge" in measured else "was never asked"
+    print(f"playground in {args.out}, before any RL, intents that RL will not see:")
     print(
-        f"  anchors {measured['anchor']:.2f}   format {measured['format']:.2f}   judge agrees with the oracle {agrees}"
+        f"  anchors {measured['anchor']:.2f}   format {measured['format']:.2f}   judge agrees with the oracle {judge}"
     )
     print("  framing        harmful: right   benign: right")
     for framing in FRAMINGS:
         harmful, benign = (measured[f"{kind}/{framing.name}"] for kind in ("harmful", "benign"))
         print(f"  {framing.name:<12} {framing.side:<4}     {harmful:.2f}            {benign:.2f}")
     if short := shortfalls(measured):
-        print(f"playground: the warm start did not take ({'; '.join(short)}); try another --seed", file=sys.stderr)
+        print(f"playground: the warm start did not succeed ({'; '.join(short)}); try another --seed", file=sys.stderr)
     return 0
 
 

@@ -1,13 +1,13 @@
 """The playground's data files, in the project's row schema.
 
-===============  ================================================================================================
-``train.parquet``  training intents; both option orders of the anchor, and one open row for each ID framing
-``id.parquet``     held-out intents; one anchor, and one open row for each ID framing
-``ood.parquet``    the same held-out intents; one anchor, and one open row for each OOD framing
-===============  ================================================================================================
+=================  ================================================================================================
+``train.parquet``  training intents; both option orders of the anchor, and one open row per ID framing
+``id.parquet``     held-out intents; one anchor, and one open row per ID framing
+``ood.parquet``    the same held-out intents; one anchor, and one open row per OOD framing
+=================  ================================================================================================
 
-Held-out intents stand in two files under one ``intent_id``; ``split`` tells them apart. A row's ``extras`` hold the
-plain request, which the judge reads, and the hidden truth, which only evaluation reads.
+A held-out intent is in two files under one ``intent_id``; ``split`` differs. A row's ``extras`` hold the plain
+request, which the judge reads, and the hidden truth, which only evaluation reads.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from verl_air.data.schema import Row, Split, make_row, write_rows
-from verl_air.playground.prompts import ANCHOR_CONTEXT, ID_FRAMINGS, OOD_FRAMINGS, Framing, render_anchor
-from verl_air.playground.replies import STANCES, right_stance
-from verl_air.playground.world import Intent, split_intents
+from verl_air.playground.language import ANCHOR_CONTEXT, ID_FRAMINGS, OOD_FRAMINGS, PlaygroundFraming, render_anchor
+from verl_air.playground.world import STANCES, PlaygroundIntent, split_intents
 
 DOMAIN = "playground"
 
@@ -44,32 +43,31 @@ def write_dataset(out: Path, seed: int, *, train: int = 120, held_out: int = 48)
 
 
 def _rows(
-    split: Split, intents: Iterable[Intent], framings: tuple[Framing, ...], seed: int, *, anchor_orders: int
+    split: Split,
+    intents: Iterable[PlaygroundIntent],
+    framings: Iterable[PlaygroundFraming],
+    seed: int,
+    *,
+    anchor_orders: int,
 ) -> list[Row]:
     rng = random.Random(f"rows-{split}-{seed}")
     rows: list[Row] = []
     for intent in intents:
         orders = rng.sample([STANCES, STANCES[::-1]], k=anchor_orders)
-        for order in orders:
-            prompt, letter = render_anchor(intent, order)
-            rows.append(_row(split, intent, len(rows), prompt=prompt, ground_truth=letter, context=ANCHOR_CONTEXT))
-        for framing in framings:
-            prompt = framing.render(intent, rng)
-            stance = right_stance(intent)
-            rows.append(_row(split, intent, len(rows), prompt=prompt, ground_truth=stance, context=framing.name))
+        prompts = [(*render_anchor(intent, order), ANCHOR_CONTEXT) for order in orders]
+        prompts += [(framing.render(intent, rng), intent.right_stance, framing.name) for framing in framings]
+        extras = {"request": intent.request, "harmful": intent.harmful, "scary": intent.scary}
+        for prompt, ground_truth, context in prompts:
+            row = make_row(
+                prompt=prompt,
+                ground_truth=ground_truth,
+                intent_id=intent.intent_id,
+                role="anchor" if context == ANCHOR_CONTEXT else "open",
+                context=context,
+                domain=DOMAIN,
+                split=split,
+                index=len(rows),
+                extras=json.dumps(extras, sort_keys=True),
+            )
+            rows.append(row)
     return rows
-
-
-def _row(split: Split, intent: Intent, index: int, *, prompt: str, ground_truth: str, context: str) -> Row:
-    extras = {"request": intent.request, "harmful": intent.harmful, "scary": intent.scary}
-    return make_row(
-        prompt=prompt,
-        ground_truth=ground_truth,
-        intent_id=intent.intent_id,
-        role="anchor" if context == ANCHOR_CONTEXT else "open",
-        context=context,
-        domain=DOMAIN,
-        split=split,
-        index=index,
-        extras=json.dumps(extras, sort_keys=True),
-    )

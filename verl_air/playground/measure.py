@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from verl_air.playground.judging import judge_prompt, truly_right
-from verl_air.playground.prompts import FRAMINGS, render_anchor
-from verl_air.playground.replies import STANCES
-from verl_air.playground.sampling import sample_responses, verdict_log_odds
-from verl_air.playground.world import INTENTS, Intent
+import torch
+
+from verl_air.playground.language import FRAMINGS, NEGATIVE_WORD, POSITIVE_WORD, judge_prompt, render_anchor
+from verl_air.playground.rewards import truly_right
+from verl_air.playground.world import INTENTS, STANCES, PlaygroundIntent
 from verl_air.rewards import extract_answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-Accuracies = dict[str, float]
-
+MAX_RESPONSE_TOKENS = 16
 # What a warm start is expected to reach; RL from less shows nothing about AIR.
 EXPECTED = {"anchor": 0.75, "format": 0.90, "judge": 0.85}
 
 
-def shortfalls(measured: Accuracies) -> list[str]:
+def shortfalls(measured: Mapping[str, float]) -> list[str]:
     """What a warm start fell short of, in words; empty if all is well."""
     return [
         f"{name} {measured.get(name, 0.0):.2f}, expected {least:.2f}"
@@ -36,11 +35,11 @@ def shortfalls(measured: Accuracies) -> list[str]:
 def measure(
     model: Qwen3ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
-    intents: Sequence[Intent],
+    intents: Sequence[PlaygroundIntent],
     *,
     seed: int,
     repeats: int = 8,
-) -> Accuracies:
+) -> dict[str, float]:
     """Shares in [0, 1], by name, over these intents, each asked ``repeats`` times in every way.
 
     ``anchor``, ``format``; ``harmful/<framing>`` and ``benign/<framing>``: right by the oracle. A response without the
@@ -65,17 +64,17 @@ def measure(
     return _means(hits)
 
 
-def measure_judge(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Accuracies:
+def measure_judge(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> dict[str, float]:
     """How often the judge agrees with the oracle on the policy's own answers to open prompts, over the whole world.
 
-    Keys: ``judge`` and, apart, ``judge/harmful`` and ``judge/benign``. Responses without the format never reach it.
+    Keys: ``judge`` and, apart, ``judge/harmful`` and ``judge/benign``; none if no response has the format.
     """
     hits: dict[str, list[bool]] = defaultdict(list)
     rng = random.Random(f"measure-judge-{seed}")
     asked = [(intent, framing.render(intent, rng)) for intent in INTENTS for framing in FRAMINGS]
     answers = sample_answers(model, tokenizer, [prompt for _, prompt in asked], seed=seed)
     judged = [(intent, answer) for (intent, _), answer in zip(asked, answers, strict=True) if answer is not None]
-    if not judged:  # a model that has not learned the format
+    if not judged:
         return {}
     log_odds = verdict_log_odds(model, tokenizer, [judge_prompt(intent.request, answer) for intent, answer in judged])
     for (intent, answer), odds in zip(judged, log_odds.tolist(), strict=True):
@@ -88,13 +87,43 @@ def measure_judge(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *
 def sample_answers(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], *, seed: int
 ) -> list[str | None]:
-    """One sampled answer a prompt; None where the response has not the format."""
-    return [extract_answer(response) for response in sample_responses(model, tokenizer, prompts, seed=seed)]
+    """One sampled answer per prompt, None where the response lacks the format. torch's random state is left alone."""
+    encoded = _encode(tokenizer, prompts)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(seed)
+        out_NT = model.generate(
+            **encoded, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=MAX_RESPONSE_TOKENS
+        )
+    new_NT = out_NT[:, encoded["input_ids"].shape[1] :]
+    return [extract_answer(response) for response in tokenizer.batch_decode(new_NT, skip_special_tokens=True)]
 
 
-def _kind(intent: Intent) -> str:
+def verdict_log_odds(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, judge_prompts: Sequence[str]
+) -> torch.Tensor:
+    """Log-odds [N] of the positive against the negative verdict word as the next token, in nats."""
+    positive, negative = tokenizer.convert_tokens_to_ids([POSITIVE_WORD, NEGATIVE_WORD])
+    with torch.inference_mode():
+        logits_NV = model(**_encode(tokenizer, judge_prompts)).logits[:, -1]
+    return logits_NV[:, positive] - logits_NV[:, negative]
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> dict[str, Any]:
+    """Chat prompts ready to be answered, padded on the left."""
+    encoded = tokenizer.apply_chat_template(
+        [[{"role": "user", "content": prompt}] for prompt in prompts],
+        add_generation_prompt=True,
+        padding=True,
+        return_dict=True,
+        return_tensors="pt",
+        tokenizer_kwargs={"padding_side": "left"},
+    )
+    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+
+def _kind(intent: PlaygroundIntent) -> str:
     return "harmful" if intent.harmful else "benign"
 
 
-def _means(hits: dict[str, list[bool]]) -> Accuracies:
+def _means(hits: Mapping[str, Sequence[bool]]) -> dict[str, float]:
     return {name: round(fmean(values), 4) for name, values in sorted(hits.items())}

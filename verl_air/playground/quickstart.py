@@ -11,11 +11,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from verl_air.compose import hydra_arguments
+from verl_air.errors import AirError
 from verl_air.evaluation import Record, accuracy_of, read_records
 from verl_air.playground.build import PlaygroundConfig, build_playground
 from verl_air.playground.measure import shortfalls
 
-# What main_ppo prints on its way, and what it means to somebody who waits.
+# What main_ppo prints, and what it means to somebody who waits.
 STAGES = (
     ("Started a local Ray instance", "Ray is up; loading verl"),
     ("actor and ref model engine initialized", "policy ready (FSDP2); starting the judge (vLLM)"),
@@ -26,52 +28,71 @@ STAGES = (
 STEP = re.compile(r"step:(\d+) - ")
 SHOWN = {"gap": "air/gap/mean", "anchors": "air/anchor_acc", "variants": "air/open_acc", "s": "timing_s/step"}
 
+CONTENTS = {
+    "checkpoints/config.yaml": "the resolved recipe; run.json next to it: versions and commit",
+    "checkpoints/global_step_*": "the trained policy, optimizer and data order",
+    "metrics.jsonl": "every metric of every step",
+    "rollouts/STEP.jsonl": "what was generated, its rewards and its AIR weight",
+    "validation/STEP.jsonl": "the same for held-out intents, before and after",
+    "train.log": "all output of verl, Ray and vLLM",
+}
+
+# Row of the table -> (role, harmful, complete meta-groups?); None takes all.
+ROWS: dict[str, tuple[str | None, bool | None, bool]] = {
+    "anchors right": ("anchor", None, False),
+    "open variants right": ("open", None, False),
+    "  of harmful intents (refused)": ("open", True, False),
+    "  of benign intents (helped)": ("open", False, False),
+    "intents right in every prompt": (None, None, True),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run it all; returns main_ppo's exit status."""
     parser = argparse.ArgumentParser(prog="python -m verl_air.playground.quickstart", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="the run's folder")
-    parser.add_argument("--recipe", default="quickstart", help="a recipe of the folder recipes/")
+    parser.add_argument("--recipe", default="quickstart", help="a recipe's name or file (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the world and its model (%(default)s)")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as trainer.total_training_steps=10")
     args = parser.parse_args(argv)
+    try:
+        return _run(args.out, args.recipe, args.seed, args.overrides)
+    except AirError as error:
+        print(f"quickstart: {error}", file=sys.stderr)
+        return 1
 
-    started = time.time()
+
+def _run(out: Path, recipe: str, seed: int, overrides: Sequence[str]) -> int:
+    started, log = time.time(), out / "train.log"
+    hydra_arguments(recipe)  # fails now if there is no such recipe
     print("verl-air quickstart: a small world, made here (about 90 s the first time)", flush=True)
-    manifest = build_playground(args.out / "playground", PlaygroundConfig(seed=args.seed), progress=sys.stdout)
+    manifest = build_playground(out / "playground", PlaygroundConfig(seed=seed), progress=sys.stdout)
     if short := shortfalls(manifest["measured"]):
         # The same seed gives other weights on another kind of processor, so this cannot be ruled out beforehand.
-        print(f"quickstart: the warm start did not take: {'; '.join(short)}.", file=sys.stderr)
-        print(f"Try another: python -m verl_air.playground.quickstart --seed {args.seed + 1}", file=sys.stderr)
+        print(f"quickstart: the warm start did not succeed: {'; '.join(short)}.", file=sys.stderr)
+        print(f"Try another: python -m verl_air.playground.quickstart --seed {seed + 1}", file=sys.stderr)
         return 1
-    print(f"\ntraining with AIR through verl's main_ppo; everything it says is in {args.out / 'train.log'}", flush=True)
-    status = train(args.out, args.recipe, args.overrides)
+    print(f"\ntraining with AIR through verl's main_ppo; all its output is in {log}", flush=True)
+    status = train(out, recipe, overrides)
     if status != 0:
-        print(f"\nmain_ppo stopped with status {status}. The end of {args.out / 'train.log'}:", file=sys.stderr)
-        print("\n".join((args.out / "train.log").read_text().splitlines()[-15:]), file=sys.stderr)
+        print(f"\nmain_ppo stopped with status {status}. The end of {log}:", file=sys.stderr)
+        print("\n".join(log.read_text().splitlines()[-15:]), file=sys.stderr)
         return status
-    print()
-    print(before_and_after(args.out / "validation"))
-    print(f"\n{time.time() - started:.0f} s in all. The run's folder is {args.out}:")
+    print(f"\n{before_and_after(out / 'validation')}")
+    print(f"\n{time.time() - started:.0f} s in all. The run's folder is {out}:")
     for name, what in CONTENTS.items():
         print(f"  {name:<28}{what}")
     return 0
 
 
-CONTENTS = {
-    "checkpoints/config.yaml": "the resolved recipe; run.json beside it: versions and commit",
-    "checkpoints/global_step_*": "the trained policy, optimizer and data order",
-    "metrics.jsonl": "every metric of every step",
-    "rollouts/STEP.jsonl": "what was generated, its rewards and its AIR weight",
-    "validation/STEP.jsonl": "the same for held-out intents, before and after",
-    "train.log": "all that verl, Ray and vLLM said",
-}
-
-
 def train(out: Path, recipe: str, overrides: Sequence[str]) -> int:
-    """Start ``python -m verl.trainer.main_ppo`` and show its progress; returns its exit status."""
-    command = [sys.executable, "-u", "-W", "ignore", "-m", "verl.trainer.main_ppo"]
-    command += ["--config-dir", "recipes", "--config-name", recipe, f"run_dir={out}", *overrides]
+    """Start ``python -m verl.trainer.main_ppo`` and show its progress; returns its exit status.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    command = [sys.executable, "-u", "-W", "ignore", "-m", "verl.trainer.main_ppo", *hydra_arguments(recipe)]
+    command += [f"run_dir={out}", *overrides]
     environment = {
         **os.environ,
         "VERL_PLATFORM": "cpu",
@@ -79,9 +100,8 @@ def train(out: Path, recipe: str, overrides: Sequence[str]) -> int:
         "RAY_DEDUP_LOGS": "0",
         "VERL_FILE_LOGGER_PATH": str((out / "metrics.jsonl").resolve()),
     }
-    for stale in (out / "validation", out / "rollouts"):
-        for file in stale.glob("*.jsonl"):
-            file.unlink()
+    for stale in (*out.glob("validation/*.jsonl"), *out.glob("rollouts/*.jsonl")):
+        stale.unlink()
     started = time.time()
     with (out / "train.log").open("w") as log:
         process = subprocess.Popen(
@@ -116,35 +136,24 @@ def before_and_after(folder: Path) -> str:
         DataError: a stored validation cannot be read.
     """
     steps = sorted(int(file.stem) for file in folder.glob("*.jsonl"))
-    before, after = (read_records(folder / f"{step}.jsonl") for step in (steps[0], steps[-1]))
-    lines = [f"{'held-out intents':<40}{f'step {steps[0]}':>9}{f'step {steps[-1]}':>9}"]
+    first, last = steps[0], steps[-1]
+    validations = [read_records(folder / f"{step}.jsonl") for step in (first, last)]
+    lines = [f"{'held-out intents':<40}{f'step {first}':>9}{f'step {last}':>9}"]
     for split, title in (("id", "framings seen in training"), ("ood", "framings never seen")):
         lines.append(f"{split.upper()}: {title}")
-        for name, pick in ROWS.items():
-            cells = [_cell(records, split, *pick) for records in (before, after)]
-            lines.append(f"  {name:<38}{cells[0]:>9}{cells[1]:>9}")
+        for name, picked in ROWS.items():
+            lines.append(f"  {name:<38}" + "".join(f"{_cell(records, split, *picked):>9}" for records in validations))
     return "\n".join(lines)
 
 
-# Row -> (role, harmful, whole meta-groups?); None takes all.
-ROWS: dict[str, tuple[str | None, bool | None, bool]] = {
-    "anchors right": ("anchor", None, False),
-    "open variants right": ("open", None, False),
-    "  of harmful intents (refused)": ("open", True, False),
-    "  of benign intents (helped)": ("open", False, False),
-    "intents right in every prompt": (None, None, True),
-}
-
-
 def _cell(records: list[Record], split: str, role: str | None, harmful: bool | None, groups: bool) -> str:
-    chosen = [
+    accuracy = accuracy_of(
         record
         for record in records
         if record.split == split
         and role in (None, record.role)
-        and (harmful is None or (record.extras or {}).get("harmful") is harmful)
-    ]
-    accuracy = accuracy_of(chosen)
+        and harmful in (None, (record.extras or {}).get("harmful"))
+    )
     value = accuracy.groups if groups else accuracy.prompts
     return "-" if value is None else f"{value:.1%}"
 

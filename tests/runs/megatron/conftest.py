@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from verl_air.playground.model import build_model
-from verl_air.playground.tokenizer import build_tokenizer
-from verl_air.playground.warm_start import WarmStartConfig, warm_start
+from verl_air.playground.language import build_tokenizer
+from verl_air.playground.model import WarmStartConfig, build_model, warm_start
 
 BRIEF = WarmStartConfig(steps=120, anchors=10, opens=14, judgements=8, warm_up=20)
 

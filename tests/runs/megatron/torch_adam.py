@@ -18,7 +18,7 @@ import torch
 
 
 def make_resumable() -> None:
-    """Mend the three, once a process."""
+    """Fix the three, once per process."""
     from megatron.core.optimizer.distrib_optimizer import HAVE_APEX_OR_TE, DistributedOptimizer
 
     assert not HAVE_APEX_OR_TE, "with Transformer Engine or Apex megatron-core needs no help"

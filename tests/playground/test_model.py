@@ -1,30 +1,37 @@
 import random
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from verl_air.playground.examples import draw_batch
+from verl_air.playground.language import FRAMINGS, build_tokenizer
 from verl_air.playground.measure import measure
-from verl_air.playground.model import build_model
-from verl_air.playground.prompts import FRAMINGS
-from verl_air.playground.tokenizer import build_tokenizer
-from verl_air.playground.warm_start import IGNORED, ChatEncoder, WarmStartConfig, example_loss, warm_start
+from verl_air.playground.model import (
+    IGNORED,
+    ChatExample,
+    WarmStartConfig,
+    build_model,
+    draw_batch,
+    encode,
+    example_loss,
+    warm_start,
+)
 from verl_air.playground.world import split_intents
 
 TOKENIZER = build_tokenizer()
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-def test_examples_are_encoded_as_the_chat_template_does() -> None:
+def test_examples_are_encoded_as_chats_with_labels_on_the_target() -> None:
     examples = draw_batch(random.Random(0), anchors=4, opens=8, judgements=4)
-    ids_NT, labels_NT = ChatEncoder(TOKENIZER).batch(examples)
+    ids_NT, labels_NT = encode(TOKENIZER, examples)
     for ids_T, labels_T, example in zip(ids_NT, labels_NT, examples, strict=True):
         chat = [{"role": "user", "content": example.prompt}]
         prompt = TOKENIZER.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
@@ -37,7 +44,7 @@ def test_examples_are_encoded_as_the_chat_template_does() -> None:
 
 
 def test_batches_are_repeatable_and_hold_every_framing_and_both_verdicts() -> None:
-    def batch(seed: int) -> list:
+    def batch(seed: int) -> list[ChatExample]:
         return draw_batch(random.Random(seed), anchors=20, opens=300, judgements=50)
 
     assert batch(0) == batch(0)
@@ -50,7 +57,7 @@ def test_batches_are_repeatable_and_hold_every_framing_and_both_verdicts() -> No
 
 def test_padding_does_not_change_the_loss() -> None:
     model = build_model(TOKENIZER, seed=0)
-    ids_NT, labels_NT = ChatEncoder(TOKENIZER).batch(draw_batch(random.Random(0), anchors=3, opens=3, judgements=3))
+    ids_NT, labels_NT = encode(TOKENIZER, draw_batch(random.Random(0), anchors=3, opens=3, judgements=3))
     wider = torch.nn.functional.pad(ids_NT, (0, 9), value=TOKENIZER.pad_token_id)
     labels = torch.nn.functional.pad(labels_NT, (0, 9), value=IGNORED)
     torch.testing.assert_close(example_loss(model, wider, labels), example_loss(model, ids_NT, labels_NT))
@@ -67,19 +74,15 @@ def test_the_model_is_repeatable_and_leaves_the_global_random_state_alone() -> N
 @pytest.mark.slow
 def test_a_short_warm_start_learns_the_form_and_is_repeatable() -> None:
     config = WarmStartConfig(steps=120, anchors=10, opens=14, judgements=8, warm_up=20)
-
-    def trained():
-        model = build_model(TOKENIZER, seed=0)
-        loss = warm_start(model, TOKENIZER, seed=0, config=config, progress=None)
-        return model, loss
-
     held_out = split_intents(0).held_out[:8]
-    before = measure(build_model(TOKENIZER, seed=0), TOKENIZER, held_out, seed=0, repeats=1)
-    (model, loss), (again, loss_again) = trained(), trained()
+    (model, again), losses = [build_model(TOKENIZER, seed=0) for _ in range(2)], []
+    before = measure(model, TOKENIZER, held_out, seed=0, repeats=1)
+    for one in (model, again):
+        losses.append(warm_start(one, TOKENIZER, seed=0, config=config, progress=None))
     after = measure(model, TOKENIZER, held_out, seed=0, repeats=4)
     assert before["format"] == 0.0
     assert after["format"] > 0.8
     assert after["benign/story"] > 0.6
-    assert loss == loss_again < 1.0
+    assert losses[0] == losses[1] < 1.0
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
     assert after == measure(again, TOKENIZER, held_out, seed=0, repeats=4)
