@@ -23,7 +23,7 @@ from tests.rewards.support import respond, row
 from tests.rewards.test_math import HOSTILE
 from verl_air.rewards import JudgeClient, JudgeSettings, compute_score
 from verl_air.rewards.judge import close_clients
-from verl_air.rewards.judge.cache import VerdictCache
+from verl_air.rewards.judge.verdicts import VerdictCache
 
 RULES = {
     "multiple_choice": ("B", ["B", "(B)", "The answer is A.", "A or B"]),

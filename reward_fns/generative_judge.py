@@ -15,16 +15,15 @@ from verl_air.rewards import (
     Prompt,
     Sample,
     Verdict,
-    fields_of,
     register_reward,
+    require_response,
 )
 
 SCORES = {"YES": 1.25, "NO": -1.0}
 
 
 def _check(*, template: Prompt, pattern: str, scores: Mapping[str, float], **_: object) -> None:
-    if not fields_of(template) & {"response", "answer"}:
-        raise ConfigError("generative_judge: the template uses neither {response} nor {answer}: it would judge nothing")
+    require_response("generative_judge", template)
     try:
         groups = re.compile(pattern).groups
     except re.error as error:

@@ -7,8 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from verl_air.rewards.judge.prompts import Prompt, fill
-from verl_air.rewards.judge.tokens import JudgeTokenizer
+from verl_air.rewards.judge.prompts import JudgeTokenizer, Prompt, fill
 
 
 class ForwardPass:

@@ -87,7 +87,7 @@ def test_a_boxed_domain_wants_a_box() -> None:
 
 
 def test_a_prefix_of_the_chat_template_belongs_to_the_response() -> None:
-    rule = FormatRule.from_settings({"prefix": "<think>\n"})
+    rule = FormatRule.from_mapping({"prefill": "<think>\n"})
     assert rule.parse("a</think><answer>4</answer>", "safety") == "4"
 
 
@@ -110,4 +110,4 @@ def test_time_is_linear_in_the_length() -> None:
 )
 def test_wrong_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
-        FormatRule.from_settings(settings)
+        FormatRule.from_mapping(settings)

@@ -11,7 +11,7 @@ import pytest
 from tests.rewards.misbehaving import Misbehaving, ask, client, reply, verdict
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeError
-from verl_air.rewards.judge.cache import VerdictCache
+from verl_air.rewards.judge.verdicts import VerdictCache
 
 
 async def test_a_remembered_verdict_asks_nobody(server: Misbehaving, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_several_processes_share_a_cache(tmp_path: Path) -> None:
     import sys
 
     code = (
-        "import sys; from verl_air.rewards.judge.cache import VerdictCache as C\n"
+        "import sys; from verl_air.rewards.judge.verdicts import VerdictCache as C\n"
         "c, w = C(sys.argv[1]), int(sys.argv[2])\n"
         "for i in range(300):\n"
         "    k = C.key('m', i); v = c.get(k); assert v in (None, i), v; c.put(k, i); c.put(C.key(w, i), [w, i])\n"
