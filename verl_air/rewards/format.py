@@ -68,7 +68,7 @@ class FormatRule(Settings):
 
     right: float = 1.25
     wrong: float = -1.0
-    boxed: list[str] = Field(["math"])
+    boxed: list[str] = Field(default=["math"])
     prefill: str = ""
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ class JudgeSettings(Settings):
 
     prefix: ClassVar[str] = "judge"
 
-    base_url: str | None = Field(None, pattern=r"^https?://")
+    base_url: str | None = Field(default=None, pattern=r"^https?://")
     """An OpenAI-compatible server, ``"https://host/v1"``; ``None`` takes the reward model that verl serves."""
     in_process: str | None = None
     """A Hugging Face folder, read in each reward worker instead of being served; log-odds only. For small judges."""
@@ -34,7 +34,7 @@ class JudgeSettings(Settings):
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
     """For the tokenizer's chat template, such as ``{enable_thinking: false}``."""
     vllm: bool = True
-    """The server is vLLM: ask for the log-probs of exactly the verdict tokens. False for one that refuses new fields."""
+    """The server is vLLM: ask for the log-probs of exactly the verdict tokens. False if it refuses such fields."""
     top_logprobs: PositiveInt = 20
     """How many log-probs to ask for where those of chosen tokens cannot be had."""
     request_timeout_s: PositiveFloat = 60.0
