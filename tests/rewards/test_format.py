@@ -14,30 +14,19 @@ GOOD = {
     "  <think>a\n\nb</think> \n <answer>\n B \n</answer>\n": "B",
     "<think> a < b </think><answer> <b>B</b> </answer>": "<b>B</b>",
 }
+# fmt: off
 BAD = [
-    "",
-    "B",
-    "<answer>B</answer>",
-    "<think>a</think>",
-    "<think></think><answer>B</answer>",
-    "<think> \n</think><answer>B</answer>",
-    "<think>a</think><answer> </answer>",
-    "<think>a</think><answer>B",
-    "<think>a<answer>B</answer>",
-    "<think>a</think>so<answer>B</answer>",
-    "well <think>a</think><answer>B</answer>",
-    "<think>a</think><answer>B</answer> indeed",
-    "<think>a</think><answer>A</answer><answer>B</answer>",
-    "<think>a <answer>A</answer></think><answer>B</answer>",
-    "<think>a <answer>B</answer></think>",
-    "<think>a</think><answer><answer>B</answer></answer>",
-    "<think><think>a</think></think><answer>B</answer>",
-    "<answer>B</answer><think>a</think>",
-    "</think>a<think></answer>B<answer>",
-    "<THINK>a</THINK><ANSWER>B</ANSWER>",
+    "", "B", "<answer>B</answer>", "<think>a</think>", "<think></think><answer>B</answer>",
+    "<think> \n</think><answer>B</answer>", "<think>a</think><answer> </answer>", "<think>a</think><answer>B",
+    "<think>a<answer>B</answer>", "<think>a</think>so<answer>B</answer>", "well <think>a</think><answer>B</answer>",
+    "<think>a</think><answer>B</answer> indeed", "<think>a</think><answer>A</answer><answer>B</answer>",
+    "<think>a <answer>A</answer></think><answer>B</answer>", "<think>a <answer>B</answer></think>",
+    "<think>a</think><answer><answer>B</answer></answer>", "<think><think>a</think></think><answer>B</answer>",
+    "<answer>B</answer><think>a</think>", "</think>a<think></answer>B<answer>", "<THINK>a</THINK><ANSWER>B</ANSWER>",
     "<think >a</think><answer>B</answer>",
     "\uff1cthink\uff1ea\uff1c/think\uff1e\uff1canswer\uff1eB\uff1c/answer\uff1e",
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(("response", "answer"), GOOD.items())

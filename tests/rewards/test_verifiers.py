@@ -10,68 +10,20 @@ from tests.rewards.support import OPTIONS, respond, row, score
 from verl_air.errors import ConfigError, RewardError
 from verl_air.rewards import self_check
 
+# fmt: off
 RIGHT_LETTER = [
-    "B",
-    "b",
-    " B ",
-    "(B)",
-    "[B]",
-    "B.",
-    "B)",
-    "**B**",
-    "*B*",
-    '"B"',
-    "Answer: B",
-    "The answer is B.",
-    "the correct answer is (B)",
-    "Option B",
-    "Choice: B",
-    r"\boxed{B}",
-    r"\boxed{\text{B}}",
-    r"\boxed{\text{\textbf{B}}}",
-    r"\boxed{(B)}",
-    r"$\boxed{B}$",
-    r"First \boxed{A}. On reflection \boxed{B}",
-    "B. London",
-    "B) London",
-    "(B) london.",
+    "B", "b", " B ", "(B)", "[B]", "B.", "B)", "**B**", "*B*", '"B"', "Answer: B", "The answer is B.",
+    "the correct answer is (B)", "Option B", "Choice: B", r"\boxed{B}", r"\boxed{\text{B}}",
+    r"\boxed{\text{\textbf{B}}}", r"\boxed{(B)}", r"$\boxed{B}$", r"First \boxed{A}. On reflection \boxed{B}",
+    "B. London", "B) London", "(B) london.",
 ]
-WRONG_LETTER = [
-    "A",
-    "A or B",
-    "B or A",
-    "A, B",
-    "A/B",
-    "A and B",
-    "AB",
-    "BB",
-    "B B",
-    "not B",
-    "Not B.",
-    "anything but B",
-    "B?",
-    "B is wrong",
-    "Because I say so",
-    "By all means",
-    "B. Paris",
-    "B. Lond",
-    "\u0412",  # Cyrillic
-    "\u0392",  # Greek
-    "\uff22",  # full-width
-    "\U0001d401",  # mathematical bold
-    "B\u0301",  # with an accent
-    "Ⓑ",
-    r"\boxed{A}",
-    r"\boxed{B} \boxed{A}",
-    r"\boxed{B",
-    r"\boxed{A or B}",
-    r"\boxed{}B",
-    "2",
-    "",
-    "the answer is",
-    "B\x00",
-    "I think the answer to this is probably B",
+WRONG_LETTER = [  # among them B's look-alikes: Cyrillic, Greek, full-width, mathematical bold, accented, circled
+    "A", "A or B", "B or A", "A, B", "A/B", "A and B", "AB", "BB", "B B", "not B", "Not B.", "anything but B", "B?",
+    "B is wrong", "Because I say so", "By all means", "B. Paris", "B. Lond", "\u0412", "\u0392", "\uff22",
+    "\U0001d401", "B\u0301", "Ⓑ", r"\boxed{A}", r"\boxed{B} \boxed{A}", r"\boxed{B", r"\boxed{A or B}", r"\boxed{}B",
+    "2", "", "the answer is", "B\x00", "I think the answer to this is probably B",
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize("answer", RIGHT_LETTER)
