@@ -12,18 +12,11 @@ from functools import cache
 from typing import Any
 
 from verl_air.errors import ConfigError
+from verl_air.rewards.judge import verdicts
 from verl_air.rewards.judge.prompts import Prompt, PromptWriter
 from verl_air.rewards.judge.settings import JudgeError, JudgeSettings
 from verl_air.rewards.judge.transport import JudgeServer
-from verl_air.rewards.judge.verdicts import (
-    VerdictCache,
-    chat_question,
-    completion_question,
-    dig,
-    is_finite,
-    read_chat,
-    read_completions,
-)
+from verl_air.rewards.judge.verdicts import VerdictCache, dig, is_finite
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
@@ -86,8 +79,8 @@ class JudgeClient:
         found = [self._recall(key) for key in keys]
         missing = [index for index, value in enumerate(found) if value is None]
         if missing:
-            values = await self._judge(model, [prompts[i] for i in missing], positive, negative, fields, chat)
-            for index, value in zip(missing, values, strict=True):
+            judged = await self._judge(model, [prompts[i] for i in missing], positive, negative, fields, chat)
+            for index, value in zip(missing, judged, strict=True):
                 found[index] = value
                 self._remember(keys[index], value)
         return found
@@ -101,18 +94,17 @@ class JudgeClient:
         model = await self._server.model()
         messages = self._writer.messages(prompt, fields)
         key = self._key(model, chat, messages, max_tokens)
-        if (known := self._recall(key)) is not None:
-            return known
-        payload: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0.0}
-        if self._writer.tokens is None and chat:
-            answer = await self._post(CHAT, {**payload, "messages": messages})
-            text = dig(answer, "choices", 0, "message", "content")
-        else:
-            payload["prompt"] = self._encode(prompt, fields, chat=chat, reserve=max_tokens)
-            text = dig(await self._post(COMPLETIONS, payload), "choices", 0, "text")
-        if not isinstance(text, str):
-            raise JudgeError(f"the judge's answer holds no text: {text!r}")
-        self._remember(key, text)
+        if (text := self._recall(key)) is None:
+            payload: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0.0}
+            if self._writer.tokens is None and chat:
+                answer = await self._post(CHAT, {**payload, "messages": messages})
+                text = dig(answer, "choices", 0, "message", "content")
+            else:
+                payload["prompt"] = self._encode(prompt, fields, chat=chat, reserve=max_tokens)
+                text = dig(await self._post(COMPLETIONS, payload), "choices", 0, "text")
+            if not isinstance(text, str):
+                raise JudgeError(f"the judge's answer holds no text: {text!r}")
+            self._remember(key, text)
         return text
 
     async def classify(self, conversation: Prompt, *, fields: Fields = None) -> list[float]:
@@ -123,14 +115,13 @@ class JudgeClient:
         """
         model = await self._server.model()
         key = self._key(model, "classify", True, self._writer.messages(conversation, fields))
-        if (known := self._recall(key)) is not None:
-            return known
-        text = self._encode(conversation, fields, generate=False)
-        answer = await self._post("/classify", {"model": model, "input": text, "use_activation": False})
-        values = dig(answer, "data", 0, "probs")
-        if not isinstance(values, list) or not values or not all(map(is_finite, values)):
-            raise JudgeError(f"the classifier's answer holds no finite outputs: {values!r}")
-        self._remember(key, values)
+        if (values := self._recall(key)) is None:
+            text = self._encode(conversation, fields, generate=False)
+            answer = await self._post("/classify", {"model": model, "input": text, "use_activation": False})
+            values = dig(answer, "data", 0, "probs")
+            if not isinstance(values, list) or not values or not all(map(is_finite, values)):
+                raise JudgeError(f"the classifier's answer holds no finite outputs: {values!r}")
+            self._remember(key, values)
         return values
 
     async def close(self) -> None:
@@ -144,13 +135,13 @@ class JudgeClient:
         top = self.settings.top_logprobs
         if self._writer.tokens is None and chat:
             messages = [self._writer.messages(prompt, fields) for prompt in prompts]
-            asked = [self._post(CHAT, chat_question(model, item, top)) for item in messages]
-            return [read_chat(answer, positive, negative) for answer in await asyncio.gather(*asked)]
+            asked = [self._post(CHAT, verdicts.chat_question(model, item, top)) for item in messages]
+            return [verdicts.read_chat(answer, positive, negative) for answer in await asyncio.gather(*asked)]
         encoded = [self._encode(prompt, fields, chat=chat) for prompt in prompts]
         tokens = self._writer.tokens if self.settings.vllm else None
         words = tokens.words(positive, negative) if tokens else None
-        answer = await self._post(COMPLETIONS, completion_question(model, encoded, top, words))
-        return read_completions(answer, len(prompts), positive, negative, words)
+        answer = await self._post(COMPLETIONS, verdicts.completion_question(model, encoded, top, words))
+        return verdicts.read_completions(answer, len(prompts), positive, negative, words)
 
     def _encode(self, prompt: Prompt, fields: Fields, **how: Any) -> list[int] | str:
         return self._writer.encode(prompt, fields, self._server.max_prompt_tokens, **how)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from verl_air.errors import ConfigError
 from verl_air.rewards.judge.prompts import ChatMessage
 from verl_air.rewards.judge.settings import JudgeError
@@ -52,12 +54,13 @@ def read_chat(answer: Any, positive: str, negative: str) -> float:
     entries = dig(answer, "choices", 0, "logprobs", "content", 0, "top_logprobs")
     if isinstance(entries, list):
         entries = {str(dig(entry, "token")): dig(entry, "logprob") for entry in entries}
-    return _log_odds(entries, _by_word(positive), _by_word(negative))
+    return _log_odds(entries, _spells(positive, None), _spells(negative, None))
 
 
 def read_completions(answer: Any, prompts: int, positive: str, negative: str, words: WordIds | None) -> list[float]:
     """The log-odds after each prompt, from an answer to :func:`completion_question`."""
-    matches = (_by_word(positive), _by_word(negative)) if words is None else (_by_id(words[0]), _by_id(words[1]))
+    ids = (None, None) if words is None else words
+    matches = _spells(positive, ids[0]), _spells(negative, ids[1])
     choices = dig(answer, "choices")
     by_index = {dig(choice, "index"): choice for choice in choices} if isinstance(choices, list) else {}
     return [_log_odds(dig(by_index, index, "logprobs", "top_logprobs", 0), *matches) for index in range(prompts)]
@@ -78,15 +81,12 @@ def is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
 
 
-def _by_word(word: str) -> Callable[[str], bool]:
-    """Recognizes a verdict word in the log-probs of any server, with or without a leading blank."""
-    return lambda token: token.strip(" \u2581\u0120") == word
-
-
-def _by_id(ids: Sequence[int]) -> Callable[[str], bool]:
-    """Recognizes the spellings of a verdict word by vLLM's names for token ids."""
+def _spells(word: str, ids: Sequence[int] | None) -> Callable[[str], bool]:
+    """Recognizes a verdict word: by vLLM's names for its token ids, or as text with or without a leading blank."""
+    if ids is None:
+        return lambda token: token.strip(" \u2581\u0120") == word
     names = {f"token_id:{index}" for index in ids}
-    return lambda token: token in names
+    return names.__contains__
 
 
 def _log_odds(logprobs: Any, is_positive: Callable[[str], bool], is_negative: Callable[[str], bool]) -> float:
@@ -95,18 +95,12 @@ def _log_odds(logprobs: Any, is_positive: Callable[[str], bool], is_negative: Ca
         raise JudgeError(f"the judge's answer holds no log-probs: {str(logprobs)[:200]}")
     found = {str(token): float(value) for token, value in logprobs.items() if is_finite(value)}
     positive, negative = (
-        _log_sum([value for token, value in found.items() if matches(token)]) for matches in (is_positive, is_negative)
+        float(np.logaddexp.reduce([value for token, value in found.items() if matches(token)]))
+        for matches in (is_positive, is_negative)
     )
-    if positive is None or negative is None or max(positive, negative) <= _MINUS_INFINITY:
+    if -math.inf in (positive, negative) or max(positive, negative) <= _MINUS_INFINITY:
         raise JudgeError(f"a verdict word is not among the log-probs that the judge returned: {str(found)[:200]}")
     return positive - negative
-
-
-def _log_sum(values: Sequence[float]) -> float | None:
-    if not values:
-        return None
-    top = max(values)
-    return top + math.log(sum(math.exp(value - top) for value in values))
 
 
 class VerdictCache:
