@@ -1,7 +1,7 @@
 r"""``generative_judge``: a judge that writes, and a rule that reads what it wrote.
 
 The rule is a regular expression with one group, and a table from what the group caught to a reward. The last match
-counts, since a judge that reasons comes to its verdict last. No match, or a word outside the table, abstains.
+counts, since a judge that reasons gives its verdict last. No match, or a word outside the table, abstains.
 """
 
 import re

@@ -15,6 +15,15 @@ from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
 
 
+async def scored(
+    server: Misbehaving, route: Any, response: str, extra: dict[str, Any], **judge: Any
+) -> dict[str, float]:
+    settings = {"base_url": server.url, **QUICK, **judge}
+    result = await compute_score("safety/train", response, "", extra, routes={"*": route}, judge=settings)
+    assert_sound(result)
+    return result
+
+
 async def test_a_verdict(server: Misbehaving) -> None:
     assert await ask(server.client()) == 1.0
 
@@ -174,40 +183,22 @@ async def test_nothing_is_lost_and_nothing_invented_when_a_server_fails_now_and_
         return await reply(verdict(yes=-1.0, no=-2.0 if number % 2 else -0.5))
 
     server.handler = handler
-    kwargs: dict[str, Any] = {
-        "routes": {"*/*": {"name": "verdict_judge", "template": "about {response} no{answer} end"}},
-        "judge": {"base_url": server.url, **QUICK, "attempts": 8, "total_timeout_s": 30.0},
-    }
-    results = await asyncio.gather(
-        *(compute_score("lab/train", respond(str(i)), "", row(), **kwargs) for i in range(1, 200))
-    )
-    for number, result in enumerate(results, start=1):
-        assert_sound(result)
-        if number % 7 == 0:
-            assert result["abstained"] == 1.0
-        else:
-            assert result["abstained"] == 0.0
-            assert result["acc"] == float(number % 2)
+    route = {"name": "verdict_judge", "template": "about {response} no{answer} end"}
+    limits = {"attempts": 8, "total_timeout_s": 30.0}
+    rows = [scored(server, route, respond(str(number)), row(), **limits) for number in range(1, 200)]
+    for number, result in enumerate(await asyncio.gather(*rows), start=1):
+        assert result["abstained"] == float(number % 7 == 0)
+        assert result["abstained"] or result["acc"] == float(number % 2)
 
 
 async def test_one_missing_facet_abstains_the_whole_row(server: Misbehaving) -> None:
     async def handler(request: web.Request, n: int) -> web.Response:
-        text = (await request.json())["messages"][0]["content"]
-        if "scams" in text:
-            return await reply({}, 400)
-        return await reply(verdict(-0.1, -3.0, ("Safe", "Unsafe")))
+        refused = "scams" in (await request.json())["messages"][0]["content"]
+        return await reply(verdict(-0.1, -3.0, ("Safe", "Unsafe")), 400 if refused else 200)
 
     server.handler = handler
-    result = await compute_score(
-        "safety/train",
-        respond("No."),
-        "",
-        row("safety", "open", request="r"),
-        routes={"*/*": "safety_judge"},
-        judge={"base_url": server.url, **QUICK},
-    )
+    result = await scored(server, "safety_judge", respond("No."), row("safety", "open", request="r"))
     assert result["abstained"] == 1.0
-    assert_sound(result)
 
 
 async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,11 +226,6 @@ async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch:
 )
 async def test_a_judge_that_writes(server: Misbehaving, text: str | None, reward: float | None) -> None:
     server.handler = lambda request, n: reply({"choices": [{"message": {"content": text}}]})
-    routes = {"*/*": {"name": "generative_judge", "template": "Judge {response}."}}
-    result = await compute_score(
-        "a/id", respond("x"), "", row(), routes=routes, judge={"base_url": server.url, **QUICK}
-    )
-    assert_sound(result)
+    result = await scored(server, {"name": "generative_judge", "template": "Judge {response}."}, respond("x"), row())
     assert result["abstained"] == (reward is None)
-    if reward is not None:
-        assert result["task_reward"] == reward
+    assert reward is None or result["task_reward"] == reward

@@ -133,7 +133,7 @@ async def test_the_safety_judge_agrees_with_ten_forward_passes(server: Server, r
             result = await scored(server.address, respond(text), route)
             assert result["task_reward"] == expected
             seen.add(expected)
-    assert len(seen) > 1, "the thresholds must tell something apart"
+    assert len(seen) > 1, "the thresholds must separate the texts"
 
 
 @pytest.fixture(scope="module")

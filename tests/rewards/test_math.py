@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -146,13 +148,14 @@ async def test_waiting_for_a_free_child_does_not_count() -> None:
     ("target", "arguments", "message"),
     [
         ("math:sqrt", (-1,), "ValueError"),
+        ("threading:Lock", (), "cannot pickle"),
         ("os:_exit", (3,), "died"),
         ("os:abort", (), "died"),
         ("no_such_module:f", (), "cannot start: ModuleNotFoundError"),
         ("math:no_such_function", (), "cannot start: AttributeError"),
     ],
 )
-async def test_a_fault_in_the_child_is_told(target: str, arguments: tuple[Any, ...], message: str) -> None:
+async def test_a_fault_in_the_child_is_reported(target: str, arguments: tuple[Any, ...], message: str) -> None:
     pool = WorkerPool(target, size=1)
     for _ in range(2):
         with pytest.raises(RuntimeError, match=message):
@@ -163,3 +166,23 @@ async def test_a_child_that_eats_memory_fails_alone() -> None:
     pool = WorkerPool("builtins:bytearray", size=1, memory_mb=512)
     with pytest.raises(RuntimeError, match="MemoryError"):
         await pool.call(30.0, 4 << 30)
+
+
+BUSY = """
+import asyncio, threading
+from verl_air.rewards import WorkerPool
+pool = WorkerPool("time:sleep", size=1)
+asyncio.run(pool.call(60.0, 0))
+threading.Thread(target=lambda: asyncio.run(pool.call(3600.0, 3600))).start()
+print("busy", flush=True)
+"""
+
+
+def test_a_busy_child_dies_with_its_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"busy\n"
+        orphans = psutil.Process(parent.pid).children()
+        parent.kill()
+    assert len(orphans) == 1
+    assert not psutil.wait_procs(orphans, timeout=SLACK_S)[1]

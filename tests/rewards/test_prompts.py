@@ -58,7 +58,7 @@ def render(tokens: JudgeTokenizer, template: Prompt, text: str) -> tuple[list[in
 
 
 def tags(text: str) -> list[str]:
-    """Everything that stands in angle brackets like a tag, in order."""
+    """Everything in angle brackets like a tag, in order."""
     import re
 
     return re.findall(r"<[/|!?A-Za-z][^<>]*>", text)

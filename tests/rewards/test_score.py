@@ -100,13 +100,13 @@ def test_what_cannot_decide_abstains_and_is_never_a_number(outcome: Any) -> None
 
 
 def test_abstention_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    register("odd_reason", ZeroDivisionError("by nought"))
+    register("odd_reason", ZeroDivisionError("by zero"))
     with caplog.at_level(logging.WARNING):
         for _ in range(100):
             score("odd_reason", respond("x"), "")
     assert "odd_reason" in caplog.text
-    assert "by nought" in caplog.text
-    assert len(caplog.records) == 1, "a fault that comes in hundreds is told once"
+    assert "by zero" in caplog.text
+    assert len(caplog.records) == 1, "a fault that comes in hundreds is logged once"
 
 
 @pytest.mark.parametrize("outcome", [None, "good", True, {"score": 1.0}, 1.5, math.inf, Verdict(-1.1, False)])
