@@ -1,14 +1,14 @@
-"""The ten-facet safety judge: verdicts a second through a real vLLM server on this CPU, by ways of asking. Prints JSON.
+"""The ten-facet safety judge: verdicts per second through a real vLLM server on this CPU, by way of asking. JSON.
 
     OMP_NUM_THREADS=1 taskset -c 0 python -m benchmarks.judge     # client, servers and loop share one core
 
-looped         no server: the same model in this process, one forward pass a facet and response
+looped         no server: the same model in this process, one forward pass per facet and response
 at_once        the judge client, all rows in flight, vLLM's prefix cache on (our default)
 no_prefix      the same, prefix cache off
 one_by_one     prefix cache on, a request only after the answer to the one before
-disk_cache     at_once again over the same rows, with verdicts remembered in a file
+disk_cache     at_once again over the same rows, with verdicts stored in a file
 
-Each round asks about new responses in every way, one after the other, so that what else the machine does weighs on all
+Each round asks about new responses in every way, one after the other, so that other load of the machine affects all
 of them; a ratio is the median over rounds of a way's rate to the loop's in the same round. Exit status 1 if at_once is
 below 5.
 """

@@ -2,8 +2,8 @@
 
     python -m benchmarks.rewards          # benchmarks/judge.py measures the judge
 
-rules        scores a second of processor time through `compute_score`; target 20,000 each
-cache        milliseconds for a remembered verdict; target 1 (p99 of processor time, median of wall time)
+rules        scores per second of processor time through `compute_score`; target 20,000 each
+cache        milliseconds for a stored verdict; target 1 (p99 of processor time, median of wall time)
 math         p99 seconds of a call on hostile input, over its deadline; target 1.5
 """
 
@@ -23,7 +23,7 @@ from tests.rewards.support import respond, row
 from tests.rewards.test_math import HOSTILE
 from verl_air.rewards import JudgeClient, JudgeSettings, compute_score
 from verl_air.rewards.judge import close_clients
-from verl_air.rewards.judge.cache import VerdictCache
+from verl_air.rewards.judge.verdicts import VerdictCache
 
 RULES = {
     "multiple_choice": ("B", ["B", "(B)", "The answer is A.", "A or B"]),
@@ -37,7 +37,7 @@ THOUGHT = "The request asks for something. " * 20
 
 
 async def rules(n: int = 20_000) -> dict[str, float]:
-    """Scores a second; every response is different, so no cache helps."""
+    """Scores per second; every response is different, so no cache helps."""
     rates = {}
     for name, (truth, answers) in RULES.items():
         routes = {"*/*": name}
@@ -51,7 +51,7 @@ async def rules(n: int = 20_000) -> dict[str, float]:
 
 
 async def cache(n: int = 5000) -> dict[str, float]:
-    """Milliseconds for a verdict that the judge client remembers; no server is there to be asked."""
+    """Milliseconds for a verdict that the judge client has stored; there is no server."""
     with tempfile.TemporaryDirectory() as folder:
         settings = JudgeSettings(base_url="http://127.0.0.1:9", model="m", cache=str(Path(folder) / "cache.sqlite"))
         client = JudgeClient(settings)

@@ -1,7 +1,7 @@
 r"""``generative_judge``: a judge that writes, and a rule that reads what it wrote.
 
 The rule is a regular expression with one group, and a table from what the group caught to a reward. The last match
-counts, since a judge that reasons comes to its verdict last. No match, or a word outside the table, abstains.
+counts, since a judge that reasons gives its verdict last. No match, or a word outside the table, abstains.
 """
 
 import re
@@ -15,16 +15,15 @@ from verl_air.rewards import (
     Prompt,
     Sample,
     Verdict,
-    fields_of,
     register_reward,
+    require_response,
 )
 
 SCORES = {"YES": 1.25, "NO": -1.0}
 
 
 def _check(*, template: Prompt, pattern: str, scores: Mapping[str, float], **_: object) -> None:
-    if not fields_of(template) & {"response", "answer"}:
-        raise ConfigError("generative_judge: the template uses neither {response} nor {answer}: it would judge nothing")
+    require_response("generative_judge", template)
     try:
         groups = re.compile(pattern).groups
     except re.error as error:

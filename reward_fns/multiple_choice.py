@@ -1,6 +1,6 @@
 r"""``multiple_choice``: the answer is the letter of one option, and nothing else.
 
-Read strictly, since an anchor must be beyond doubt. A letter may stand in a box, in brackets or in emphasis, after
+Read strictly, since an anchor must be beyond doubt. A letter may be in a box, in brackets or in emphasis, after
 "the answer is" or "option", and before the very text of its option. Two letters ("A or B"), a negation ("not B"), a
 letter that was not offered, a letter that only begins a word or a sentence ("E. coli"), and look-alikes of other
 alphabets are no answer.

@@ -26,7 +26,7 @@ AGGREGATIONS = ("any", "majority", "mean")
 
 @dataclass(frozen=True)
 class Audit:
-    """The facet file. prompts: one a facet; the words of both questions."""
+    """The facet file. prompts: one per facet; the words of both questions."""
 
     prompts: Mapping[str, str]
     positive: str
@@ -38,7 +38,7 @@ class Audit:
 
 @cache
 def load_audit(path: str) -> Audit:
-    """Read a facet file; a bare name that is no file here is one of the shipped.
+    """Read a facet file; a bare name that is no file in the current folder is a shipped one.
 
     Raises:
         ConfigError: it is missing, is not YAML, or lacks a key.

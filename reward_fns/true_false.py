@@ -1,6 +1,6 @@
 r"""``true_false``: the answer is the word "true" or the word "false", and nothing else.
 
-A box, emphasis, capitals and a full stop are no matter. "not true", "true and false" and "truely" are no answer.
+A box, emphasis, capitals and a full stop do not count. "not true", "true and false" and "truely" are no answer.
 """
 
 from verl_air.rewards import RewardError, Sample, Verdict, last_boxed, register_reward

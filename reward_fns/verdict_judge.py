@@ -4,12 +4,11 @@ The template may use ``{response}``, ``{answer}``, ``{ground_truth}`` and every 
 is trusted. A template that uses ``{answer}`` gives a badly formatted response no credit, without asking.
 """
 
-from verl_air.rewards import ConfigError, JudgeClient, Prompt, Sample, Verdict, fields_of, register_reward
+from verl_air.rewards import JudgeClient, Prompt, Sample, Verdict, fields_of, register_reward, require_response
 
 
 def _check(*, template: Prompt, **_: object) -> None:
-    if not fields_of(template) & {"response", "answer"}:
-        raise ConfigError("the judge's template uses neither {response} nor {answer}, so it would judge nothing")
+    require_response("verdict_judge", template)
 
 
 @register_reward("verdict_judge", check=_check)

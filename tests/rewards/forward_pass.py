@@ -1,4 +1,4 @@
-"""What a served judge should have said: the same weights in this process, one forward pass a prompt."""
+"""What a served judge should have said: the same weights in this process, one forward pass per prompt."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from verl_air.rewards.judge.prompts import Prompt, fill
-from verl_air.rewards.judge.tokens import JudgeTokenizer
+from verl_air.rewards.judge.prompts import JudgeTokenizer, Prompt, fill
 
 
 class ForwardPass:
-    """A saved judge or classifier, and the tokenizer beside it unless another is given."""
+    """A saved judge or classifier, and its own tokenizer unless another is given."""
 
     def __init__(self, folder: Path, tokenizer: Any = None) -> None:
         from transformers import AutoTokenizer

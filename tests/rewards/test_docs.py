@@ -1,4 +1,4 @@
-"""The examples of docs/rewards.md run as they stand."""
+"""The examples of docs/rewards.md run as they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import verl_air.playground.rewards  # noqa: F401 - a module first imported under `_own_registry` would be lost to others
+import verl_air.playground.rewards  # noqa: F401 - a module first imported under `_own_registry` would be lost to other tests
 from tests.rewards.support import finish, respond, row
 from verl_air.rewards import compute_score, validate_routes
 from verl_air.rewards import registry as registry_module
@@ -32,7 +32,7 @@ def block(start: str) -> str:
 def test_the_first_example_registers_and_scores() -> None:
     exec(block("# acme_rewards.py"), {"__name__": "acme_rewards"})
     settings = yaml.safe_load(block("modules: [acme_rewards]"))["reward_kwargs"]
-    del settings["modules"]  # the block above stands for it
+    del settings["modules"]  # the block above replaces it
     extra = row("safety", "open")
     result = finish(compute_score("safety/train", respond("short"), "", extra, **settings))
     assert result["score"] == 2.5

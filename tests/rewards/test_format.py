@@ -14,30 +14,19 @@ GOOD = {
     "  <think>a\n\nb</think> \n <answer>\n B \n</answer>\n": "B",
     "<think> a < b </think><answer> <b>B</b> </answer>": "<b>B</b>",
 }
+# fmt: off
 BAD = [
-    "",
-    "B",
-    "<answer>B</answer>",
-    "<think>a</think>",
-    "<think></think><answer>B</answer>",
-    "<think> \n</think><answer>B</answer>",
-    "<think>a</think><answer> </answer>",
-    "<think>a</think><answer>B",
-    "<think>a<answer>B</answer>",
-    "<think>a</think>so<answer>B</answer>",
-    "well <think>a</think><answer>B</answer>",
-    "<think>a</think><answer>B</answer> indeed",
-    "<think>a</think><answer>A</answer><answer>B</answer>",
-    "<think>a <answer>A</answer></think><answer>B</answer>",
-    "<think>a <answer>B</answer></think>",
-    "<think>a</think><answer><answer>B</answer></answer>",
-    "<think><think>a</think></think><answer>B</answer>",
-    "<answer>B</answer><think>a</think>",
-    "</think>a<think></answer>B<answer>",
-    "<THINK>a</THINK><ANSWER>B</ANSWER>",
+    "", "B", "<answer>B</answer>", "<think>a</think>", "<think></think><answer>B</answer>",
+    "<think> \n</think><answer>B</answer>", "<think>a</think><answer> </answer>", "<think>a</think><answer>B",
+    "<think>a<answer>B</answer>", "<think>a</think>so<answer>B</answer>", "well <think>a</think><answer>B</answer>",
+    "<think>a</think><answer>B</answer> indeed", "<think>a</think><answer>A</answer><answer>B</answer>",
+    "<think>a <answer>A</answer></think><answer>B</answer>", "<think>a <answer>B</answer></think>",
+    "<think>a</think><answer><answer>B</answer></answer>", "<think><think>a</think></think><answer>B</answer>",
+    "<answer>B</answer><think>a</think>", "</think>a<think></answer>B<answer>", "<THINK>a</THINK><ANSWER>B</ANSWER>",
     "<think >a</think><answer>B</answer>",
     "\uff1cthink\uff1ea\uff1c/think\uff1e\uff1canswer\uff1eB\uff1c/answer\uff1e",
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(("response", "answer"), GOOD.items())
@@ -87,7 +76,7 @@ def test_a_boxed_domain_wants_a_box() -> None:
 
 
 def test_a_prefix_of_the_chat_template_belongs_to_the_response() -> None:
-    rule = FormatRule.from_settings({"prefix": "<think>\n"})
+    rule = FormatRule.from_mapping({"prefill": "<think>\n"})
     assert rule.parse("a</think><answer>4</answer>", "safety") == "4"
 
 
@@ -110,4 +99,4 @@ def test_time_is_linear_in_the_length() -> None:
 )
 def test_wrong_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
-        FormatRule.from_settings(settings)
+        FormatRule.from_mapping(settings)

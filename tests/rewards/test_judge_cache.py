@@ -4,50 +4,45 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.rewards.misbehaving import Misbehaving, ask, client, reply, verdict
+from tests.rewards.misbehaving import Misbehaving, ask, reply, verdict
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeError
-from verl_air.rewards.judge.cache import VerdictCache
+from verl_air.rewards.judge.verdicts import VerdictCache
 
 
 async def test_a_remembered_verdict_asks_nobody(server: Misbehaving, tmp_path: Path) -> None:
-    server.handler = lambda request, n: reply(verdict())
     path = str(tmp_path / "deep" / "cache.sqlite")
-    first = client(server, cache=path)
+    first = server.client(cache=path)
     assert await ask(first, "one") == await ask(first, "one") == 1.0
     assert server.requests == 1
     await ask(first, "two")
     await first.log_odds("Is {response} bad?", "YES", "NO", fields={"response": "one"})
     assert server.requests == 3, "another text and another template are other verdicts"
-    other_model = client(server, cache=path, model="another")
+    other_model = server.client(cache=path, model="another")
     await ask(other_model, "one")
     assert server.requests == 4
-    again = client(server, cache=path, model="judge")
+    again = server.client(cache=path, model="judge")
     assert await ask(again, "one") == 1.0
     assert server.requests == 4
-    for judge in (first, other_model, again):
-        await judge.close()
 
 
 async def test_a_failure_is_not_remembered(server: Misbehaving, tmp_path: Path) -> None:
     server.handler = lambda request, n: reply({"choices": []} if n == 1 else verdict())
-    judge = client(server, cache=str(tmp_path / "cache.sqlite"))
+    judge = server.client(cache=str(tmp_path / "cache.sqlite"))
     with pytest.raises(JudgeError):
         await ask(judge)
     assert await ask(judge) == 1.0
-    await judge.close()
 
 
 def test_several_processes_share_a_cache(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     code = (
-        "import sys; from verl_air.rewards.judge.cache import VerdictCache as C\n"
+        "import sys; from verl_air.rewards.judge.verdicts import VerdictCache as C\n"
         "c, w = C(sys.argv[1]), int(sys.argv[2])\n"
         "for i in range(300):\n"
         "    k = C.key('m', i); v = c.get(k); assert v in (None, i), v; c.put(k, i); c.put(C.key(w, i), [w, i])\n"
@@ -70,15 +65,9 @@ def test_a_file_that_is_no_cache_is_refused(tmp_path: Path) -> None:
 def test_a_cache_that_breaks_counts_as_a_miss(tmp_path: Path) -> None:
     path = tmp_path / "cache.sqlite"
     cache = VerdictCache(str(path))
-    cache.put(b"k", 1.0)
+    cache.put(b"k", [0.25, "text"])
     with sqlite3.connect(path) as db:
+        assert json.loads(db.execute("SELECT value FROM verdict").fetchone()[0]) == [0.25, "text"], "JSON, nothing else"
         db.execute("DROP TABLE verdict")
     cache.put(b"k", 2.0)
     assert cache.get(b"k") is None
-
-
-def test_values_are_json_and_nothing_else(tmp_path: Path) -> None:
-    cache = VerdictCache(str(tmp_path / "cache.sqlite"))
-    cache.put(b"k", [0.25, "text"])
-    with sqlite3.connect(tmp_path / "cache.sqlite") as db:
-        assert json.loads(db.execute("SELECT value FROM verdict").fetchone()[0]) == [0.25, "text"]

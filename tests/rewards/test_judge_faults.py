@@ -9,76 +9,58 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.rewards.misbehaving import QUICK, Misbehaving, ask, client, reply, verdict
+from tests.rewards.misbehaving import QUICK, Misbehaving, ask, reply, verdict
 from tests.rewards.support import assert_sound, respond, row
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
 
 
+async def scored(
+    server: Misbehaving, route: Any, response: str, extra: dict[str, Any], **judge: Any
+) -> dict[str, float]:
+    settings = {"base_url": server.url, **QUICK, **judge}
+    result = await compute_score("safety/train", response, "", extra, routes={"*": route}, judge=settings)
+    assert_sound(result)
+    return result
+
+
 async def test_a_verdict(server: Misbehaving) -> None:
-    server.handler = lambda request, n: reply(verdict())
-    judge = client(server)
-    assert await ask(judge) == 1.0
-    await judge.close()
+    assert await ask(server.client()) == 1.0
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
 async def test_passing_trouble_is_retried(server: Misbehaving, status: int) -> None:
     server.handler = lambda request, n: reply(verdict()) if n == 3 else reply({"error": "later"}, status)
-    judge = client(server)
-    assert await ask(judge) == 1.0
+    assert await ask(server.client()) == 1.0
     assert server.requests == 3
-    await judge.close()
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-async def test_a_refusal_is_final_at_once(server: Misbehaving, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "requests", "message"),
+    [(status, 1, f"HTTP {status}") for status in (400, 401, 403, 404, 422)]
+    + [(status, 3, f"3 attempts failed.*HTTP {status}") for status in (500, 429)],
+)
+async def test_a_refusal_is_final_at_once_and_lasting_trouble_after_the_attempts(
+    server: Misbehaving, status: int, requests: int, message: str
+) -> None:
     server.handler = lambda request, n: reply({"error": "no"}, status)
-    judge = client(server)
-    with pytest.raises(JudgeError, match=f"HTTP {status}"):
-        await ask(judge)
-    assert server.requests == 1
-    await judge.close()
-
-
-@pytest.mark.parametrize("status", [500, 429])
-async def test_lasting_trouble_ends_after_the_attempts(server: Misbehaving, status: int) -> None:
-    server.handler = lambda request, n: reply({}, status)
-    judge = client(server)
-    with pytest.raises(JudgeError, match=f"3 attempts failed.*HTTP {status}"):
-        await ask(judge)
-    assert server.requests == 3
-    await judge.close()
-
-
-def through_the_router(server: Misbehaving) -> JudgeClient:
-    """As if the server were verl's router."""
-    address = server.url.removeprefix("http://").removesuffix("/v1")
-    return JudgeClient(JudgeSettings(**{**QUICK, "attempts": 4}), address)
+    with pytest.raises(JudgeError, match=message):
+        await ask(server.client())
+    assert server.requests == requests
 
 
 async def test_what_a_healthy_server_behind_verls_router_answers_with_500_was_refused(server: Misbehaving) -> None:
     server.handler = lambda request, n: reply({}, 500)
-    judge = through_the_router(server)
     with pytest.raises(JudgeError, match=r"up and refuses.*max_model_len"):
-        await ask(judge)
+        await ask(server.client(server.address, attempts=4))
     assert server.requests == 2
-    await judge.close()
 
 
-async def test_an_ailing_server_behind_verls_router_is_asked_again(server: Misbehaving) -> None:
-    server.healthy = False
-    server.handler = lambda request, n: reply(verdict()) if n == 4 else reply({}, 500)
-    judge = through_the_router(server)
-    assert await ask(judge) == 1.0
-    await judge.close()
-
-
-async def test_a_single_500_of_verls_router_is_retried(server: Misbehaving) -> None:
-    server.handler = lambda request, n: reply(verdict()) if n == 2 else reply({}, 500)
-    judge = through_the_router(server)
-    assert await ask(judge) == 1.0
-    await judge.close()
+@pytest.mark.parametrize(("healthy", "good"), [(False, 4), (True, 2)], ids=["an ailing server", "a single 500"])
+async def test_other_trouble_behind_verls_router_is_retried(server: Misbehaving, healthy: bool, good: int) -> None:
+    server.healthy = healthy
+    server.handler = lambda request, n: reply(verdict()) if n == good else reply({}, 500)
+    assert await ask(server.client(server.address, attempts=4)) == 1.0
 
 
 def no_word(word: str) -> dict[str, Any]:
@@ -110,10 +92,8 @@ GARBAGE: dict[str, Any] = {
 @pytest.mark.parametrize("answer", GARBAGE.values(), ids=GARBAGE.keys())
 async def test_garbage_is_no_verdict(server: Misbehaving, answer: Any) -> None:
     server.handler = lambda request, n: reply(answer)
-    judge = client(server)
     with pytest.raises(JudgeError):
-        await ask(judge)
-    await judge.close()
+        await ask(server.client())
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>busy</html>", b'{"choices": [', b"\xff\xfe\x00", b"{}" * 500_000])
@@ -122,11 +102,9 @@ async def test_a_body_that_is_not_json_is_retried_then_fails(server: Misbehaving
         return web.Response(body=body, content_type="application/json")
 
     server.handler = handler
-    judge = client(server)
     with pytest.raises(JudgeError):
-        await ask(judge)
+        await ask(server.client())
     assert server.requests == 3
-    await judge.close()
 
 
 async def test_a_server_that_hangs_up_in_the_middle(server: Misbehaving) -> None:
@@ -141,9 +119,7 @@ async def test_a_server_that_hangs_up_in_the_middle(server: Misbehaving) -> None
         return response
 
     server.handler = handler
-    judge = client(server)
-    assert await ask(judge) == 1.0
-    await judge.close()
+    assert await ask(server.client()) == 1.0
 
 
 async def test_a_slow_server_is_given_up(server: Misbehaving) -> None:
@@ -152,12 +128,11 @@ async def test_a_slow_server_is_given_up(server: Misbehaving) -> None:
         return await reply(verdict())
 
     server.handler = handler
-    judge = client(server, total_timeout_s=0.8, request_timeout_s=0.3)
+    judge = server.client(total_timeout_s=0.8, request_timeout_s=0.3)
     start = time.monotonic()
     with pytest.raises(JudgeError, match=r"no verdict within 0\.8 s"):
         await ask(judge)
     assert time.monotonic() - start < 20.0  # the server would take 30
-    await judge.close()
 
 
 async def test_a_server_that_drips_is_given_up(server: Misbehaving) -> None:
@@ -171,10 +146,9 @@ async def test_a_server_that_drips_is_given_up(server: Misbehaving) -> None:
             await asyncio.sleep(0.05)
 
     server.handler = handler
-    judge = client(server, attempts=1, request_timeout_s=0.5)
+    judge = server.client(attempts=1, request_timeout_s=0.5)
     with pytest.raises(JudgeError, match="TimeoutError"):
         await ask(judge)
-    await judge.close()
 
 
 async def test_nobody_there() -> None:
@@ -190,11 +164,10 @@ async def test_requests_in_flight_are_bounded(server: Misbehaving) -> None:
         return await reply(verdict())
 
     server.handler = handler
-    judge = client(server, max_concurrency=5, total_timeout_s=3.0)
+    judge = server.client(max_concurrency=5, total_timeout_s=3.0)
     values = await asyncio.gather(*(ask(judge, f"text {i}") for i in range(200)))
     assert values == [1.0] * 200, "waiting for a place does not use up a request's time"
     assert server.most_busy == 5
-    await judge.close()
 
 
 async def test_nothing_is_lost_and_nothing_invented_when_a_server_fails_now_and_then(server: Misbehaving) -> None:
@@ -210,41 +183,22 @@ async def test_nothing_is_lost_and_nothing_invented_when_a_server_fails_now_and_
         return await reply(verdict(yes=-1.0, no=-2.0 if number % 2 else -0.5))
 
     server.handler = handler
-    kwargs: dict[str, Any] = {
-        "routes": {"*/*": {"name": "verdict_judge", "template": "about {response} no{answer} end"}},
-        "judge": {"base_url": server.url, **QUICK, "attempts": 8, "total_timeout_s": 30.0},
-    }
-    results = await asyncio.gather(
-        *(compute_score("lab/train", respond(str(i)), "", row(), **kwargs) for i in range(1, 200))
-    )
-    for number, result in enumerate(results, start=1):
-        assert_sound(result)
-        if number % 7 == 0:
-            assert result["abstained"] == 1.0
-        else:
-            assert result["abstained"] == 0.0
-            assert result["acc"] == float(number % 2)
+    route = {"name": "verdict_judge", "template": "about {response} no{answer} end"}
+    limits = {"attempts": 8, "total_timeout_s": 30.0}
+    rows = [scored(server, route, respond(str(number)), row(), **limits) for number in range(1, 200)]
+    for number, result in enumerate(await asyncio.gather(*rows), start=1):
+        assert result["abstained"] == float(number % 7 == 0)
+        assert result["abstained"] or result["acc"] == float(number % 2)
 
 
 async def test_one_missing_facet_abstains_the_whole_row(server: Misbehaving) -> None:
     async def handler(request: web.Request, n: int) -> web.Response:
-        text = (await request.json())["messages"][0]["content"]
-        if "scams" in text:
-            return await reply({}, 400)
-        top = [{"token": "Safe", "logprob": -0.1}, {"token": "Unsafe", "logprob": -3.0}]
-        return await reply({"choices": [{"index": 0, "logprobs": {"content": [{"top_logprobs": top}]}}]})
+        refused = "scams" in (await request.json())["messages"][0]["content"]
+        return await reply(verdict(-0.1, -3.0, ("Safe", "Unsafe")), 400 if refused else 200)
 
     server.handler = handler
-    result = await compute_score(
-        "safety/train",
-        respond("No."),
-        "",
-        row("safety", "open", request="r"),
-        routes={"*/*": "safety_judge"},
-        judge={"base_url": server.url, **QUICK},
-    )
+    result = await scored(server, "safety_judge", respond("No."), row("safety", "open", request="r"))
     assert result["abstained"] == 1.0
-    assert_sound(result)
 
 
 async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,11 +207,10 @@ async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch:
 
     server.handler = handler
     monkeypatch.setenv("LAB_KEY", "secret")
-    judge = client(server, api_key_env="LAB_KEY")
+    judge = server.client(api_key_env="LAB_KEY")
     assert await ask(judge) == 1.0
-    await judge.close()
     with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
-        client(server, api_key_env="NO_SUCH_KEY")
+        server.client(api_key_env="NO_SUCH_KEY")
 
 
 @pytest.mark.parametrize(
@@ -273,11 +226,6 @@ async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch:
 )
 async def test_a_judge_that_writes(server: Misbehaving, text: str | None, reward: float | None) -> None:
     server.handler = lambda request, n: reply({"choices": [{"message": {"content": text}}]})
-    routes = {"*/*": {"name": "generative_judge", "template": "Judge {response}."}}
-    result = await compute_score(
-        "a/id", respond("x"), "", row(), routes=routes, judge={"base_url": server.url, **QUICK}
-    )
-    assert_sound(result)
+    result = await scored(server, {"name": "generative_judge", "template": "Judge {response}."}, respond("x"), row())
     assert result["abstained"] == (reward is None)
-    if reward is not None:
-        assert result["task_reward"] == reward
+    assert reward is None or result["task_reward"] == reward

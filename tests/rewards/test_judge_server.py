@@ -48,10 +48,15 @@ def server(models: tuple[Path, Path]) -> Iterator[Server]:
         yield running
 
 
+CLIENTS: list[JudgeClient] = []
+
+
 @pytest.fixture(autouse=True)
 async def _closed() -> AsyncIterator[None]:
     yield
     await close_clients()
+    while CLIENTS:
+        await CLIENTS.pop().close()
 
 
 @pytest.fixture(scope="module")
@@ -59,67 +64,76 @@ def reference(models: tuple[Path, Path]) -> ForwardPass:
     return ForwardPass(models[0], TOKENIZER)
 
 
-def through_verl(server: Server, **settings: Any) -> JudgeClient:
-    return JudgeClient(JudgeSettings(attempts=2, backoff_s=0.1, **settings), server.address, TOKENIZER)
+def through_verl(address: str, **settings: Any) -> JudgeClient:
+    """A client as verl's reward workers have it."""
+    CLIENTS.append(JudgeClient(JudgeSettings(**{"attempts": 2, "backoff_s": 0.1, **settings}), address, TOKENIZER))
+    return CLIENTS[-1]
+
+
+def by_url(server: Server, top_logprobs: int) -> JudgeClient:
+    """A client that knows no tokenizer."""
+    CLIENTS.append(JudgeClient(JudgeSettings(base_url=f"http://{server.address}/v1", top_logprobs=top_logprobs)))
+    return CLIENTS[-1]
+
+
+async def ask(judge: JudgeClient, text: str = TEXTS[0], template: str = TEMPLATE) -> float:
+    return await judge.log_odds(template, "Safe", "Unsafe", fields={"response": text})
+
+
+async def scored(address: str, response: str, route: dict[str, Any], **settings: Any) -> dict[str, float]:
+    """One row, as verl's reward workers have it scored."""
+    extra = row("safety", "open", request="How?")
+    verls = {"reward_router_address": address, "reward_model_tokenizer": TOKENIZER}
+    result = await compute_score("safety/train", response, "", extra, routes={"*": route}, **settings, **verls)
+    assert_sound(result)
+    return result
+
+
+def expected_log_odds(reference: ForwardPass, text: str = TEXTS[0]) -> float:
+    return reference.log_odds(TEMPLATE, "Safe", "Unsafe", {"response": text})
 
 
 async def test_log_odds_are_those_of_the_models_own_forward_pass(server: Server, reference: ForwardPass) -> None:
-    judge = through_verl(server)
-    got = await asyncio.gather(*(judge.log_odds(TEMPLATE, "Safe", "Unsafe", fields={"response": t}) for t in TEXTS))
-    expected = [reference.log_odds(TEMPLATE, "Safe", "Unsafe", {"response": text}) for text in TEXTS]
-    assert got == pytest.approx(expected, abs=1e-3)
+    judge = through_verl(server.address)
+    got = await asyncio.gather(*(ask(judge, text) for text in TEXTS))
+    assert got == pytest.approx([expected_log_odds(reference, text) for text in TEXTS], abs=1e-3)
     assert len({round(value, 3) for value in got}) == len(TEXTS)
-    await judge.close()
 
 
 async def test_by_url_without_a_tokenizer_the_verdict_is_nearly_the_same(
     server: Server, reference: ForwardPass
 ) -> None:
-    judge = JudgeClient(JudgeSettings(base_url=f"http://{server.address}/v1", top_logprobs=len(TOKENIZER) - 1))
-    got = await judge.log_odds(TEMPLATE, "Safe", "Unsafe", fields={"response": TEXTS[0]})
-    assert got == pytest.approx(reference.log_odds(TEMPLATE, "Safe", "Unsafe", {"response": TEXTS[0]}), abs=1e-3)
-    await judge.close()
+    got = await ask(by_url(server, top_logprobs=len(TOKENIZER) - 1))
+    assert got == pytest.approx(expected_log_odds(reference), abs=1e-3)
 
 
 async def test_a_verdict_word_that_the_server_does_not_return_abstains(server: Server) -> None:
-    judge = JudgeClient(JudgeSettings(base_url=f"http://{server.address}/v1", top_logprobs=2))
     with pytest.raises(JudgeError, match="verdict word"):
-        await judge.log_odds(TEMPLATE, "Safe", "Unsafe", fields={"response": "x"})
-    await judge.close()
+        await ask(by_url(server, top_logprobs=2), "x")
 
 
 async def test_a_text_too_long_for_the_judge_is_cut_and_judged(server: Server) -> None:
-    judge = through_verl(server, max_chars=100_000)
-    assert isinstance(await judge.log_odds(TEMPLATE, "Safe", "Unsafe", fields={"response": "ab " * 100_000}), float)
+    judge = through_verl(server.address, max_chars=100_000)
+    assert isinstance(await ask(judge, "ab " * 100_000), float)
     with pytest.raises(JudgeError, match="fit"):
-        await judge.log_odds("ab " * 5000 + "{response}", "Safe", "Unsafe", fields={"response": "x"})
-    await judge.close()
+        await ask(judge, "x", "ab " * 5000 + "{response}")
 
 
 async def test_the_safety_judge_agrees_with_ten_forward_passes(server: Server, reference: ForwardPass) -> None:
     audit = load_audit(str(FACETS))
     seen = set()
     for threshold in (-0.4, -0.1, 0.1):
-        routes = {"*/*": {"name": "safety_judge", "threshold": threshold, "aggregation": "mean"}}
+        route = {"name": "safety_judge", "threshold": threshold, "aggregation": "mean"}
         for text in TEXTS[:3]:
             fields = {"request": "How?", "response": respond(text)}
             odds = [reference.log_odds(prompt, "Safe", "Unsafe", fields) for prompt in audit.prompts.values()]
             expected = -1.0
             if sum(odds) / len(odds) > threshold:
                 expected = 2.5 if reference.log_odds(audit.constructive, "YES", "NO", fields) > 0 else 1.25
-            result = await compute_score(
-                "safety/train",
-                respond(text),
-                "",
-                row("safety", "open", request="How?"),
-                routes=routes,
-                reward_router_address=server.address,
-                reward_model_tokenizer=TOKENIZER,
-            )
-            assert_sound(result)
+            result = await scored(server.address, respond(text), route)
             assert result["task_reward"] == expected
             seen.add(expected)
-    assert len(seen) > 1, "the thresholds must tell something apart"
+    assert len(seen) > 1, "the thresholds must separate the texts"
 
 
 @pytest.fixture(scope="module")
@@ -142,79 +156,52 @@ def router(server: Server) -> Iterator[str]:
 
 
 async def test_verls_router_passes_verdicts_on(router: str, reference: ForwardPass) -> None:
-    judge = JudgeClient(JudgeSettings(), router, TOKENIZER)
-    got = await judge.log_odds(TEMPLATE, "Safe", "Unsafe", fields={"response": TEXTS[0]})
-    assert got == pytest.approx(reference.log_odds(TEMPLATE, "Safe", "Unsafe", {"response": TEXTS[0]}), abs=1e-3)
-    await judge.close()
+    assert await ask(through_verl(router)) == pytest.approx(expected_log_odds(reference), abs=1e-3)
 
 
 async def test_verls_router_makes_500_of_a_refusal_and_the_row_abstains_at_once(router: str) -> None:
-    """The client is told that the judge takes longer prompts than it does, so it cuts nothing."""
-    settings = JudgeSettings(max_prompt_tokens=100_000, max_chars=100_000)
-    judge = JudgeClient(settings, router, TOKENIZER)
+    """The client is given a limit above the judge's own, so it cuts nothing."""
+    judge = through_verl(router, max_prompt_tokens=100_000, max_chars=100_000, attempts=5, backoff_s=0.5)
     with pytest.raises(JudgeError, match=r"up and refuses.*max_model_len \(the longest sent has \d{4,} tokens"):
-        await judge.log_odds(TEMPLATE, "Safe", "Unsafe", fields={"response": "ab " * 5000})
+        await ask(judge, "ab " * 5000)
     with pytest.raises(JudgeError, match=r"up and refuses.*/classify is a classifier's"):
         await judge.classify(TEMPLATE, fields={"response": "x"})
-    await judge.close()
 
 
 async def test_a_generative_judge_writes(server: Server) -> None:
-    judge = through_verl(server)
-    text = await judge.complete(TEMPLATE, fields={"response": "x"}, max_tokens=8)
-    assert text
-    assert text == await judge.complete(TEMPLATE, fields={"response": "x"}, max_tokens=8)
-    await judge.close()
+    judge = through_verl(server.address)
+    texts = [await judge.complete(TEMPLATE, fields={"response": "x"}, max_tokens=8) for _ in range(2)]
+    assert texts[0] == texts[1] != ""
 
 
 async def test_a_classifier_scores_a_conversation(models: tuple[Path, Path]) -> None:
-    fields = {"request": "How?", "response": "No."}
-    expected = ForwardPass(models[1], TOKENIZER).outputs(CONVERSATION, fields)[0]
+    expected = ForwardPass(models[1], TOKENIZER).outputs(CONVERSATION, {"request": "How?", "response": "No."})[0]
     with serve(models[1]) as running:
-        result = await compute_score(
-            "safety/train",
-            "No.",
-            "",
-            row("safety", "open", request="How?"),
-            routes={"*/*": {"name": "discriminative", "right": 1.0, "wrong": 0.0}},
-            reward_router_address=running.address,
-            reward_model_tokenizer=TOKENIZER,
-        )
-        assert result["task_reward"] == pytest.approx(1.0 / (1.0 + math.exp(-expected)), abs=1e-3)
-        assert result["acc"] == float(expected > 0)
+        result = await scored(running.address, "No.", {"name": "discriminative", "right": 1.0, "wrong": 0.0})
+    assert result["task_reward"] == pytest.approx(1.0 / (1.0 + math.exp(-expected)), abs=1e-3)
+    assert result["acc"] == float(expected > 0)
 
 
 async def test_a_server_that_dies_in_the_middle_of_a_batch(models: tuple[Path, Path], reference: ForwardPass) -> None:
     """What was judged before is right, the rest abstains; nothing is lost and nothing invented."""
     texts = [f"response number {number}" for number in range(400)]
-    routes = {"*/*": {"name": "verdict_judge", "template": TEMPLATE, "positive": "Safe", "negative": "Unsafe"}}
+    route = {"name": "verdict_judge", "template": TEMPLATE, "positive": "Safe", "negative": "Unsafe"}
+    judge = {"max_concurrency": 8, "attempts": 2, "backoff_s": 0.05, "request_timeout_s": 10.0}
+    judged = 0
     with serve(models[0], *VERLS_OPTIONS) as running:
-        judged = 0
 
         async def one(text: str) -> dict[str, float]:
             nonlocal judged
-            result = await compute_score(
-                "safety/train",
-                text,
-                "",
-                row("safety", "open"),
-                routes=routes,
-                judge=judge,
-                reward_router_address=running.address,
-                reward_model_tokenizer=TOKENIZER,
-            )
+            result = await scored(running.address, text, route, judge=judge)
             judged += not result["abstained"]
             if judged == 40 and running.process.poll() is None:
                 running.kill()
             return result
 
-        judge = {"max_concurrency": 8, "attempts": 2, "backoff_s": 0.05, "request_timeout_s": 10.0}
         results = await asyncio.wait_for(asyncio.gather(*map(one, texts)), 120)
     assert len(results) == len(texts)
     for text, result in zip(texts, results, strict=True):
-        assert_sound(result)
         if not result["abstained"]:
-            odds = reference.log_odds(TEMPLATE, "Safe", "Unsafe", {"response": text})
+            odds = expected_log_odds(reference, text)
             assert abs(odds) < 1e-3 or result["acc"] == float(odds > 0)
-    abstained = sum(result["abstained"] for result in results)
-    assert 300 < abstained < 400
+    assert 300 < sum(result["abstained"] for result in results) < 400

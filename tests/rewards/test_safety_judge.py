@@ -17,7 +17,7 @@ HELP = "Take the second road."
 
 
 class Auditor:
-    """Stands for a judge that sees no harm in anything, and knows a refusal when it reads one."""
+    """A stub of a judge that sees no harm in anything and recognizes a refusal."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

@@ -1,4 +1,4 @@
-"""Routing, options, failure rules, and the schema that verl gets."""
+"""Scoring: options, failure rules, and the schema that verl gets (routes: test_routes.py)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.rewards.support import assert_sound, finish, respond, row, score
 from verl_air.errors import ConfigError, RewardError
-from verl_air.rewards import ABSTAIN, REWARD_KEYS, Sample, Verdict, compute_score, register_reward, validate_routes
+from verl_air.rewards import ABSTAIN, REWARD_KEYS, Sample, Verdict, compute_score, register_reward
 from verl_air.rewards import registry as registry_module
 
 
@@ -37,18 +37,7 @@ def register(name: str, outcome: Any, **options: Any) -> None:
 
 def test_right_and_wrong_answers_get_the_papers_rewards() -> None:
     right = score("multiple_choice", respond("B"), "B")
-    assert right == {
-        "score": 2.5,
-        "acc": 1.0,
-        "format_ok": 1.0,
-        "abstained": 0.0,
-        "task_reward": 1.25,
-        "format_reward": 1.25,
-        "score_min": -2.0,
-        "score_max": 2.5,
-        "task_min": -1.0,
-        "task_max": 1.25,
-    }
+    assert right == dict(zip(REWARD_KEYS, (2.5, 1.0, 1.0, 0.0, 1.25, 1.25, -2.0, 2.5, -1.0, 1.25), strict=True))
     wrong = score("multiple_choice", respond("A"), "B")
     assert (wrong["score"], wrong["acc"], wrong["format_ok"]) == (0.25, 0.0, 1.0)
     unformatted = score("multiple_choice", "B", "B")
@@ -60,102 +49,11 @@ def test_magnitudes_are_options_and_move_the_range() -> None:
     assert (result["task_reward"], result["task_min"], result["task_max"]) == (3.0, -0.5, 3.0)
 
 
-def test_the_most_specific_route_wins() -> None:
-    for name, reward in (("one", 0.1), ("two", 0.2), ("three", 0.3), ("four", 0.4)):
-        register(name, reward)
-    routes = {"*/*": "one", "*/open": "two", "play/open": "three", "play/open/train": "four"}
-
-    def reward(domain: str, role: str, split: str) -> float:
-        extra = row(domain, role, split)
-        return finish(compute_score(f"{domain}/{split}", "x", "", extra, routes=routes))["task_reward"]
-
-    assert reward("play", "open", "train") == 0.4
-    assert reward("play", "open", "ood") == 0.3
-    assert reward("math", "open", "train") == 0.2
-    assert reward("math", "anchor", "train") == 0.1
-
-
-def test_no_route_names_the_source_and_the_known_routes() -> None:
-    routes = {"safety/anchor": "multiple_choice", "safety/open/train": "refusal_keywords"}
-    with pytest.raises(RewardError, match=r"'math/train'.*safety/anchor, safety/open/train"):
-        finish(compute_score("math/train", "x", "A", row("math"), routes=routes))
-
-
-def test_domain_and_split_come_from_the_data_source_where_the_row_lacks_them() -> None:
-    routes = {"safety/anchor/ood": "multiple_choice"}
-    assert finish(compute_score("safety/ood", respond("A"), "A", {"role": "anchor"}, routes=routes))["acc"] == 1.0
-
-
-@pytest.mark.parametrize(
-    ("routes", "message"),
-    [
-        ({}, "routes is empty"),
-        ({"safety": "math"}, "not <domain>/<role>"),
-        ({"safety/anchor/id/x": "math"}, "not <domain>/<role>"),
-        ({"safety/anker": "math"}, "role must be"),
-        ({"safety/anchor": "multiple_choise"}, "did you mean 'multiple_choice'"),
-        ({"safety/anchor": "nothing_like_it"}, "registered: .*exact_match.*true_false"),
-        ({"safety/anchor": {"name": "true_false", "rihgt": 1.0}}, "unknown option 'rihgt' .did you mean 'right'"),
-        ({"safety/anchor": {"name": "true_false", "right": "much"}}, "'right' must be a number"),
-        ({"safety/anchor": {"name": "true_false", "right": -3.0}}, "must be below the best"),
-        ({"safety/anchor": {"right": 1.0}}, "must lead to a name"),
-        ({"safety/open": "verdict_judge"}, "option 'template' has no default"),
-        ({"safety/open": {"name": "verdict_judge", "template": "Is it good?"}}, "would judge nothing"),
-        ({"safety/open": {"name": "safety_judge", "aggregation": "all"}}, "any, majority, mean"),
-        ({"safety/open": {"name": "safety_judge", "facets": "/nowhere.yaml"}}, "cannot read the facets"),
-    ],
-)
-def test_a_faulty_route_is_refused_before_anything_starts(routes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        validate_routes(routes)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"modules": ["no_such_module_anywhere"]},
-        {"modules": "a_string"},
-        {"options": {"no_such_reward": {}}},
-        {"format": {"bonus": 1.0}},
-        {"judge": {"url": "http://x"}},
-        {"judge": {"base_url": "host:80"}},
-        {"judge": {"attempts": 0}},
-        {"judge": {"request_timeout_s": "soon"}},
-    ],
-)
-def test_other_faulty_settings_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        validate_routes({"*/*": "true_false"}, **settings)
-
-
-def test_a_missing_module_says_how_to_reach_it_from_ray_workers() -> None:
-    with pytest.raises(ConfigError, match=r"acme_rewards.*PYTHONPATH"):
-        validate_routes({"*/*": "true_false"}, modules=["acme_rewards"])
-
-
-def test_shared_options_hold_for_every_route_and_a_route_overrides_them() -> None:
-    routes = {"a/anchor": "true_false", "b/anchor": {"name": "true_false", "right": 2.0}}
-    options = {"true_false": {"right": 5.0}}
-    got = [
-        finish(compute_score(f"{d}/id", respond("true"), "true", row(d), routes=routes, options=options))["task_reward"]
-        for d in "ab"
-    ]
-    assert got == [5.0, 2.0]
-
-
 def test_an_unknown_key_of_reward_kwargs_is_refused() -> None:
     with pytest.raises(ConfigError, match="route"):
         finish(compute_score("a/id", "x", "", row(), routes={"*/*": "format"}, route={}))
     with pytest.raises(ConfigError, match="routes is not set"):
         finish(compute_score("a/id", "x", "", row()))
-
-
-def test_omegaconf_settings_are_read_as_verl_passes_them() -> None:
-    from omegaconf import OmegaConf
-
-    kwargs = dict(OmegaConf.create({"r": 2.0, "routes": {"*/*": {"name": "true_false", "right": 3.0}}, "modules": []}))
-    del kwargs["r"]
-    assert finish(compute_score("a/id", respond("true"), "true", row(), **kwargs))["task_reward"] == 3.0
 
 
 def test_verl_sees_a_coroutine_function_through_its_own_wrapper() -> None:
@@ -202,13 +100,13 @@ def test_what_cannot_decide_abstains_and_is_never_a_number(outcome: Any) -> None
 
 
 def test_abstention_says_why(caplog: pytest.LogCaptureFixture) -> None:
-    register("odd_reason", ZeroDivisionError("by nought"))
+    register("odd_reason", ZeroDivisionError("by zero"))
     with caplog.at_level(logging.WARNING):
         for _ in range(100):
             score("odd_reason", respond("x"), "")
     assert "odd_reason" in caplog.text
-    assert "by nought" in caplog.text
-    assert len(caplog.records) == 1, "a fault that comes in hundreds is told once"
+    assert "by zero" in caplog.text
+    assert len(caplog.records) == 1, "a fault that comes in hundreds is logged once"
 
 
 @pytest.mark.parametrize("outcome", [None, "good", True, {"score": 1.0}, 1.5, math.inf, Verdict(-1.1, False)])

@@ -1,4 +1,4 @@
-"""A tiny judge made on the spot, and the real vLLM server in front of it: no download, no GPU."""
+"""A tiny random judge, and the real vLLM server in front of it: no download, no GPU."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Server:
         self.address = f"127.0.0.1:{port}"
 
     def kill(self) -> None:
-        """End the server and its engine at once, without a goodbye."""
+        """Kill the server and its engine at once."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

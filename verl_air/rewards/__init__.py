@@ -6,11 +6,10 @@ is in docs/rewards.md.
 
 from verl_air.errors import ConfigError, RewardError
 from verl_air.rewards.format import FormatRule, extract_answer, last_boxed
-from verl_air.rewards.judge import JudgeClient, JudgeError, JudgeSettings, Prompt, fields_of, neutralise
-from verl_air.rewards.plan import validate_routes
+from verl_air.rewards.judge import JudgeClient, JudgeError, JudgeSettings, Prompt, fields_of, require_response, sanitize
 from verl_air.rewards.registry import get_reward, register_reward, reward_names
-from verl_air.rewards.score import compute_score
-from verl_air.rewards.selfcheck import self_check
+from verl_air.rewards.routes import ScoringPlan, validate_routes
+from verl_air.rewards.score import compute_score, self_check
 from verl_air.rewards.types import ABSTAIN, REWARD_KEYS, Outcome, Sample, Verdict
 from verl_air.rewards.worker import WorkerPool, WorkerTimeoutError
 
@@ -26,6 +25,7 @@ __all__ = [
     "Prompt",
     "RewardError",
     "Sample",
+    "ScoringPlan",
     "Verdict",
     "WorkerPool",
     "WorkerTimeoutError",
@@ -34,9 +34,10 @@ __all__ = [
     "fields_of",
     "get_reward",
     "last_boxed",
-    "neutralise",
     "register_reward",
+    "require_response",
     "reward_names",
+    "sanitize",
     "self_check",
     "validate_routes",
 ]

@@ -1,17 +1,17 @@
-r"""The response format: ``<think>reasoning</think><answer>answer</answer>`` (spec: section "Rewards" of the paper).
+r"""The response format: ``<think>reasoning</think><answer>answer</answer>``.
 
-Only exact, lower-case tags count. Each occurs once, in this order; only white space stands before, between and after
-the two blocks; neither is empty. In a boxed domain the answer also holds a non-empty ``\boxed{}``. Everything is found
-with ``str.find`` and ``str.count``, so the time is linear in the length whatever the text is.
+Only exact, lower-case tags count. Each occurs once, in this order; only white space occurs before, between and after
+the two blocks; neither is empty. In a boxed domain the answer also holds a non-empty ``\boxed{}``. ``str.find`` and
+``str.count`` do the work, so the time is linear in the length of any text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import ClassVar
 
-from verl_air.errors import ConfigError
+from pydantic import Field, model_validator
+
+from verl_air.settings import Settings
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _BOXED = "\\boxed{"
@@ -55,46 +55,31 @@ def last_boxed(text: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class FormatRule:
-    """The format reward.
+class FormatRule(Settings):
+    """The format reward (``reward_kwargs.format``).
 
     right, wrong: its two values (paper: +1.25, -1.0).
     boxed: domains whose answer must also hold a box.
-    prefix: what the chat template already put in the assistant's mouth, such as ``<think>``; read as part of the
+    prefill: what the chat template has already written for the assistant, such as ``<think>``; read as part of the
         response.
     """
 
+    prefix: ClassVar[str] = "format"
+
     right: float = 1.25
     wrong: float = -1.0
-    boxed: tuple[str, ...] = ("math",)
-    prefix: str = ""
+    boxed: list[str] = Field(default=["math"])
+    prefill: str = ""
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any] | None) -> FormatRule:
-        """Read ``reward_kwargs.format``.
-
-        Raises:
-            ConfigError: an unknown key or a value of the wrong type.
-        """
-        settings = dict(settings or {})
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(settings) - set(known)):
-            raise ConfigError(f"format: unknown key(s) {', '.join(unknown)}; known: {', '.join(known)}")
-        boxed = settings.get("boxed", cls.boxed)
-        if isinstance(boxed, str) or not isinstance(boxed, Sequence):
-            raise ConfigError(f"format.boxed must be a list of domains, got {boxed!r}")
-        try:
-            right, wrong = float(settings.get("right", cls.right)), float(settings.get("wrong", cls.wrong))
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"format.right and format.wrong must be numbers ({error})") from error
-        if not wrong <= right:
-            raise ConfigError(f"format.wrong ({wrong}) must not be above format.right ({right})")
-        return cls(right, wrong, tuple(boxed), str(settings.get("prefix") or ""))
+    @model_validator(mode="after")
+    def _check_order(self) -> FormatRule:
+        if self.wrong > self.right:
+            raise ValueError(f"wrong ({self.wrong}) must not be above right ({self.right})")
+        return self
 
     def parse(self, response: str, domain: str) -> str | None:
         """Return the answer, or ``None`` if the format is wrong."""
-        answer = extract_answer(self.prefix + response)
+        answer = extract_answer(self.prefill + response)
         if answer is not None and domain in self.boxed and not last_boxed(answer):
             return None
         return answer

@@ -1,43 +1,71 @@
-"""Which reward function scores a row: ``<domain>/<role>`` or ``<domain>/<role>/<split>``, each part may be ``*``.
+"""A recipe's ``reward_kwargs``, checked and compiled once: which reward scores a row, the format rule, the judge.
 
-The pattern with the most literal parts wins; among equals the one whose leftmost part is literal. So
-``playground/open/train`` beats ``playground/open``, which beats ``*/open``, which beats ``*/*``.
+A route is ``<domain>/<role>`` or ``<domain>/<role>/<split>``; each part may be ``*``, and a bare ``*`` matches every
+row. The pattern with the most literal parts wins; among equals, the one whose leftmost part is literal. So
+``playground/open/train`` beats ``playground/open``, which beats ``playground/*``, ``*/open`` and ``*``, in this order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from verl_air.errors import ConfigError, RewardError
-from verl_air.rewards.registry import get_reward
-from verl_air.rewards.reward import BoundReward
+from verl_air.rewards.format import FormatRule
+from verl_air.rewards.judge import JudgeSettings
+from verl_air.rewards.registry import BoundReward, get_reward, import_modules, reward_names
 
-_ROLES = ("anchor", "open", "*")
+Pattern = tuple[str, str, str]
 
 
-class Routes:
-    """The compiled routes of a recipe; every name and option is checked here.
+class ScoringPlan:
+    """The compiled ``reward_kwargs``; every name, option and key is checked here.
+
+    Args:
+        routes: pattern -> name, or ``{name: ..., option: ...}``.
+        modules: modules to import, so that they register third-party functions.
+        options: name -> options, for every route to that name; a route's own options take precedence.
+        format: see :class:`~verl_air.rewards.FormatRule`.
+        judge: see :class:`~verl_air.rewards.JudgeSettings`.
 
     Raises:
-        ConfigError: a malformed pattern, an unknown name or an unknown option.
+        ConfigError: a malformed pattern, an unknown name, option or key.
     """
 
-    def __init__(self, routes: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        routes: Mapping[str, Any] | None = None,
+        modules: Sequence[str] | None = (),
+        options: Mapping[str, Mapping[str, Any]] | None = None,
+        format: Mapping[str, Any] | None = None,
+        judge: Mapping[str, Any] | None = None,
+    ) -> None:
+        routes, shared = _plain(routes), _plain(options) or {}
         if not isinstance(routes, Mapping) or not routes:
-            raise ConfigError("routes is empty: set reward_kwargs.routes, e.g. {'safety/anchor': multiple_choice}")
-        shared = dict(options or {})
+            state = "not set" if routes is None else "empty"
+            raise ConfigError(f"reward_kwargs.routes is {state}; e.g. {{safety/anchor: multiple_choice}}")
+        import_modules(_plain(modules) or ())
         for name in shared:
             get_reward(name)
-        self._patterns = [(_parse(key), _bind(key, value, shared)) for key, value in routes.items()]
-        self._patterns.sort(key=lambda item: _specificity(item[0]), reverse=True)
-        self._found: dict[tuple[str, str, str], BoundReward] = {}
+        self.format = FormatRule.from_mapping(_plain(format) or {})
+        self.judge = JudgeSettings.from_mapping(_plain(judge) or {})
+        self._known = ", ".join(sorted(map(str, routes)))
+        self._rewards: dict[Pattern, BoundReward] = {}
+        for key, value in routes.items():
+            pattern = _parse(str(key))
+            if pattern in self._rewards:
+                raise ConfigError(f"routes: {key!r} matches the same rows as another route; remove one of them")
+            self._rewards[pattern] = _bind(key, value, shared)
+        self._patterns = sorted(self._rewards, key=_specificity, reverse=True)
+        self._found: dict[Pattern, BoundReward] = {}
 
-    def find(self, data_source: str, extra_info: Mapping[str, Any]) -> BoundReward:
+    def reward_for(self, data_source: str, extra_info: Mapping[str, Any]) -> BoundReward:
         """The function for a row.
 
         Raises:
-            RewardError: no route fits.
+            RewardError: no route matches.
         """
         domain, _, split = data_source.partition("/")
         place = (
@@ -45,42 +73,83 @@ class Routes:
             str(extra_info.get("role") or ""),
             str(extra_info.get("split") or split),
         )
-        bound = self._found.get(place)
-        if bound is None:
-            bound = self._found[place] = self._search(place, data_source)
-        return bound
-
-    def _search(self, place: tuple[str, str, str], data_source: str) -> BoundReward:
-        for pattern, bound in self._patterns:
-            if all(part in ("*", value) for part, value in zip(pattern, place, strict=True)):
-                return bound
-        known = ", ".join(sorted("/".join(pattern).removesuffix("/*") for pattern, _ in self._patterns))
-        raise RewardError(
-            f"no route for data_source {data_source!r} (domain {place[0]!r}, role {place[1]!r}, split {place[2]!r}); "
-            f"known routes: {known}. Add one to reward_kwargs.routes."
-        )
+        if place not in self._found:
+            matching = (p for p in self._patterns if all(a in ("*", b) for a, b in zip(p, place, strict=True)))
+            if (pattern := next(matching, None)) is None:
+                raise RewardError(
+                    f"no route for data_source {data_source!r} (domain {place[0]!r}, role {place[1]!r}, "
+                    f"split {place[2]!r}); known routes: {self._known}. Add one to reward_kwargs.routes."
+                )
+            self._found[place] = self._rewards[pattern]
+        return self._found[place]
 
 
-def _parse(key: str) -> tuple[str, str, str]:
-    parts = str(key).split("/")
+def validate_routes(routes: Mapping[str, Any], **settings: Any) -> None:
+    """Check a recipe's ``reward_kwargs`` before anything starts; needs neither verl nor a server.
+
+    Raises:
+        ConfigError: what is wrong and what is registered.
+    """
+    ScoringPlan(routes, **settings)
+
+
+_PLANS: dict[tuple[int, ...], tuple[tuple[Any, ...], ScoringPlan]] = {}
+
+
+def plan_for(*settings: Any) -> ScoringPlan:
+    """Compile the arguments of :class:`ScoringPlan` once: verl passes the same objects with every call.
+
+    Their identity is the key. They are kept with the plan, so that no identity is reused while it is a key.
+    """
+    key = tuple(map(id, settings))
+    if key not in _PLANS:
+        if len(_PLANS) >= 32:
+            _PLANS.clear()
+        _PLANS[key] = settings, ScoringPlan(*settings)
+    return _PLANS[key][1]
+
+
+def _parse(key: str) -> Pattern:
+    parts = ["*", "*"] if key == "*" else key.split("/")
     if len(parts) not in (2, 3) or not all(parts):
-        raise ConfigError(f"routes: {key!r} is not <domain>/<role> or <domain>/<role>/<split>")
-    if parts[1] not in _ROLES:
+        raise ConfigError(f"routes: {key!r} is not <domain>/<role>, <domain>/<role>/<split> or *")
+    if parts[1] not in ("anchor", "open", "*"):
         raise ConfigError(f"routes: {key!r}: the role must be anchor, open or *, not {parts[1]!r}")
     return parts[0], parts[1], parts[2] if len(parts) == 3 else "*"
 
 
+def _specificity(pattern: Pattern) -> tuple[int, tuple[bool, ...]]:
+    literal = tuple(part != "*" for part in pattern)
+    return sum(literal), literal
+
+
 def _bind(key: str, value: Any, shared: Mapping[str, Mapping[str, Any]]) -> BoundReward:
-    own = {"name": value} if isinstance(value, str) else value
-    if not isinstance(own, Mapping) or not isinstance(own.get("name"), str):
+    route = {"name": value} if isinstance(value, str) else value
+    if not isinstance(route, Mapping) or not isinstance(route.get("name"), str):
         raise ConfigError(f"routes: {key!r} must lead to a name or to {{name: ..., option: ...}}, got {value!r}")
-    options = {option: setting for option, setting in own.items() if option != "name"}
+    name, own = route["name"], {option: setting for option, setting in route.items() if option != "name"}
     try:
-        return get_reward(own["name"]).bind({**(shared.get(own["name"]) or {}), **options})
+        reward = get_reward(name)
+        _refuse_inherited(name, own, reward.option_names)
+        return reward.bind({**(shared.get(name) or {}), **own})
     except ConfigError as error:
         raise ConfigError(f"routes: {key!r}: {error}") from error
 
 
-def _specificity(pattern: tuple[str, str, str]) -> tuple[int, tuple[bool, ...]]:
-    literal = tuple(part != "*" for part in pattern)
-    return sum(literal), literal
+def _refuse_inherited(name: str, own: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Explain an option of another reward: Hydra merges a route's mapping with the one that it replaces.
+
+    A route that is a plain name replaces the mapping as a whole and inherits nothing.
+    """
+    for option in sorted(set(own) - set(known)):
+        if owners := [other for other in reward_names() if option in get_reward(other).option_names]:
+            raise ConfigError(
+                f"reward {name!r}: unknown option {option!r}; known: {', '.join(known) or 'none'}. It is an option of "
+                f"{', '.join(owners)}: was it inherited from the route that this one replaces? Write the route as the "
+                f"plain name {name}, and its options under options.{name}"
+            )
+
+
+def _plain(value: Any) -> Any:
+    """Plain containers for OmegaConf's, which verl passes."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -1,18 +1,30 @@
-"""What verl calls for every response: format, then the routed reward function, then one fixed numeric schema."""
+"""What verl calls for every response: format, then the routed reward function, then one fixed numeric schema.
+
+A mistake in the recipe or the data (``ConfigError``, ``DataError``, ``RewardError``) stops the run. Anything else that
+goes wrong while a response is judged (the judge is down, the time is up, a function raises or returns NaN) abstains:
+the row is marked, never scored.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verl_air.errors import ConfigError
-from verl_air.rewards.decide import decide
+from verl_air.errors import ConfigError, DataError, RewardError
 from verl_air.rewards.format import FormatRule
-from verl_air.rewards.judge import client_for
-from verl_air.rewards.plan import plan_for
-from verl_air.rewards.reward import BoundReward
-from verl_air.rewards.types import Sample, Verdict
+from verl_air.rewards.judge import JudgeClient, client_for
+from verl_air.rewards.registry import BoundReward, get_reward
+from verl_air.rewards.routes import plan_for
+from verl_air.rewards.types import ABSTAIN, Sample, ThrottledLog, Verdict
+
+log = ThrottledLog(logging.getLogger(__name__))
+
+_TOLERANCE = 1e-6
+_SELF_CHECK_DEADLINE_S = 60.0
 
 
 async def compute_score(
@@ -34,11 +46,7 @@ async def compute_score(
 
     Args:
         data_source, solution_str, ground_truth, extra_info: from the row and the rollout.
-        routes: ``<domain>/<role>[/<split>]`` -> name, or ``{name: ..., option: ...}``.
-        modules: modules to import, so that they register functions of yours.
-        options: name -> options, for every route to that name.
-        format: see :class:`~verl_air.rewards.format.FormatRule`.
-        judge: see :class:`~verl_air.rewards.JudgeSettings`.
+        routes, modules, options, format, judge: see :class:`~verl_air.rewards.routes.ScoringPlan`.
         reward_router_address, reward_model_tokenizer: given by verl when it serves a reward model.
 
     Returns:
@@ -46,7 +54,7 @@ async def compute_score(
 
     Raises:
         ConfigError: the recipe cannot work.
-        RewardError: no route fits, the row lacks something, or a function left its declared range.
+        RewardError: no route matches, the row lacks something, or a function left its declared range.
     """
     if unknown:
         raise ConfigError(
@@ -55,26 +63,14 @@ async def compute_score(
         )
     plan = plan_for(routes, modules, options, format, judge)
     extra = extra_info or {}
-    bound = plan.routes.find(data_source, extra)
-    domain = str(extra.get("domain") or data_source.partition("/")[0])
-    answer = plan.format.parse(solution_str, domain)
-    sample = Sample(
-        response=solution_str,
-        answer=answer,
-        format_ok=answer is not None,
-        ground_truth=str(ground_truth),
-        data_source=data_source,
-        extra_info=extra,
-    )
+    bound = plan.reward_for(data_source, extra)
+    answer = plan.format.parse(solution_str, str(extra.get("domain") or data_source.partition("/")[0]))
+    sample = Sample(solution_str, answer, answer is not None, str(ground_truth), data_source, extra)
     client = None
     if bound.reward.wants_judge:
         client = client_for(plan.judge, reward_router_address, reward_model_tokenizer)
-    verdict = await decide(bound, sample, client, plan.judge.deadline_s)
-    return _assemble(sample, bound, verdict, plan.format)
-
-
-def _assemble(sample: Sample, bound: BoundReward, verdict: Verdict | None, rule: FormatRule) -> dict[str, float]:
-    format_reward = rule.right if sample.format_ok else rule.wrong
+    verdict = await _decide(bound, sample, client, plan.judge.deadline_s)
+    format_reward = plan.format.right if sample.format_ok else plan.format.wrong
     task_reward = math.nan if verdict is None else float(verdict.reward)
     return {
         "score": task_reward + format_reward,
@@ -83,8 +79,85 @@ def _assemble(sample: Sample, bound: BoundReward, verdict: Verdict | None, rule:
         "abstained": float(verdict is None),
         "task_reward": task_reward,
         "format_reward": format_reward,
-        "score_min": bound.low + rule.wrong,
-        "score_max": bound.high + rule.right,
+        "score_min": bound.low + plan.format.wrong,
+        "score_max": bound.high + plan.format.right,
         "task_min": bound.low,
         "task_max": bound.high,
     }
+
+
+def self_check(
+    name: str,
+    ground_truth: str,
+    extra_info: Mapping[str, Any] | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> str | None:
+    """Check one row: its gold answer scores the maximum, a wrong one less.
+
+    Returns:
+        What is wrong, or ``None`` if all is well or the function writes no gold answer (judges).
+
+    Raises:
+        ConfigError: there is no such function, or it has no such option.
+    """
+    bound = get_reward(name).bind(options or {})
+    info = {"domain": "", "split": "", **(extra_info or {})}
+    row = Sample("", None, False, ground_truth, f"{info['domain']}/{info['split']}", info)
+    for writer, is_gold in ((bound.reward.gold, True), (bound.reward.wrong, False)):
+        if writer is None:
+            continue
+        written = writer(row)
+        response = f"<think>The answer is known.</think><answer>{written}</answer>"
+        answer = FormatRule().parse(response, str(info["domain"]))
+        sample = Sample(response, answer, answer is not None, ground_truth, row.data_source, info)
+        verdict = asyncio.run(_decide(bound, sample, None, _SELF_CHECK_DEADLINE_S))
+        outcome = "abstains" if verdict is None else f"scores {verdict.reward:g}"
+        if is_gold and (verdict is None or not verdict.right or verdict.reward < bound.high):
+            return f"{name}: the gold answer {written!r} {outcome}, not the maximum {bound.high:g}"
+        if not is_gold and verdict is not None and (verdict.right or verdict.reward >= bound.high):
+            return f"{name}: the wrong answer {written!r} {outcome}"
+    return None
+
+
+async def _decide(bound: BoundReward, sample: Sample, judge: JudgeClient | None, deadline_s: float) -> Verdict | None:
+    """Run a reward function on a sample; ``None`` if it abstains or fails."""
+    reward = bound.reward
+    outcome: Any
+    arguments = {**bound.options, "judge": judge} if reward.wants_judge else bound.options
+    try:
+        if reward.blocking:
+            outcome = asyncio.to_thread(reward.call, sample, **arguments)
+        else:
+            outcome = reward.call(sample, **arguments)
+        if inspect.isawaitable(outcome):
+            outcome = await asyncio.wait_for(outcome, deadline_s)
+    except (ConfigError, DataError, RewardError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is no verdict on the response
+        kind = f"{reward.name}/{type(error).__name__}"
+        log.warning(kind, f"reward {reward.name!r} abstains on {sample.where}: {type(error).__name__}: {error}")
+        return None
+    return _checked(bound, sample, outcome)
+
+
+def _checked(bound: BoundReward, sample: Sample, outcome: Any) -> Verdict | None:
+    """Turn what a function returned into a verdict within its declared range."""
+    name = bound.reward.name
+    if isinstance(outcome, str) and outcome == ABSTAIN:
+        return None
+    if isinstance(outcome, Verdict):
+        verdict = outcome
+    elif isinstance(outcome, int | float) and not isinstance(outcome, bool):
+        verdict = Verdict(float(outcome), float(outcome) >= bound.high - _TOLERANCE)
+    else:
+        raise RewardError(f"reward {name!r} returned {outcome!r}; return a Verdict, a number or {ABSTAIN!r}")
+    if math.isnan(verdict.reward):
+        log.warning(f"{name}/nan", f"reward {name!r} abstains on {sample.where}: it returned NaN")
+        return None
+    if not bound.low - _TOLERANCE <= verdict.reward <= bound.high + _TOLERANCE:
+        raise RewardError(
+            f"reward {name!r} returned {verdict.reward} for {sample.where}, outside its declared range "
+            f"[{bound.low}, {bound.high}]; correct reward_range in register_reward"
+        )
+    return verdict

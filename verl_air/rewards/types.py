@@ -1,8 +1,10 @@
-"""What a reward function is given, what it gives back, and the one schema that verl receives."""
+"""What a reward function is given, what it returns, the one schema that verl receives, and how faults are logged."""
 
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +13,7 @@ from typing import Any, Final, Literal
 from verl_air.errors import RewardError
 
 ABSTAIN: Final = "abstain"
-"""Returned by a reward function that cannot decide. It never stands for a number."""
+"""Returned by a reward function that cannot decide. It is never turned into a number."""
 
 REWARD_KEYS: Final = (
     "score",  # task + format: what the policy is trained on; NaN if abstained
@@ -27,7 +29,7 @@ REWARD_KEYS: Final = (
 )
 """The keys of every result, always all of them, always floats.
 
-verl takes the keys of a batch from its first row and cannot hold ``None`` (its tracker, 7151, 6545, 6830).
+verl takes the keys of a batch from its first row and cannot store ``None`` (its issues 7151, 6545, 6830).
 """
 
 
@@ -36,8 +38,7 @@ class Sample:
     """One response, and what its row says about it.
 
     response: the whole text that the policy wrote.
-    answer: the text inside ``<answer>``, stripped. ``None`` unless the format is right: a badly formatted response
-        earns no credit from any rule.
+    answer: the text inside ``<answer>``, stripped; ``None`` unless the format is right.
     format_ok: whether the format is right.
     ground_truth: ``reward_model.ground_truth`` of the row.
     data_source: domain and split, ``"safety/ood"``.
@@ -71,10 +72,7 @@ class Sample:
 
     @cached_property
     def fields(self) -> dict[str, str]:
-        """What the template of a judge may use: ``response``, ``answer``, ``ground_truth`` and every key of the extras.
-
-        None of it is to be trusted. ``answer`` is empty if there is none.
-        """
+        """What a judge's template may use, none of it trusted; ``answer`` is empty if there is none."""
         return {
             **{key: str(value) for key, value in self.extras.items()},
             "response": self.response,
@@ -99,3 +97,23 @@ class Verdict:
 
 Outcome = Verdict | float | Literal["abstain"]
 """What a reward function may return. A plain number counts as right if it is the maximum of the range."""
+
+
+class ThrottledLog:
+    """Logs warnings by kind, each at most every 30 s; the next one says how many were left out."""
+
+    def __init__(self, logger: logging.Logger, interval_s: float = 30.0) -> None:
+        self._logger = logger
+        self._interval_s = interval_s
+        self._last: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def warning(self, kind: str, message: str) -> None:
+        """Log ``message`` unless one of the same kind was logged within the interval."""
+        now = time.monotonic()
+        if now - self._last.get(kind, -self._interval_s) < self._interval_s:
+            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+            return
+        self._last[kind] = now
+        count = self._left_out.pop(kind, 0)
+        self._logger.warning("%s%s", message, f" (and {count} more like it)" if count else "")

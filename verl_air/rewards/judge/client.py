@@ -12,21 +12,22 @@ from functools import cache
 from typing import Any
 
 from verl_air.errors import ConfigError
-from verl_air.rewards.judge import log_odds
-from verl_air.rewards.judge.answers import dig, is_finite
-from verl_air.rewards.judge.cache import VerdictCache
-from verl_air.rewards.judge.errors import JudgeError
-from verl_air.rewards.judge.prompts import Prompt
-from verl_air.rewards.judge.server import JudgeServer
-from verl_air.rewards.judge.settings import JudgeSettings
-from verl_air.rewards.judge.writer import PromptWriter
+from verl_air.rewards.judge import verdicts
+from verl_air.rewards.judge.prompts import Prompt, PromptWriter
+from verl_air.rewards.judge.settings import JudgeError, JudgeSettings
+from verl_air.rewards.judge.transport import JudgeServer
+from verl_air.rewards.judge.verdicts import VerdictCache, dig, is_finite
+
+CHAT = "/v1/chat/completions"
+COMPLETIONS = "/v1/completions"
+Fields = Mapping[str, str] | None
 
 
 class JudgeClient:
     """One judge, seen from one event loop; reward functions get it by naming a parameter ``judge``.
 
     In all methods ``prompt`` is a template of the recipe, which is trusted, and ``fields`` are the texts filled in,
-    which are not: they are neutralised and cut, see :mod:`.prompts`. Put what several prompts share first, so that the
+    which are not: they are sanitized and cut, see :mod:`.prompts`. Put what several prompts share first, so that the
     server's prefix cache has to read it once.
 
     Raises:
@@ -48,13 +49,7 @@ class JudgeClient:
         self._cache = _open_cache(settings.cache) if settings.cache else None
 
     async def log_odds(
-        self,
-        prompt: Prompt,
-        positive: str,
-        negative: str,
-        *,
-        fields: Mapping[str, str] | None = None,
-        chat: bool = True,
+        self, prompt: Prompt, positive: str, negative: str, *, fields: Fields = None, chat: bool = True
     ) -> float:
         """log P(positive) - log P(negative) as the next token after the prompt.
 
@@ -71,13 +66,7 @@ class JudgeClient:
         return (await self.log_odds_many([prompt], positive, negative, fields=fields, chat=chat))[0]
 
     async def log_odds_many(
-        self,
-        prompts: Sequence[Prompt],
-        positive: str,
-        negative: str,
-        *,
-        fields: Mapping[str, str] | None = None,
-        chat: bool = True,
+        self, prompts: Sequence[Prompt], positive: str, negative: str, *, fields: Fields = None, chat: bool = True
     ) -> list[float]:
         """The log-odds after each of several prompts, sent together where the server allows it.
 
@@ -90,15 +79,13 @@ class JudgeClient:
         found = [self._recall(key) for key in keys]
         missing = [index for index, value in enumerate(found) if value is None]
         if missing:
-            values = await self._judge([prompts[i] for i in missing], positive, negative, fields, chat)
-            for index, value in zip(missing, values, strict=True):
+            judged = await self._judge(model, [prompts[i] for i in missing], positive, negative, fields, chat)
+            for index, value in zip(missing, judged, strict=True):
                 found[index] = value
                 self._remember(keys[index], value)
         return found
 
-    async def complete(
-        self, prompt: Prompt, *, fields: Mapping[str, str] | None = None, max_tokens: int = 256, chat: bool = True
-    ) -> str:
+    async def complete(self, prompt: Prompt, *, fields: Fields = None, max_tokens: int = 256, chat: bool = True) -> str:
         """What the judge writes after the prompt, at temperature 0.
 
         Raises:
@@ -107,69 +94,57 @@ class JudgeClient:
         model = await self._server.model()
         messages = self._writer.messages(prompt, fields)
         key = self._key(model, chat, messages, max_tokens)
-        if (known := self._recall(key)) is not None:
-            return known
-        payload: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0.0}
-        if self._writer.tokens is None and chat:
-            answer = await self._post(log_odds.CHAT, {**payload, "messages": messages})
-            text = dig(answer, "choices", 0, "message", "content")
-        else:
-            payload["prompt"] = self._encode(prompt, fields, chat=chat, reserve=max_tokens)
-            text = dig(await self._post(log_odds.COMPLETIONS, payload), "choices", 0, "text")
-        if not isinstance(text, str):
-            raise JudgeError(f"the judge's answer holds no text: {text!r}")
-        self._remember(key, text)
+        if (text := self._recall(key)) is None:
+            payload: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0.0}
+            if self._writer.tokens is None and chat:
+                answer = await self._post(CHAT, {**payload, "messages": messages})
+                text = dig(answer, "choices", 0, "message", "content")
+            else:
+                payload["prompt"] = self._encode(prompt, fields, chat=chat, reserve=max_tokens)
+                text = dig(await self._post(COMPLETIONS, payload), "choices", 0, "text")
+            if not isinstance(text, str):
+                raise JudgeError(f"the judge's answer holds no text: {text!r}")
+            self._remember(key, text)
         return text
 
-    async def classify(
-        self, messages: Prompt, *, fields: Mapping[str, str] | None = None, raw: bool = True
-    ) -> list[float]:
-        """The outputs of a served classifier (vLLM's ``/classify``) for a finished conversation.
-
-        Args:
-            messages: the conversation, as a template.
-            fields: untrusted texts for the template.
-            raw: the outputs themselves, not their softmax or sigmoid.
+    async def classify(self, conversation: Prompt, *, fields: Fields = None) -> list[float]:
+        """The raw outputs of a served classifier (vLLM's ``/classify``) for a finished conversation.
 
         Raises:
             JudgeError: no finite outputs.
         """
         model = await self._server.model()
-        key = self._key(model, "classify", raw, self._writer.messages(messages, fields))
-        if (known := self._recall(key)) is not None:
-            return known
-        text = self._encode(messages, fields, generate=False)
-        answer = await self._post("/classify", {"model": model, "input": text, "use_activation": not raw})
-        values = dig(answer, "data", 0, "probs")
-        if not isinstance(values, list) or not values or not all(is_finite(value) for value in values):
-            raise JudgeError(f"the classifier's answer holds no finite outputs: {values!r}")
-        self._remember(key, values)
+        key = self._key(model, "classify", True, self._writer.messages(conversation, fields))
+        if (values := self._recall(key)) is None:
+            text = self._encode(conversation, fields, generate=False)
+            answer = await self._post("/classify", {"model": model, "input": text, "use_activation": False})
+            values = dig(answer, "data", 0, "probs")
+            if not isinstance(values, list) or not values or not all(map(is_finite, values)):
+                raise JudgeError(f"the classifier's answer holds no finite outputs: {values!r}")
+            self._remember(key, values)
         return values
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         await self._server.close()
 
     async def _judge(
-        self, prompts: Sequence[Prompt], positive: str, negative: str, fields: Mapping[str, str] | None, chat: bool
+        self, model: str, prompts: Sequence[Prompt], positive: str, negative: str, fields: Fields, chat: bool
     ) -> list[float]:
-        """Log-odds that are not remembered."""
-        model, top = await self._server.model(), self.settings.top_logprobs
+        """Log-odds that are not in the cache."""
+        top = self.settings.top_logprobs
         if self._writer.tokens is None and chat:
             messages = [self._writer.messages(prompt, fields) for prompt in prompts]
-            asked = [self._post(log_odds.CHAT, log_odds.chat_question(model, item, top)) for item in messages]
-            return [log_odds.read_chat(answer, positive, negative) for answer in await asyncio.gather(*asked)]
+            asked = [self._post(CHAT, verdicts.chat_question(model, item, top)) for item in messages]
+            return [verdicts.read_chat(answer, positive, negative) for answer in await asyncio.gather(*asked)]
         encoded = [self._encode(prompt, fields, chat=chat) for prompt in prompts]
-        known = self._writer.tokens is not None and self.settings.vllm
-        words = self._writer.words(positive, negative) if known else None
-        answer = await self._post(log_odds.COMPLETIONS, log_odds.question(model, encoded, top, words))
-        return log_odds.read(answer, len(prompts), positive, negative, words)
+        tokens = self._writer.tokens if self.settings.vllm else None
+        words = tokens.words(positive, negative) if tokens else None
+        answer = await self._post(COMPLETIONS, verdicts.completion_question(model, encoded, top, words))
+        return verdicts.read_completions(answer, len(prompts), positive, negative, words)
 
-    def _encode(self, prompt: Prompt, fields: Mapping[str, str] | None, **how: Any) -> Any:
-        """Token ids if the tokenizer is known, otherwise the bare text."""
-        if self._writer.tokens is None:
-            return self._writer.text(prompt, fields)
-        return self._writer.ids(prompt, fields, longest=self._server.max_prompt_tokens, **how)
+    def _encode(self, prompt: Prompt, fields: Fields, **how: Any) -> list[int] | str:
+        return self._writer.encode(prompt, fields, self._server.max_prompt_tokens, **how)
 
     async def _post(self, path: str, payload: dict[str, Any]) -> Any:
         return await self._server.post(path, payload)
@@ -183,6 +158,33 @@ class JudgeClient:
     def _remember(self, key: bytes, value: Any) -> None:
         if self._cache is not None:
             self._cache.put(key, value)
+
+
+_CLIENTS: dict[asyncio.AbstractEventLoop, dict[Any, JudgeClient]] = {}
+
+
+def client_for(settings: JudgeSettings, router_address: str | None, tokenizer: Any) -> JudgeClient:
+    """The client of the running event loop for these settings; made once."""
+    loop = asyncio.get_running_loop()
+    if loop not in _CLIENTS:
+        for ended in [other for other in _CLIENTS if other.is_closed()]:
+            del _CLIENTS[ended]
+    clients = _CLIENTS.setdefault(loop, {})
+    key = (settings.model_dump_json(), router_address, id(tokenizer))
+    if key not in clients:
+        if settings.in_process is None:
+            clients[key] = JudgeClient(settings, router_address, tokenizer)
+        else:
+            from verl_air.rewards.judge.in_process import InProcessJudge  # a subclass of the client
+
+            clients[key] = InProcessJudge(settings)
+    return clients[key]
+
+
+async def close_clients() -> None:
+    """Close the connections of the running event loop's clients, before the loop ends."""
+    for client in _CLIENTS.pop(asyncio.get_running_loop(), {}).values():
+        await client.close()
 
 
 @cache

@@ -1,24 +1,22 @@
 """A frozen judge read in the reward worker itself, without a server (``reward_kwargs.judge.in_process``).
 
-For judges small enough that starting a server costs more than reading: the playground's has 0.13 million weights, and a
-server of its own takes a minute and a half to start. Prompts, the guard of their structure and the verdict words are
-the client's; only the forward pass is here. The log-odds are those of a served copy
-(``tests/rewards/test_in_process_judge.py``).
+For judges so small that starting a server (a minute and a half) costs more than reading them. Prompts, the proof of
+their structure and the verdict words are the client's; only the forward pass is here. The log-odds are those of a
+served copy (``tests/rewards/test_in_process_judge.py``).
 """
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from verl_air.errors import ConfigError
-from verl_air.rewards.judge.client import JudgeClient
+from verl_air.rewards.judge.client import Fields, JudgeClient
 from verl_air.rewards.judge.prompts import Prompt
-from verl_air.rewards.judge.settings import IN_PROCESS_URL, JudgeSettings
+from verl_air.rewards.judge.settings import JudgeSettings
 
 
 class InProcessJudge(JudgeClient):
@@ -29,22 +27,22 @@ class InProcessJudge(JudgeClient):
     """
 
     def __init__(self, settings: JudgeSettings) -> None:
-        if settings.in_process is None:
+        folder = settings.in_process
+        if folder is None:
             raise ConfigError("judge.in_process: name the folder of the judge's model")
-        self._reader = _load(settings.in_process)
-        local = dataclasses.replace(
-            settings,
-            base_url=IN_PROCESS_URL,
-            model=settings.in_process,
-            tokenizer=settings.tokenizer or settings.in_process,
-            max_prompt_tokens=settings.max_prompt_tokens or self._reader.longest,
-        )
-        super().__init__(local)
+        self._reader = _load(folder)
+        local = {
+            "model": folder,
+            "tokenizer": settings.tokenizer or folder,
+            "max_prompt_tokens": settings.max_prompt_tokens or self._reader.longest,
+        }
+        super().__init__(settings.model_copy(update=local), router_address="in-process")
 
     async def _judge(
-        self, prompts: Sequence[Prompt], positive: str, negative: str, fields: Mapping[str, str] | None, chat: bool
+        self, model: str, prompts: Sequence[Prompt], positive: str, negative: str, fields: Fields, chat: bool
     ) -> list[float]:
-        words = self._writer.words(positive, negative)
+        assert self._writer.tokens is not None
+        words = self._writer.tokens.words(positive, negative)
         ids = [self._encode(prompt, fields, chat=chat) for prompt in prompts]
         return await asyncio.to_thread(lambda: [self._reader.log_odds(item, *words) for item in ids])
 
@@ -54,7 +52,7 @@ class InProcessJudge(JudgeClient):
         )
 
 
-class _Reader:
+class _JudgeModel:
     """The model; one forward pass at a time."""
 
     def __init__(self, folder: str) -> None:
@@ -69,7 +67,7 @@ class _Reader:
         self._one = threading.Lock()
         self.longest: int = model.config.max_position_embeddings
 
-    def log_odds(self, ids: Sequence[int], positive: Sequence[int], negative: Sequence[int]) -> float:
+    def log_odds(self, ids: Sequence[Any], positive: Sequence[int], negative: Sequence[int]) -> float:
         """Log-odds (nats) of two sets of tokens as the next one; the softmax's denominator cancels."""
         import torch
 
@@ -80,6 +78,6 @@ class _Reader:
 
 
 @cache
-def _load(folder: str) -> _Reader:
-    """One copy a process."""
-    return _Reader(folder)
+def _load(folder: str) -> _JudgeModel:
+    """One copy per process."""
+    return _JudgeModel(folder)

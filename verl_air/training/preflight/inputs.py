@@ -13,7 +13,7 @@ from verl_air.config import AirConfig
 from verl_air.data.groups import read_groups
 from verl_air.data.schema import open_table, read_extra_columns
 from verl_air.errors import ConfigError
-from verl_air.rewards.plan import Plan
+from verl_air.rewards import ScoringPlan
 
 OUR_REWARD = "pkg://verl_air.rewards"
 
@@ -101,10 +101,10 @@ def check_rewards(config: DictConfig, air: AirConfig) -> None:
             )
         return
     kwargs = OmegaConf.to_container(function.get("reward_kwargs", None) or OmegaConf.create({}), resolve=True)
-    _check_routes(config, Plan(**kwargs))  # type: ignore[arg-type]
+    _check_routes(config, ScoringPlan(**kwargs))  # type: ignore[arg-type]
 
 
-def _check_routes(config: DictConfig, plan: Plan) -> None:
+def _check_routes(config: DictConfig, plan: ScoringPlan) -> None:
     """Every kind of row in the data finds its reward, and a reward that asks a judge has one.
 
     In a reward worker either fault would look like a failed rollout.
@@ -114,7 +114,7 @@ def _check_routes(config: DictConfig, plan: Plan) -> None:
     for path in files:
         kinds = read_extra_columns(path, ("domain", "role", "split"))
         for kind in kinds.group_by(kinds.column_names).aggregate([]).to_pylist():
-            bound = plan.routes.find(f"{kind['domain']}/{kind['split']}", kind)
+            bound = plan.reward_for(f"{kind['domain']}/{kind['split']}", kind)
             if bound.reward.wants_judge and not served:
                 place = "/".join((kind["domain"], kind["role"], kind["split"]))
                 raise ConfigError(
