@@ -20,11 +20,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from verl_air.data.build import BuildOptions, Material, build
+from verl_air.data.build import BuildOptions, build
 from verl_air.data.check import check_files
-from verl_air.data.domains.maths import ANSWER, DOMAIN, make_math_intent
 from verl_air.data.groups import read_groups
-from verl_air.data.intents import Exclusions, Intent
+from verl_air.data.intents import BuildInput, Exclusions, IntentSpec
+from verl_air.data.math import ANSWER, DOMAIN, make_math_intent
 from verl_air.data.schema import SPLITS, read_rows
 
 SECONDS_A_MILLION, GIB = 120.0, 2.0
@@ -33,7 +33,7 @@ _PEOPLE = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hana", "Ivo", "Ju
 _PLACES = ("market", "harbour", "school", "station", "garden", "museum", "library", "farm")
 
 
-def problems(n: int) -> Iterator[Intent]:
+def problems(n: int) -> Iterator[IntentSpec]:
     """Made-up word problems, of about the length of GSM8K's."""
     rng = random.Random(0)
     for number in range(n):
@@ -55,7 +55,7 @@ def measure(rows: int, folder: Path) -> dict[str, float]:
     per_intent = 0.9 * (options.train_anchors + options.train_open) + 0.2 * (options.anchors + options.open_)
     started = time.process_time()
     intents = list(problems(round(rows / per_intent)))
-    material = Material(DOMAIN, ANSWER, sources=[], intents=intents, exclusions=Exclusions())
+    material = BuildInput(DOMAIN, ANSWER, sources=[], intents=intents, exclusions=Exclusions())
     manifest = build(material, options, folder)
     built_s = time.process_time() - started
     files = [str(folder / f"{split}.parquet") for split in SPLITS]

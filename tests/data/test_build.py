@@ -14,10 +14,9 @@ import pytest
 from tests.data.support import FIXTURES, FORMATS, MATERIALS, SPLIT_FILES, build_fixture
 from verl_air.data.build import MANIFEST, BuildOptions, build
 from verl_air.data.check import CheckOptions, check_files
-from verl_air.data.domains.safety import read_safety
-from verl_air.data.framings import OOD_FAMILIES, framings_for
+from verl_air.data.framings import OOD_FAMILIES, choose_framings, framings_for
 from verl_air.data.intents import seeded
-from verl_air.data.render import choose_framings
+from verl_air.data.safety import read_safety
 from verl_air.data.schema import read_rows
 from verl_air.errors import DataError
 
@@ -132,7 +131,7 @@ def test_a_failed_build_leaves_what_was_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train_open": 99}, "split 'train': 99 open rows an intent need as many framings"),
+        ({"train_open": 99}, "split 'train': 99 open rows per intent need as many framings"),
         ({"formats": ("essay",)}, "no anchor format 'essay'"),
         ({"formats": ()}, "at least one anchor format"),
         ({"anchors": 0}, "anchors must be at least 1"),

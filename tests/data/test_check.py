@@ -12,12 +12,12 @@ import pytest
 
 from tests.data.support import FORMATS, build_fixture, spoil
 from verl_air.data.build import BuildOptions
-from verl_air.data.check import CheckOptions, Report, check_files
-from verl_air.data.check.gold import Positions
-from verl_air.data.schema import Row, read_rows, write_rows
+from verl_air.data.check import CheckOptions, CheckReport, check_files
+from verl_air.data.check.gold import AnswerPositions
+from verl_air.data.schema import DataRow, read_rows, write_rows
 from verl_air.errors import DataError
 
-Change = Callable[[list[Row]], object]
+Change = Callable[[list[DataRow]], object]
 
 
 @pytest.fixture
@@ -25,23 +25,23 @@ def files(tmp_path: Path) -> list[Path]:
     return build_fixture("math", tmp_path)
 
 
-def faults(report: Report) -> list[tuple[str, str, int, str]]:
+def faults(report: CheckReport) -> list[tuple[str, str, int, str]]:
     return [(Path(f.file).stem, f.check, f.row, f.column) for f in report.findings]
 
 
-def extras(row: Row, **changes: object) -> None:
+def extras(row: DataRow, **changes: object) -> None:
     row["extra_info"]["extras"] = json.dumps({**json.loads(row["extra_info"]["extras"]), **changes})
 
 
-def info(rows: list[Row], row: int, **changes: object) -> None:
+def info(rows: list[DataRow], row: int, **changes: object) -> None:
     rows[row]["extra_info"].update(changes)  # type: ignore[typeddict-item]
 
 
-def other_letter(row: Row) -> None:
+def other_letter(row: DataRow) -> None:
     row["reward_model"]["ground_truth"] = "A" if row["reward_model"]["ground_truth"] != "A" else "B"
 
 
-# Row 0 of a file is an anchor of its first intent; rows 1 to 3 of id.parquet are that intent's open rows.
+# DataRow 0 of a file is an anchor of its first intent; rows 1 to 3 of id.parquet are that intent's open rows.
 PLANTED: list[tuple[str, Change, str, int, str]] = [
     ("unknown role", lambda rows: info(rows, 2, role="judge"), "values", 2, "extra_info.role"),
     ("unknown split", lambda rows: info(rows, 2, split="dev"), "values", 2, "extra_info.split"),
@@ -134,8 +134,26 @@ def test_a_training_family_in_ood_is_a_leak(files: list[Path]) -> None:
 def test_an_intent_in_two_files_of_a_split_or_two_domains_stands_twice(files: list[Path], tmp_path: Path) -> None:
     copy = write_rows(tmp_path / "copy.parquet", read_rows(files[1]))
     assert "id twice" in {f.check for f in check_files([*files, copy]).findings}
-    spoil(files[1], lambda rows: [row["extra_info"].update(domain="moral") for row in rows[:4]])
-    assert "stands under two domains" in " ".join(str(f) for f in check_files(files[1:]).findings)
+
+
+def test_an_id_is_unique_within_its_domain(files: list[Path]) -> None:
+    """The same id in another domain is another intent; two requests under one id of one domain are an error."""
+
+    def as_other_domain(rows: list[DataRow]) -> None:
+        for row in rows:
+            row["extra_info"].update(domain="lab")
+            row.update(data_source=f"lab/{row['extra_info']['split']}", ability="lab")
+        extras(rows[0], request="Another question?")
+
+    trained = list(read_rows(files[0]))
+    assert check_files(files).ok
+    write_rows(files[1], trained)
+    spoil(files[1], lambda rows: [row["extra_info"].update(domain="lab") for row in rows])
+    assert "intent leak" not in {f.check for f in check_files(files[:2]).findings}
+    spoil(files[0], lambda rows: extras(rows[2], request="Another question?"))
+    (finding,) = check_files(files[:1]).findings
+    assert (finding.row, finding.column) == (2, "extra_info.intent_id")
+    assert "has another request elsewhere" in finding.message
 
 
 def test_a_near_duplicate_across_splits_is_a_warning(files: list[Path]) -> None:
@@ -163,7 +181,7 @@ def test_answers_that_lean_to_one_place_are_a_warning(tmp_path: Path) -> None:
     files = build_fixture("safety", tmp_path, BuildOptions(formats=FORMATS))
     assert check_files(files).findings == []
 
-    def always_first(rows: list[Row]) -> None:
+    def always_first(rows: list[DataRow]) -> None:
         for row in rows:
             choices = json.loads(row["extra_info"]["extras"]).get("choices")
             if choices:
@@ -174,11 +192,11 @@ def test_answers_that_lean_to_one_place_are_a_warning(tmp_path: Path) -> None:
     spoil(files[0], always_first)
     (finding,) = check_files(files).findings
     assert (finding.severity, finding.check, Path(finding.file).stem) == ("warning", "answer positions", "train")
-    assert "stands at place 1 of 4 in 64 of 64 anchors (about 16 are due)" in finding.message
+    assert "is at place 1 of 4 in 64 of 64 anchors (expected: about 16)" in finding.message
 
 
 def test_few_anchors_say_nothing_about_positions() -> None:
-    positions = Positions()
+    positions = AnswerPositions()
     for _ in range(49):
         positions.add("f", "true_false", "true", {})
     assert list(positions.unbalanced()) == []
@@ -187,7 +205,7 @@ def test_few_anchors_say_nothing_about_positions() -> None:
 
 
 def test_verifiers_can_be_named_for_rows_that_name_none(files: list[Path]) -> None:
-    def forget(rows: list[Row]) -> None:
+    def forget(rows: list[DataRow]) -> None:
         for row in rows:
             decoded = json.loads(row["extra_info"]["extras"])
             del decoded["verifier"]
@@ -203,7 +221,11 @@ def test_verifiers_can_be_named_for_rows_that_name_none(files: list[Path]) -> No
     ("column", "array", "message"),
     [
         ("prompt", pa.array(["text"]), "column prompt is string, not list"),
-        ("extra_info", pa.array([{"index": 0, "intent_id": "z"}]), "extra_info lacks role; it has index, intent_id"),
+        (
+            "extra_info",
+            pa.array([{"index": 0, "intent_id": "z"}]),
+            "extra_info lacks role, .*; it has index, intent_id",
+        ),
         ("ability", pa.array([3]), "column ability is int64, not string"),
     ],
 )

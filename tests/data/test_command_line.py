@@ -37,8 +37,8 @@ def test_build_then_check(domain: str, source: str, tmp_path: Path, capsys: pyte
 
 
 def test_options_reach_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    framings.framings_for("math")
-    monkeypatch.setattr(framings, "_REGISTRY", dict(framings._REGISTRY))
+    registry = dict(framings._registry())
+    monkeypatch.setattr(framings, "_registry", lambda: registry)
     own = tmp_path / "own.yaml"
     own.write_text(
         "".join(f"- {{name: riddle-{n}, family: riddle, prompt: 'Riddle {n}: {{request}}'}}\n" for n in range(3))

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.data.support import FIXTURES
-from verl_air.data.domains.maths import read_math
-from verl_air.data.domains.moral import RULES, read_moral
-from verl_air.data.domains.safety import read_safety
+from verl_air.data.math import read_math
+from verl_air.data.moral import RULES, read_moral
+from verl_air.data.safety import read_safety
 from verl_air.errors import DataError
 
 

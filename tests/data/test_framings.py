@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 
 from verl_air.data import framings
-from verl_air.data.framings import OOD_FAMILIES, Framing, framings_for, load_framings, read_framings, register_framing
-from verl_air.data.framings.transforms import TRANSFORMS, register_transform
+from verl_air.data.framings import (
+    OOD_FAMILIES,
+    TRANSFORMS,
+    FramingTemplate,
+    framings_for,
+    load_framings,
+    read_framings,
+    register_framing,
+    register_transform,
+)
 from verl_air.errors import DataError
 
 SLOTS = {"request": "Count to {ten} and 12.5, please", "right": "the right one", "wrong": "the wrong one"}
@@ -16,8 +24,8 @@ SLOTS = {"request": "Count to {ten} and 12.5, please", "right": "the right one",
 
 @pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    framings_for("math")
-    monkeypatch.setattr(framings, "_REGISTRY", dict(framings._REGISTRY))
+    registry = dict(framings._registry())
+    monkeypatch.setattr(framings, "_registry", lambda: registry)
 
 
 @pytest.mark.parametrize("domain", ["safety", "moral", "math"])
@@ -38,7 +46,7 @@ def test_each_domain_has_two_framings_of_every_family_on_both_sides(domain: str)
 @pytest.mark.parametrize(
     "framing", [f for d in ("safety", "moral", "math") for f in framings_for(d)], ids=lambda f: f.name
 )
-def test_every_framing_puts_the_request_in_once(framing: Framing) -> None:
+def test_every_framing_puts_the_request_in_once(framing: FramingTemplate) -> None:
     messages = framing.render(SLOTS)
     shown = TRANSFORMS[framing.transform](SLOTS["request"])
     assert sum(message["content"].count(shown) for message in messages) == 1
@@ -47,7 +55,7 @@ def test_every_framing_puts_the_request_in_once(framing: Framing) -> None:
 
 
 def test_braces_in_a_request_are_left_alone() -> None:
-    framing = Framing("f", "g", (("user", "{request}"),))
+    framing = FramingTemplate("f", "g", (("user", "{request}"),))
     assert framing.render({"request": "{wrong} {0} {}"})[0]["content"] == "{wrong} {0} {}"
 
 
@@ -79,10 +87,10 @@ def test_framings_of_ones_own_come_from_a_file(tmp_path: Path, own_registry: Non
 
 
 def test_framings_of_ones_own_come_from_code(own_registry: None) -> None:
-    mine = register_framing(Framing("mine", "own", (("user", "{request}"),)))
+    mine = register_framing(FramingTemplate("mine", "own", (("user", "{request}"),)))
     assert mine in framings_for("anything")
     with pytest.raises(DataError, match=r"'mine' is already registered \(family 'own'\)"):
-        register_framing(Framing("mine", "other", (("user", "{request}"),)))
+        register_framing(FramingTemplate("mine", "other", (("user", "{request}"),)))
     with pytest.raises(DataError, match="'leet' is already registered"):
         register_transform("leet", str.upper)
 
@@ -94,7 +102,7 @@ def test_framings_of_ones_own_come_from_code(own_registry: None) -> None:
         ("- name: x", "entry 1: expected a mapping with at least name, family"),
         ("- {name: x, family: f}", "entry 1: give either prompt or messages"),
         ("- {name: x, family: f, prompt: a, colour: b}", "entry 1: unknown key 'colour'"),
-        ("- {name: x, family: f, prompt: nothing}", r"framing 'x': no message holds \{request\}"),
+        ("- {name: x, family: f, prompt: nothing}", r"framing 'x': no message contains \{request\}"),
         ("- {name: x, family: f, messages: [{robot: '{request}'}, {user: a}]}", "unknown role 'robot'"),
         ("- {name: x, family: f, messages: [{assistant: '{request}'}]}", "the last message must be the user's"),
         ("- {name: x, family: f, prompt: '{request}', transform: magic}", "unknown transform 'magic'; known: alter"),
@@ -112,4 +120,4 @@ def test_faults_in_a_file_are_named(tmp_path: Path, text: str, message: str) -> 
 
 def test_a_slot_that_the_domain_lacks_is_named() -> None:
     with pytest.raises(DataError, match=r"framing 'f': no slot \{wrong\}; this domain has request"):
-        Framing("f", "g", (("user", "{request} {wrong}"),)).render({"request": "r"})
+        FramingTemplate("f", "g", (("user", "{request} {wrong}"),)).render({"request": "r"})

@@ -18,7 +18,8 @@ ROWS = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["anchor", 
 
 def as_dict(index: GroupIndex) -> dict[str, tuple[list[int], list[int]]]:
     return {
-        name: (index.anchors(z).tolist(), index.open(z).tolist()) for z, name in enumerate(list(index.intent_names))
+        name: (index.anchors(z).tolist(), index.open(z).tolist())
+        for z, name in enumerate(list(index.names.to_pylist()))
     }
 
 
@@ -30,7 +31,7 @@ def test_the_index_is_what_a_dictionary_would_hold(rows: list[tuple[str, str]]) 
     ids, roles = [row[0] for row in rows], [row[1] for row in rows]
     index = build_group_index(ids, roles, anchors=0, open_=0, source="rows")
     assert as_dict(index) == dict(expected)
-    assert list(index.intent_names) == list(expected), "intents stand in order of their first row"
+    assert list(index.names.to_pylist()) == list(expected), "intents stand in order of their first row"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_columns_of_any_kind_give_the_same_index(wrap) -> None:
 
 def test_names_are_sliced_like_a_list() -> None:
     index = build_group_index(["a", "b", "c"], ["open"] * 3, anchors=0, open_=1, source="rows")
-    assert (index.intent_names[1], list(index.intent_names[1:]), len(index)) == ("b", ["b", "c"], 3)
+    assert (index.names.to_pylist()[1], list(index.names.to_pylist()[1:]), len(index)) == ("b", ["b", "c"], 3)
 
 
 def test_incomplete_intents_are_listed_and_counted() -> None:

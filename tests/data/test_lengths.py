@@ -6,8 +6,8 @@ import pytest
 
 from tests.data.support import build_fixture, spoil
 from verl_air.data.check import CheckOptions, check_files
-from verl_air.data.check.lengths import PromptLengths
-from verl_air.data.schema import Message, read_rows
+from verl_air.data.check.contents import PromptLengths
+from verl_air.data.schema import ChatMessage, read_rows
 from verl_air.errors import DataError
 
 pytestmark = pytest.mark.slow  # it imports transformers
@@ -38,7 +38,7 @@ def test_prompts_above_the_limit_are_named(tokenizer: str, tmp_path: Path) -> No
     assert roomy.findings == []
     assert "none is near the limit" in roomy.notes[0]
     text = "x" * 3000
-    spoil(files[0], lambda rows: rows[4].update(prompt=[Message(role="user", content=text)]))
+    spoil(files[0], lambda rows: rows[4].update(prompt=[ChatMessage(role="user", content=text)]))
     report = check_files(files, CheckOptions(tokenizer=tokenizer, max_prompt_length=2999))
     (finding,) = report.findings
     assert (finding.check, finding.row, finding.column) == ("prompt length", 4, "prompt")
@@ -51,7 +51,7 @@ def test_prompts_above_the_limit_are_named(tokenizer: str, tmp_path: Path) -> No
 def test_the_limit_is_exact(tokenizer: str, extra: int) -> None:
     lengths = PromptLengths(tokenizer, 100)
     content = "é" * 10 + "y" * (100 - len("<|user|><|assistant|>") - 20 + extra)
-    found = lengths.too_long([[{"role": "user", "content": content}]], [len(content.encode())])
+    found = lengths.too_long([[{"role": "user", "content": content}]])
     assert found == ([(0, 101)] if extra == 1 else [])
 
 

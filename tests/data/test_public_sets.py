@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.data.support import FORMATS, SHARED, SPLIT_FILES, needs_shared
-from verl_air.data.build import BuildOptions, Material, build
+from verl_air.data.build import BuildOptions, build
 from verl_air.data.check import check_files
-from verl_air.data.domains.maths import read_math
-from verl_air.data.domains.moral import read_moral
-from verl_air.data.domains.safety import read_safety
+from verl_air.data.intents import BuildInput
+from verl_air.data.math import read_math
+from verl_air.data.moral import read_moral
+from verl_air.data.safety import read_safety
 
 pytestmark = [needs_shared, pytest.mark.slow]
 
 
-def build_and_check(material: Material, out: Path) -> dict:
+def build_and_check(material: BuildInput, out: Path) -> dict:
     manifest = build(material, BuildOptions(formats=FORMATS), out)
     report = check_files([out / name for name in SPLIT_FILES])
     assert report.findings == []

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from verl_air.data.response_format import BOXED_DOMAINS, with_instruction
-from verl_air.data.schema import Message
+from verl_air.data.framings import BOXED_DOMAINS, with_instruction
+from verl_air.data.schema import ChatMessage
 from verl_air.rewards import FormatRule
 
 
 def test_the_instruction_joins_the_last_user_message_alone() -> None:
-    messages = [Message(role="system", content="s"), Message(role="user", content="Hello  \n")]
+    messages = [ChatMessage(role="system", content="s"), ChatMessage(role="user", content="Hello  \n")]
     first, last = with_instruction(messages, "your reply", "safety")
     assert first == messages[0]
     assert last["content"].startswith("Hello\n\nFirst think inside <think> and </think>.")
@@ -18,10 +18,10 @@ def test_the_instruction_joins_the_last_user_message_alone() -> None:
 
 def test_boxed_domains_are_those_of_the_format_reward() -> None:
     assert set(FormatRule().boxed) == BOXED_DOMAINS
-    text = with_instruction([Message(role="user", content="1 + 1?")], "the result", "math")[0]["content"]
+    text = with_instruction([ChatMessage(role="user", content="1 + 1?")], "the result", "math")[0]["content"]
     assert r"write the result, as \boxed{...}, inside <answer>" in text
 
 
 def test_a_prompt_that_ends_with_the_assistant_is_refused() -> None:
     with pytest.raises(ValueError, match="the last message must be the user's"):
-        with_instruction([Message(role="assistant", content="a")], "x", "math")
+        with_instruction([ChatMessage(role="assistant", content="a")], "x", "math")

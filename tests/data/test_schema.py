@@ -9,8 +9,8 @@ import pytest
 
 from verl_air.data.schema import (
     SCHEMA,
-    Message,
-    Row,
+    ChatMessage,
+    DataRow,
     make_row,
     open_table,
     read_extra_columns,
@@ -21,7 +21,7 @@ from verl_air.data.schema import (
 from verl_air.errors import DataError
 
 
-def some_row(index: int = 0, prompt: str | list[Message] = "What is right?") -> Row:
+def some_row(index: int = 0, prompt: str | list[ChatMessage] = "What is right?") -> DataRow:
     return make_row(
         prompt=prompt,
         ground_truth="A",
@@ -36,14 +36,14 @@ def some_row(index: int = 0, prompt: str | list[Message] = "What is right?") -> 
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
-    rows = [some_row(0), some_row(1, [Message(role="system", content="s"), Message(role="user", content="u")])]
+    rows = [some_row(0), some_row(1, [ChatMessage(role="system", content="s"), ChatMessage(role="user", content="u")])]
     path = write_rows(tmp_path / "new" / "rows.parquet", iter(rows))
     assert list(read_rows(path)) == rows
     assert pq.read_schema(path).equals(SCHEMA)
 
 
 def test_many_row_groups_keep_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verl_air.data.schema.ROWS_A_GROUP", 3)
+    monkeypatch.setattr("verl_air.data.schema.ROW_GROUP_SIZE", 3)
     path = write_rows(tmp_path / "rows.parquet", (some_row(n) for n in range(10)))
     assert pq.ParquetFile(path).num_row_groups == 4
     assert read_extra_info(path, ["index", "intent_id"]) == {
@@ -55,7 +55,7 @@ def test_many_row_groups_keep_the_order(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.parquet", [some_row()])
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[DataRow]:
         yield some_row(1)
         raise RuntimeError("half way")
 

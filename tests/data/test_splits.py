@@ -7,22 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_air.data.domains.safety import make_safety_intent
-from verl_air.data.framings import Framing
-from verl_air.data.intents import Exclusions, Intent
+from verl_air.data.framings import FramingTemplate
+from verl_air.data.intents import Exclusions, IntentSpec
 from verl_air.data.near_duplicates import near_duplicates
+from verl_air.data.safety import make_safety_intent
 from verl_air.data.splits import drop_leaks, split_framings, split_intents
 from verl_air.errors import DataError
 
 SYLLABLES = [a + b for a in "bdfgklmnprst" for b in ("a", "e", "i", "o", "u")]
 
 
-def intents(n: int, kind: str = "harmful", seed: int = 0) -> list[Intent]:
+def intents(n: int, kind: str = "harmful", seed: int = 0) -> list[IntentSpec]:
     rng = random.Random(f"{kind}{seed}")
     return [make_safety_intent(f"{kind} {n} " + " ".join(rng.sample(SYLLABLES, 6)), kind) for n in range(n)]
 
 
-def ids(some: list[Intent]) -> set[str]:
+def ids(some: list[IntentSpec]) -> set[str]:
     return {intent.intent_id for intent in some}
 
 
@@ -81,7 +81,7 @@ def test_held_out_near_duplicates_are_dropped_and_counted() -> None:
         drop_leaks(train, [leak], exclusions)
 
 
-FRAMINGS = [Framing(f"{family}-{n}", family, (("user", "{request}"),)) for family in "abc" for n in range(2)]
+FRAMINGS = [FramingTemplate(f"{family}-{n}", family, (("user", "{request}"),)) for family in "abc" for n in range(2)]
 
 
 def test_families_are_divided_whole() -> None:
@@ -91,7 +91,7 @@ def test_families_are_divided_whole() -> None:
 
 
 def test_a_side_with_too_few_framings_is_named() -> None:
-    with pytest.raises(DataError, match="split 'ood': 3 open rows an intent need as many framings, but there are 2"):
+    with pytest.raises(DataError, match="split 'ood': 3 open rows per intent need as many framings, but there are 2"):
         split_framings(FRAMINGS, ["c"], {"train": 4, "id": 4, "ood": 3})
     with pytest.raises(DataError, match="no framing family 'x'; this domain has a, b, c"):
         split_framings(FRAMINGS, ["x"], {"train": 1, "id": 1, "ood": 1})

@@ -1,4 +1,4 @@
-"""``verl-air check FILE...``: prove data files before a run.
+"""``verl-air check FILE...``: check data files before a run.
 
 Give all files that are used together: leaks are found between them.
 """
@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_air.data.check import CheckOptions, Report, check_files
+from verl_air.data.check import CheckOptions, CheckReport, check_files
 from verl_air.data.check.preview import write_preview
 from verl_air.errors import DataError
 
@@ -65,7 +65,7 @@ def _verifiers(pairs: Sequence[str]) -> dict[str, str]:
     return verifiers
 
 
-def _print(report: Report) -> None:
+def _print(report: CheckReport) -> None:
     for name, file in report.files.items():
         print(
             f"{name}: {', '.join(file.domains)} {', '.join(file.splits)}: {file.intents} intents, {file.rows} rows "

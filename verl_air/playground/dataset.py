@@ -17,7 +17,8 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from verl_air.data.schema import Row, Split, make_row, write_rows
+from verl_air.data.schema import DataRow as Row
+from verl_air.data.schema import Split, make_row, write_rows
 from verl_air.playground.prompts import ANCHOR_CONTEXT, ID_FRAMINGS, OOD_FRAMINGS, Framing, render_anchor
 from verl_air.playground.replies import STANCES, right_stance
 from verl_air.playground.world import Intent, split_intents
