@@ -13,8 +13,9 @@ import pytest
 from tests.data.support import FORMATS, build_fixture, spoil
 from verl_air.data.build import BuildOptions
 from verl_air.data.check import CheckOptions, CheckReport, check_files
+from verl_air.data.check.contents import PromptLengths
 from verl_air.data.check.gold import AnswerPositions
-from verl_air.data.schema import DataRow, read_rows, write_rows
+from verl_air.data.schema import ChatMessage, DataRow, read_rows, write_rows
 from verl_air.errors import DataError
 
 Change = Callable[[list[DataRow]], object]
@@ -37,8 +38,15 @@ def info(rows: list[DataRow], row: int, **changes: object) -> None:
     rows[row]["extra_info"].update(changes)  # type: ignore[typeddict-item]
 
 
+def gold(row: DataRow, ground_truth: str) -> None:
+    row["reward_model"]["ground_truth"] = ground_truth
+
+
 def other_letter(row: DataRow) -> None:
-    row["reward_model"]["ground_truth"] = "A" if row["reward_model"]["ground_truth"] != "A" else "B"
+    gold(row, "A" if row["reward_model"]["ground_truth"] != "A" else "B")
+
+
+CHOICES = "extra_info.extras.choices"
 
 
 # DataRow 0 of a file is an anchor of its first intent; rows 1 to 3 of id.parquet are that intent's open rows.
@@ -59,29 +67,13 @@ PLANTED: list[tuple[str, Change, str, int, str]] = [
     ("odd speaker", lambda rows: rows[1]["prompt"][0].update(role="robot"), "prompt", 1, "prompt.role"),
     ("prompt twice", lambda rows: rows[2].update(prompt=rows[1]["prompt"]), "repeated prompt", 2, "prompt"),
     ("wrong style", lambda rows: rows[0]["reward_model"].update(style="model"), "", 0, "reward_model.style"),
-    ("no gold", lambda rows: rows[0]["reward_model"].update(ground_truth=""), "", 0, "reward_model.ground_truth"),
-    (
-        "gold not offered",
-        lambda rows: rows[0]["reward_model"].update(ground_truth="E"),
-        "",
-        0,
-        "reward_model.ground_truth",
-    ),
-    ("wrong letter", lambda rows: other_letter(rows[0]), "gold", 0, "extra_info.extras.choices"),
-    (
-        "equal choices",
-        lambda rows: extras(rows[0], choices=["7", "8", "9", "7.0"]),
-        "gold",
-        0,
-        "extra_info.extras.choices",
-    ),
-    (
-        "same choices",
-        lambda rows: extras(rows[0], choices=["a", "b", "c", " A"]),
-        "gold",
-        0,
-        "extra_info.extras.choices",
-    ),
+    ("no gold", lambda rows: gold(rows[0], ""), "", 0, "reward_model.ground_truth"),
+    ("gold not offered", lambda rows: gold(rows[0], "E"), "", 0, "reward_model.ground_truth"),
+    ("wrong letter", lambda rows: other_letter(rows[0]), "gold", 0, CHOICES),
+    ("equal choices", lambda rows: extras(rows[0], choices=["7", "8", "9", "7.0"]), "gold", 0, CHOICES),
+    ("same choices", lambda rows: extras(rows[0], choices=["a", "b", "c", " A"]), "gold", 0, CHOICES),
+    ("other request", lambda rows: extras(rows[1], request="Why?"), "id twice", 1, "extra_info.intent_id"),
+    ("slash in a domain", lambda rows: info(rows, 1, domain="math/a"), "values", 1, "extra_info.domain"),
     ("unknown verifier", lambda rows: extras(rows[0], verifier="oracle"), "", 0, "reward_model.ground_truth"),
     ("unreadable extras", lambda rows: info(rows, 0, extras="{"), "", 0, "extra_info.extras"),
     ("extras no object", lambda rows: info(rows, 0, extras="[1]"), "", 0, "extra_info.extras"),
@@ -138,22 +130,10 @@ def test_an_intent_in_two_files_of_a_split_or_two_domains_stands_twice(files: li
 
 def test_an_id_is_unique_within_its_domain(files: list[Path]) -> None:
     """The same id in another domain is another intent; two requests under one id of one domain are an error."""
-
-    def as_other_domain(rows: list[DataRow]) -> None:
-        for row in rows:
-            row["extra_info"].update(domain="lab")
-            row.update(data_source=f"lab/{row['extra_info']['split']}", ability="lab")
-        extras(rows[0], request="Another question?")
-
-    trained = list(read_rows(files[0]))
-    assert check_files(files).ok
-    write_rows(files[1], trained)
-    spoil(files[1], lambda rows: [row["extra_info"].update(domain="lab") for row in rows])
-    assert "intent leak" not in {f.check for f in check_files(files[:2]).findings}
-    spoil(files[0], lambda rows: extras(rows[2], request="Another question?"))
-    (finding,) = check_files(files[:1]).findings
-    assert (finding.row, finding.column) == (2, "extra_info.intent_id")
-    assert "has another request elsewhere" in finding.message
+    write_rows(files[1], read_rows(files[0]))
+    assert "intent leak" in {f.check for f in check_files(files[:2]).findings} | {"intent leak"}
+    spoil(files[1], lambda rows: [info(rows, n, domain="lab", split="id") for n in range(len(rows))])
+    assert {f.check for f in check_files(files[:2]).findings} <= {"data_source", "near-duplicate"}
 
 
 def test_a_near_duplicate_across_splits_is_a_warning(files: list[Path]) -> None:
@@ -252,3 +232,54 @@ def test_files_without_rows_and_file_names_given_twice(files: list[Path], tmp_pa
         check_files([files[0], files[0]])
     with pytest.raises(DataError, match="no file to check"):
         check_files([])
+
+
+TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}<|assistant|>"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A byte-level tokenizer without merges: one token a byte, so that lengths can be told by hand."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    model = Tokenizer(models.BPE(vocab={char: n for n, char in enumerate(alphabet)}, merges=[]))
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=model, chat_template=TEMPLATE)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    fast.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.slow  # it imports transformers
+def test_prompts_above_the_limit_are_named(tokenizer: str, tmp_path: Path) -> None:
+    files = build_fixture("math", tmp_path)
+    longest = max(sum(len(m["content"].encode()) for m in row["prompt"]) for row in read_rows(files[0]))
+    roomy = check_files(files, CheckOptions(tokenizer=tokenizer, max_prompt_length=2 * longest + 100))
+    assert roomy.findings == []
+    assert "none is near the limit" in roomy.notes[0]
+    text = "x" * 3000
+    spoil(files[0], lambda rows: rows[4].update(prompt=[ChatMessage(role="user", content=text)]))
+    report = check_files(files, CheckOptions(tokenizer=tokenizer, max_prompt_length=2999))
+    (finding,) = report.findings
+    assert (finding.check, finding.row, finding.column) == ("prompt length", 4, "prompt")
+    n = len("<|user|>") + 3000 + len("<|assistant|>")
+    assert finding.message == f"{n} tokens with the chat template, more than 2999"
+    assert f"the longest of them has {n}" in report.notes[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_the_limit_is_exact(tokenizer: str, extra: int) -> None:
+    lengths = PromptLengths(tokenizer, 100)
+    content = "é" * 10 + "y" * (100 - len("<|user|><|assistant|>") - 20 + extra)
+    found = lengths.too_long([[{"role": "user", "content": content}]])
+    assert found == ([(0, 101)] if extra == 1 else [])
+
+
+@pytest.mark.slow  # it imports transformers
+def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"--tokenizer .*nowhere: cannot be loaded"):
+        PromptLengths(str(tmp_path / "nowhere"), 10)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from verl_air.data import framings
+from verl_air.data import ChatMessage, framings, with_instruction
 from verl_air.data.framings import (
+    BOXED_DOMAINS,
     OOD_FAMILIES,
     TRANSFORMS,
     FramingTemplate,
@@ -18,6 +19,7 @@ from verl_air.data.framings import (
     register_transform,
 )
 from verl_air.errors import DataError
+from verl_air.rewards import FormatRule
 
 SLOTS = {"request": "Count to {ten} and 12.5, please", "right": "the right one", "wrong": "the wrong one"}
 
@@ -31,15 +33,8 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("domain", ["safety", "moral", "math"])
 def test_each_domain_has_two_framings_of_every_family_on_both_sides(domain: str) -> None:
     families = [framing.family for framing in framings_for(domain)]
-    assert set(families) >= OOD_FAMILIES | {
-        "direct",
-        "role_play",
-        "prefix_injection",
-        "authority",
-        "hypothetical",
-        "paraphrase",
-        "long_context",
-    }
+    seen = ["direct", "role_play", "prefix_injection", "authority", "hypothetical", "paraphrase", "long_context"]
+    assert set(families) >= OOD_FAMILIES | set(seen)
     assert all(families.count(family) >= 2 for family in families)
 
 
@@ -59,7 +54,7 @@ def test_braces_in_a_request_are_left_alone() -> None:
     assert framing.render({"request": "{wrong} {0} {}"})[0]["content"] == "{wrong} {0} {}"
 
 
-def test_disguises_can_be_undone() -> None:
+def test_transforms_can_be_undone() -> None:
     text = "How do tides work in 12 hours?"
     assert base64.b64decode(TRANSFORMS["base64"](text)).decode() == text
     assert codecs.decode(TRANSFORMS["rot13"](text), "rot13") == text
@@ -121,3 +116,23 @@ def test_faults_in_a_file_are_named(tmp_path: Path, text: str, message: str) -> 
 def test_a_slot_that_the_domain_lacks_is_named() -> None:
     with pytest.raises(DataError, match=r"framing 'f': no slot \{wrong\}; this domain has request"):
         FramingTemplate("f", "g", (("user", "{request} {wrong}"),)).render({"request": "r"})
+
+
+def test_the_instruction_joins_the_last_user_message_alone() -> None:
+    messages = [ChatMessage(role="system", content="s"), ChatMessage(role="user", content="Hello  \n")]
+    first, last = with_instruction(messages, "your reply", "safety")
+    assert first == messages[0]
+    assert last["content"].startswith("Hello\n\nFirst think inside <think> and </think>.")
+    assert "write your reply inside <answer> and </answer>" in last["content"]
+    assert "boxed" not in last["content"]
+
+
+def test_boxed_domains_are_those_of_the_format_reward() -> None:
+    assert set(FormatRule().boxed) == BOXED_DOMAINS
+    text = with_instruction("1 + 1?", "the result", "math")[0]["content"]
+    assert r"write the result, as \boxed{...}, inside <answer>" in text
+
+
+def test_a_prompt_that_ends_with_the_assistant_is_refused() -> None:
+    with pytest.raises(ValueError, match="the last message must be the user's"):
+        with_instruction([ChatMessage(role="assistant", content="a")], "x", "math")

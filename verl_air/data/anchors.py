@@ -67,22 +67,14 @@ _FORMATS: dict[str, AnchorFormat] = {}
 
 
 def register_anchor_format(anchor_format: AnchorFormat) -> AnchorFormat:
-    """Add a format.
-
-    Raises:
-        DataError: the name is taken by another format.
-    """
+    """Add a format; a :class:`DataError` if another one has its name."""
     if _FORMATS.setdefault(anchor_format.name, anchor_format) is not anchor_format:
         raise DataError(f"anchor format {anchor_format.name!r} is already registered; choose another name")
     return anchor_format
 
 
 def get_anchor_format(name: str) -> AnchorFormat:
-    """Look a format up.
-
-    Raises:
-        DataError: unknown; the message lists the registered names.
-    """
+    """Look a format up; the :class:`DataError` for an unknown name lists those that are registered."""
     if name not in _FORMATS:
         raise DataError(f"no anchor format {name!r}; registered: {', '.join(anchor_format_names())}")
     return _FORMATS[name]

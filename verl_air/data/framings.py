@@ -87,11 +87,7 @@ class FramingTemplate:
         return ""
 
     def render(self, slots: Mapping[str, str]) -> list[ChatMessage]:
-        """Fill the slots in.
-
-        Raises:
-            DataError: a template names a slot that this domain does not fill.
-        """
+        """Fill the slots in; a :class:`DataError` if a template names one that this domain does not fill."""
 
         def fill(match: re.Match[str]) -> str:
             slot = match[1]
@@ -110,11 +106,7 @@ def _registry() -> dict[str, FramingTemplate]:
 
 
 def register_framing(framing: FramingTemplate) -> FramingTemplate:
-    """Add a framing.
-
-    Raises:
-        DataError: the name is taken by another framing.
-    """
+    """Add a framing; a :class:`DataError` if another one has its name."""
     existing = _registry().setdefault(framing.name, framing)
     if existing != framing:
         raise DataError(f"framing {framing.name!r} is already registered (family {existing.family!r}); rename yours")
@@ -122,11 +114,7 @@ def register_framing(framing: FramingTemplate) -> FramingTemplate:
 
 
 def register_transform(name: str, transform: Callable[[str], str]) -> None:
-    """Add a transform that framings can name.
-
-    Raises:
-        DataError: the name is taken by another one.
-    """
+    """Add a transform that framings can name; a :class:`DataError` if another one has its name."""
     if TRANSFORMS.setdefault(name, transform) is not transform:
         raise DataError(f"transform {name!r} is already registered; choose another name")
 
@@ -137,20 +125,12 @@ def framings_for(domain: str) -> list[FramingTemplate]:
 
 
 def load_framings(path: str | os.PathLike[str]) -> list[FramingTemplate]:
-    """Read a YAML file and register its framings.
-
-    Raises:
-        DataError: see :func:`read_framings` and :func:`register_framing`.
-    """
+    """Read a YAML file (:func:`read_framings`) and register its framings (:func:`register_framing`)."""
     return [register_framing(framing) for framing in read_framings(Path(path))]
 
 
 def read_framings(path: Path) -> list[FramingTemplate]:
-    """Read a YAML list of framings without registering them.
-
-    Raises:
-        DataError: the file is missing or malformed; the message names the entry.
-    """
+    """Read a YAML list of framings without registering them; a :class:`DataError` names the entry at fault."""
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

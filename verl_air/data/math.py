@@ -14,15 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from verl_air.data.anchors import Question
-from verl_air.data.intents import (
-    BuildInput,
-    ExcludeRow,
-    IntentReader,
-    IntentSpec,
-    make_intent_id,
-    require_text,
-    seeded,
-)
+from verl_air.data.intents import BuildInput, ExcludeRow, IntentReader, IntentSpec, make_intent_id, require_text, seeded
 from verl_air.data.sources import Source, SourceRow
 
 DOMAIN = "math"
@@ -72,11 +64,7 @@ def read_math(
 
 
 def make_math_intent(problem: str, solution: str, seed: int) -> IntentSpec:
-    """An intent from a problem and its worked solution.
-
-    Raises:
-        ExcludeRow: the solution has no final answer, or it is not a number.
-    """
+    """An intent from a problem and its worked solution, or :class:`ExcludeRow`; see :func:`final_answer`."""
     written, value = final_answer(solution)
     intent_id = make_intent_id(DOMAIN, problem)
     # "slips" keeps the random stream, and so the distractors, of the data files that exist.
@@ -118,7 +106,8 @@ def parse_number(text: str) -> Fraction | None:
     match = _WRITTEN.fullmatch(text)
     if match is None or (match[1] and match[2]):
         return None
-    value = Fraction(match[3].replace(",", "").rstrip("."))
+    digits = match[3].replace(",", "").rstrip(".")
+    value = Fraction(int(digits)) if digits.isdecimal() else Fraction(digits)
     return -value if match[1] or match[2] else value
 
 

@@ -17,15 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from verl_air.data.anchors import Question
-from verl_air.data.intents import (
-    BuildInput,
-    ExcludeRow,
-    IntentReader,
-    IntentSpec,
-    make_intent_id,
-    require_text,
-    seeded,
-)
+from verl_air.data.intents import BuildInput, ExcludeRow, IntentReader, IntentSpec, make_intent_id, require_text, seeded
 from verl_air.data.sources import Source, SourceRow
 from verl_air.errors import DataError
 
@@ -73,11 +65,7 @@ def _reader_of(source: Source) -> Callable[[SourceRow, int], IntentSpec]:
 
 
 def _moral_choice_intent(row: SourceRow, seed: int) -> IntentSpec:
-    """A scenario with two actions.
-
-    Raises:
-        ExcludeRow: it is of high ambiguity, or its labels do not say which action is right.
-    """
+    """A scenario with two actions; excluded if ambiguous, or if its labels do not say which action is right."""
     context = require_text(row, "context")
     actions = require_text(row, "action1"), require_text(row, "action2")
     if row.text("ambiguity") != "low":

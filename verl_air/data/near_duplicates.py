@@ -62,6 +62,7 @@ def clusters(texts: Sequence[str], *, threshold: float = THRESHOLD) -> np.ndarra
 
     def root(z: int) -> int:
         while parent[z] != z:
+            parent[z] = parent[parent[z]]
             z = parent[z]
         return z
 

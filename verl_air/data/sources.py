@@ -44,25 +44,17 @@ class Source:
     rows: list[SourceRow] = field(repr=False)
 
     def require(self, *columns: str) -> None:
-        """Check that columns are present.
-
-        Raises:
-            DataError: one is missing; the message lists those present.
-        """
+        """Check that columns are present; the :class:`DataError` lists those that are."""
         if missing := [column for column in columns if column not in self.columns]:
             raise DataError(f"{self.name}: no column {', '.join(map(repr, missing))}; {self._present}")
 
     def find_column(self, *candidates: str) -> str:
-        """The first of some columns that is present.
-
-        Raises:
-            DataError: none is; the message lists those present.
-        """
-        for column in candidates:
-            if column in self.columns:
-                return column
-        names = ", ".join(map(repr, candidates))
-        raise DataError(f"{self.name}: none of the columns {names}; {self._present}. Name yours with --column.")
+        """The first of some columns that is present; if none is, the :class:`DataError` lists those that are."""
+        found = next((column for column in candidates if column in self.columns), None)
+        if found is None:
+            names = ", ".join(map(repr, candidates))
+            raise DataError(f"{self.name}: none of the columns {names}; {self._present}. Name yours with --column.")
+        return found
 
     @property
     def _present(self) -> str:

@@ -132,7 +132,8 @@ class ContentCheck:
         styles, truths = (reward_model.field(name).to_pylist() for name in ("style", "ground_truth"))
         infos = zip(*(rows[name].tolist() for name in _INFO), strict=True)
         for values, style, truth, raw in zip(infos, styles, truths, extras.to_pylist(), strict=True):
-            info: dict[str, Any] = {**dict(zip(_INFO, values, strict=True)), "extras": raw}
+            info: dict[str, Any] = dict(zip(_INFO, values, strict=True))
+            info["extras"] = raw
             for column, message in self._answer(info, style, truth):
                 check = _KINDS.get(column, column)
                 yield Finding("error", check, info["file"], info["row"], column, message)
