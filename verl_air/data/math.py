@@ -39,17 +39,13 @@ def read_math(
     solution_column: str | None = None,
     seed: int = 0,
 ) -> BuildInput:
-    """Read problems with worked solutions.
+    """Read problems from files or hub names; errors as of :meth:`~verl_air.data.intents.IntentReader.read`.
 
     Args:
-        sources: files or hub names.
-        held_out: files or hub names of the problems for ID and OOD, e.g. the test set.
-        column: the column of the problem, if it has none of the usual names.
-        solution_column: the column of the worked solution, likewise.
+        sources: problems with worked solutions.
+        held_out: those for ID and OOD, e.g. the test set.
+        column, solution_column: where problem and solution are, if their columns have none of the usual names.
         seed: decides which distractors are offered.
-
-    Raises:
-        DataError: see :meth:`~verl_air.data.intents.IntentReader.read`.
     """
 
     def make(source: Source, row: SourceRow) -> IntentSpec:

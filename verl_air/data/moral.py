@@ -30,15 +30,12 @@ _MORAL_CHOICE = ("context", "action1", "action2", "ambiguity")
 
 
 def read_moral(sources: Sequence[str], *, held_out: Sequence[str] = (), seed: int = 0) -> BuildInput:
-    """Read dilemmas; each source may be of another kind.
+    """Read dilemmas from files or hub names; errors as of :meth:`~verl_air.data.intents.IntentReader.read`.
 
     Args:
-        sources: files or hub names.
-        held_out: files or hub names of the dilemmas for ID and OOD.
+        sources: each may be of another kind; columns of no known kind are a :class:`DataError`.
+        held_out: the dilemmas for ID and OOD.
         seed: decides the order in which two actions are named.
-
-    Raises:
-        DataError: columns of no known kind; or see :meth:`~verl_air.data.intents.IntentReader.read`.
     """
 
     def make(source: Source, row: SourceRow) -> IntentSpec:

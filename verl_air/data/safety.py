@@ -36,18 +36,14 @@ def read_safety(
     held_out: Sequence[str] = (),
     column: str | None = None,
 ) -> BuildInput:
-    """Read harmful and harmless requests.
+    """Read requests from files or hub names; errors as of :meth:`~verl_air.data.intents.IntentReader.read`.
 
     Args:
-        sources: files or hub names of harmful requests.
-        benign: files or hub names of harmless requests.
+        sources, held_out: harmful requests; ``held_out`` are those for ID and OOD.
+        benign: harmless requests.
         shipped_benign: also take the package's own short list of harmless requests.
-        held_out: files or hub names of the harmful requests for ID and OOD.
         column: the column that holds the request, if it has none of the usual names. Files of harmless requests without
             it are searched for the usual names.
-
-    Raises:
-        DataError: see :meth:`~verl_air.data.intents.IntentReader.read`.
     """
     reader = IntentReader()
     harmful = reader.read(sources, _maker(column, "harmful"))

@@ -47,7 +47,7 @@ def split_intents(
     Args:
         intents: with distinct ids.
         held_out: a share of each stratum if below 1, else a number of intents in all.
-        seed: together with the ids XX
+        seed: with the ids it decides the split; the order of ``intents`` does not matter.
 
     Raises:
         DataError: too few intents, or too many of them are near-duplicates of each other.
