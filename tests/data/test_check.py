@@ -123,7 +123,7 @@ def test_a_training_family_in_ood_is_a_leak(files: list[Path]) -> None:
     assert report.findings[0].message.startswith("family 'role_play' is met in training or ID too")
 
 
-def test_an_intent_in_two_files_of_a_split_or_two_domains_stands_twice(files: list[Path], tmp_path: Path) -> None:
+def test_an_intent_in_two_files_of_a_split_or_two_domains_is_found_twice(files: list[Path], tmp_path: Path) -> None:
     copy = write_rows(tmp_path / "copy.parquet", read_rows(files[1]))
     assert "id twice" in {f.check for f in check_files([*files, copy]).findings}
 
@@ -131,9 +131,10 @@ def test_an_intent_in_two_files_of_a_split_or_two_domains_stands_twice(files: li
 def test_an_id_is_unique_within_its_domain(files: list[Path]) -> None:
     """The same id in another domain is another intent; two requests under one id of one domain are an error."""
     write_rows(files[1], read_rows(files[0]))
-    assert "intent leak" in {f.check for f in check_files(files[:2]).findings} | {"intent leak"}
-    spoil(files[1], lambda rows: [info(rows, n, domain="lab", split="id") for n in range(len(rows))])
-    assert {f.check for f in check_files(files[:2]).findings} <= {"data_source", "near-duplicate"}
+    spoil(files[1], lambda rows: [info(rows, n, split="id") for n in range(len(rows))])
+    assert "intent leak" in {f.check for f in check_files(files[:2]).findings}
+    spoil(files[1], lambda rows: [info(rows, n, domain="lab") for n in range(len(rows))])
+    assert {f.check for f in check_files(files[:2]).findings} == {"data_source", "near-duplicate"}
 
 
 def test_a_near_duplicate_across_splits_is_a_warning(files: list[Path]) -> None:
@@ -201,11 +202,7 @@ def test_verifiers_can_be_named_for_rows_that_name_none(files: list[Path]) -> No
     ("column", "array", "message"),
     [
         ("prompt", pa.array(["text"]), "column prompt is string, not list"),
-        (
-            "extra_info",
-            pa.array([{"index": 0, "intent_id": "z"}]),
-            "extra_info lacks role, .*; it has index, intent_id",
-        ),
+        ("extra_info", pa.array([{"index": 0, "intent_id": "z"}]), "extra_info lacks role, .*; it has index, intent"),
         ("ability", pa.array([3]), "column ability is int64, not string"),
     ],
 )
@@ -239,7 +236,7 @@ TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfo
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A byte-level tokenizer without merges: one token a byte, so that lengths can be told by hand."""
+    """A byte-level tokenizer without merges: one token per byte, so that lengths are known."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -118,7 +118,7 @@ def by_brute_force(texts: list[str], threshold: float) -> set[tuple[int, int]]:
     }
 
 
-def test_case_punctuation_and_order_are_no_matter() -> None:
+def test_case_punctuation_and_order_of_words_do_not_matter() -> None:
     texts = ["How do I tie a knot?", "something else entirely", "how, do i: TIE a knot", "knot a tie I do how"]
     assert near_duplicates(texts) == [(0, 2, 1.0), (0, 3, 1.0), (2, 3, 1.0)]
     assert clusters(texts).tolist() == [0, 1, 0, 0]
@@ -147,7 +147,7 @@ def test_nothing_is_reported_wrongly_and_equal_texts_are_always_found(texts: lis
 
 @settings(max_examples=30)
 @given(st.randoms(use_true_random=False))
-def test_the_order_of_the_texts_has_no_say(rng) -> None:
+def test_the_order_of_the_texts_does_not_matter(rng) -> None:
     texts = [" ".join(rng.sample(WORDS, 5)) for _ in range(5)]
     order = rng.sample(range(5), 5)
     moved = {frozenset(order[z] for z in pair[:2]) for pair in near_duplicates([texts[z] for z in order])}
