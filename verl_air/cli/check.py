@@ -38,14 +38,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataError: a file or an option cannot be used.
     """
-    options = CheckOptions(
-        anchors=args.anchors,
-        open_=args.open,
-        verifiers=dict(map(_verifier, args.verifier)),
-        tokenizer=args.tokenizer,
-        max_prompt_length=args.max_prompt_length,
-        limit=args.limit,
-    )
+    chosen = {name: getattr(args, name) for name in ("anchors", "tokenizer", "max_prompt_length", "limit")}
+    options = CheckOptions(**chosen, open_=args.open, verifiers=dict(map(_verifier, args.verifier)))
     report = check_files(args.files, options)
     for name, file in report.files.items():
         counts = f"{file.intents} intents, {file.rows} rows ({file.anchors} anchors, {file.open} open)"

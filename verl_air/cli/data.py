@@ -63,16 +63,9 @@ def run(args: argparse.Namespace) -> int:
     load_plugins()
     for path in args.framings:
         load_framings(path)
-    options = BuildOptions(
-        seed=args.seed,
-        held_out=args.held_out,
-        anchors=args.anchors,
-        open_=args.open,
-        train_anchors=args.train_anchors,
-        train_open=args.train_open,
-        formats=tuple(args.formats),
-        ood_families=tuple(sorted(args.ood_families)),
-    )
+    chosen = {name: getattr(args, name) for name in ("seed", "held_out", "anchors", "train_anchors", "train_open")}
+    formats, ood_families = tuple(args.formats), tuple(sorted(args.ood_families))
+    options = BuildOptions(**chosen, open_=args.open, formats=formats, ood_families=ood_families)
     out = Path(args.out)
     manifest = build(_read(args), options, out)
     for split, counts in manifest["splits"].items():

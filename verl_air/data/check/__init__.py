@@ -105,10 +105,7 @@ def check_files(paths: Sequence[str | os.PathLike[str]], options: CheckOptions |
     report.add(contents.check(files))
     report.add(_near_duplicates(rows, contents.requests))
     if lengths is not None:
-        longest = f"the longest of them has {lengths.longest}" if lengths.tokenized else "none is near the limit"
-        report.notes.append(
-            f"prompt lengths: {lengths.tokenized} prompts could exceed {lengths.limit} tokens by their bytes; {longest}"
-        )
+        report.notes.append(lengths.note())
     return report
 
 

@@ -71,6 +71,11 @@ class PromptLengths:
         self.longest = max(self.longest, *lengths)
         return [(position, n) for position, n in zip(near, lengths, strict=True) if n > self.limit]
 
+    def note(self) -> str:
+        """How many prompts were near the limit, and the longest of them."""
+        longest = f"the longest of them has {self.longest}" if self.tokenized else "none is near the limit"
+        return f"prompt lengths: {self.tokenized} prompts could exceed {self.limit} tokens by their bytes; {longest}"
+
     def _encode(self, prompts: list[list[dict[str, str]]]) -> list[Any]:
         templated = self._tokenizer.chat_template is not None
         if templated:
@@ -130,7 +135,8 @@ class ContentCheck:
     def _answers(self, batch: pa.RecordBatch, rows: pd.DataFrame) -> Iterator[Finding]:
         reward_model, extras = batch.column("reward_model"), batch.column("extra_info").field("extras")
         styles, truths = (reward_model.field(name).to_pylist() for name in ("style", "ground_truth"))
-        infos = zip(*(rows[name].tolist() for name in _INFO), strict=True)
+        known = (rows[name].astype(object).where(rows[name].notna(), None) for name in _INFO)
+        infos = zip(*known, strict=True)
         for values, style, truth, raw in zip(infos, styles, truths, extras.to_pylist(), strict=True):
             info: dict[str, Any] = dict(zip(_INFO, values, strict=True))
             info["extras"] = raw
