@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,8 +24,6 @@ def write(path: Path, kind: str) -> Path:
     if kind == "parquet":
         pq.write_table(pa.table({"goal": TEXTS, "n": list(range(4))}), path)
     elif kind == "jsonl":
-        import json
-
         path.write_text("".join(json.dumps({"goal": text, "n": n}) + "\n\n" for n, text in enumerate(TEXTS)))
     else:
         path.write_text(csv_of(TEXTS, "\t" if kind == "tsv" else ","), encoding="utf-8-sig")
