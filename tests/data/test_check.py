@@ -15,7 +15,7 @@ from verl_air.data.build import BuildOptions
 from verl_air.data.check import CheckOptions, CheckReport, check_files
 from verl_air.data.check.contents import PromptLengths
 from verl_air.data.check.gold import AnswerPositions
-from verl_air.data.schema import ChatMessage, DataRow, read_rows, write_rows
+from verl_air.data.schema import DataRow, PromptMessage, read_rows, write_rows
 from verl_air.errors import DataError
 
 Change = Callable[[list[DataRow]], object]
@@ -258,7 +258,7 @@ def test_prompts_above_the_limit_are_named(tokenizer: str, tmp_path: Path) -> No
     assert roomy.findings == []
     assert "none is near the limit" in roomy.notes[0]
     text = "x" * 3000
-    spoil(files[0], lambda rows: rows[4].update(prompt=[ChatMessage(role="user", content=text)]))
+    spoil(files[0], lambda rows: rows[4].update(prompt=[PromptMessage(role="user", content=text)]))
     report = check_files(files, CheckOptions(tokenizer=tokenizer, max_prompt_length=2999))
     (finding,) = report.findings
     assert (finding.check, finding.row, finding.column) == ("prompt length", 4, "prompt")

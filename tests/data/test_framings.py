@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from verl_air.data import ChatMessage, framings, with_instruction
+from verl_air.data import PromptMessage, framings, with_instruction
 from verl_air.data.framings import (
     BOXED_DOMAINS,
     OOD_FAMILIES,
@@ -119,7 +119,7 @@ def test_a_slot_that_the_domain_lacks_is_named() -> None:
 
 
 def test_the_instruction_joins_the_last_user_message_alone() -> None:
-    messages = [ChatMessage(role="system", content="s"), ChatMessage(role="user", content="Hello  \n")]
+    messages = [PromptMessage(role="system", content="s"), PromptMessage(role="user", content="Hello  \n")]
     first, last = with_instruction(messages, "your reply", "safety")
     assert first == messages[0]
     assert last["content"].startswith("Hello\n\nFirst think inside <think> and </think>.")
@@ -135,4 +135,4 @@ def test_boxed_domains_are_those_of_the_format_reward() -> None:
 
 def test_a_prompt_that_ends_with_the_assistant_is_refused() -> None:
     with pytest.raises(ValueError, match="the last message must be the user's"):
-        with_instruction([ChatMessage(role="assistant", content="a")], "x", "math")
+        with_instruction([PromptMessage(role="assistant", content="a")], "x", "math")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from verl_air.data import ChatMessage, DataRow, make_row, read_rows, write_rows
+from verl_air.data import DataRow, PromptMessage, make_row, read_rows, write_rows
 from verl_air.data.check import check_files
 from verl_air.data.groups import read_groups
 from verl_air.data.schema import SCHEMA, SCHEMA_VERSION, VERSION_KEY, open_table, read_extra_columns, read_extra_info
@@ -35,7 +35,7 @@ def with_version(path: Path, version: str | None) -> Path:
 
 
 def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
-    chat = [ChatMessage(role="system", content="s"), ChatMessage(role="user", content="u")]
+    chat = [PromptMessage(role="system", content="s"), PromptMessage(role="user", content="u")]
     rows = [some_row(0), some_row(1, prompt=chat)]
     path = write_rows(tmp_path / "new" / "rows.parquet", iter(rows))
     assert list(read_rows(path)) == rows

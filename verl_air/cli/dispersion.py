@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from verl_air.data.schema import ChatMessage as Message
+from verl_air.data.schema import PromptMessage as Message
 from verl_air.data.schema import read_rows
 from verl_air.evaluation.checkpoints import model_folder
 from verl_air.evaluation.dispersion import Dispersion, dispersion_of, mean_with_interval, paired_difference

@@ -21,7 +21,7 @@ from typing import Any
 
 import yaml
 
-from verl_air.data.schema import ChatMessage
+from verl_air.data.schema import PromptMessage
 from verl_air.errors import DataError
 
 OOD_FAMILIES: frozenset[str] = frozenset({"fiction", "multi_turn", "obfuscation", "system_prompt"})
@@ -86,7 +86,7 @@ class FramingTemplate:
             return f"unknown transform {self.transform!r}; known: {', '.join(sorted(filter(None, TRANSFORMS)))}"
         return ""
 
-    def render(self, slots: Mapping[str, str]) -> list[ChatMessage]:
+    def render(self, slots: Mapping[str, str]) -> list[PromptMessage]:
         """Fill the slots in; a :class:`DataError` if a template names one that this domain does not fill."""
 
         def fill(match: re.Match[str]) -> str:
@@ -96,7 +96,7 @@ class FramingTemplate:
                 raise DataError(f"framing {self.name!r}: no slot {{{slot}}}; this domain has {known}")
             return TRANSFORMS[self.transform](slots[slot]) if slot == "request" else slots[slot]
 
-        return [ChatMessage(role=role, content=_SLOT.sub(fill, template).strip()) for role, template in self.messages]
+        return [PromptMessage(role=role, content=_SLOT.sub(fill, template).strip()) for role, template in self.messages]
 
 
 @cache
@@ -179,7 +179,7 @@ def choose_framings(framings: Sequence[FramingTemplate], n: int, rng: random.Ran
     return chosen
 
 
-def with_instruction(messages: str | Sequence[ChatMessage], what: str, domain: str) -> list[ChatMessage]:
+def with_instruction(messages: str | Sequence[PromptMessage], what: str, domain: str) -> list[PromptMessage]:
     """Append the format instruction to the last user message; :mod:`verl_air.rewards.format` checks the response.
 
     It joins a user message, not a system message: not every chat template has the latter.
@@ -190,11 +190,11 @@ def with_instruction(messages: str | Sequence[ChatMessage], what: str, domain: s
         domain: decides whether the answer is boxed.
     """
     if isinstance(messages, str):
-        messages = [ChatMessage(role="user", content=messages)]
+        messages = [PromptMessage(role="user", content=messages)]
     if domain in BOXED_DOMAINS:
         what = f"{what}, as \\boxed{{...}},"
     *before, last = messages
     if last["role"] != "user":
         raise ValueError(f"the last message must be the user's, not {last['role']!r}'s")
     text = f"{last['content'].rstrip()}\n\n{INSTRUCTION.format(what=what)}"
-    return [*before, ChatMessage(role="user", content=text)]
+    return [*before, PromptMessage(role="user", content=text)]

@@ -36,8 +36,8 @@ ROW_GROUP_SIZE = 20_000
 """Rows that a reader or writer holds in memory at a time."""
 
 
-class ChatMessage(TypedDict):
-    """One chat message."""
+class PromptMessage(TypedDict):
+    """One chat message of a prompt."""
 
     role: str
     content: str
@@ -82,7 +82,7 @@ class DataRow(TypedDict):
     """
 
     data_source: str
-    prompt: list[ChatMessage]
+    prompt: list[PromptMessage]
     ability: str
     reward_model: RewardModelColumn
     extra_info: ExtraInfo
@@ -104,7 +104,7 @@ SCHEMA = pa.schema(
 
 def make_row(
     *,
-    prompt: str | Sequence[ChatMessage],
+    prompt: str | Sequence[PromptMessage],
     ground_truth: str,
     intent_id: str,
     role: Role,
@@ -124,7 +124,7 @@ def make_row(
         raise DataError(f"domain {domain!r}: a domain must not contain a slash")
     return DataRow(
         data_source=f"{domain}/{split}",
-        prompt=[ChatMessage(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt),
+        prompt=[PromptMessage(role="user", content=prompt)] if isinstance(prompt, str) else list(prompt),
         ability=domain,
         reward_model=RewardModelColumn(style="rule" if role == "anchor" else "model", ground_truth=ground_truth),
         extra_info=ExtraInfo(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from verl_air.data.schema import ChatMessage as Message
+from verl_air.data.schema import PromptMessage as Message
 from verl_air.errors import ConfigError, DataError
 
 
