@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from studies.dispersion.measure import Dispersion, dispersion_of, mean_with_interval, paired_difference, prompt_states
-from verl_air.data.schema import Message, read_rows
+from verl_air.data.schema import PromptMessage, read_rows
 from verl_air.errors import AirError
 from verl_air.evaluation.checkpoints import model_folder
 from verl_air.evaluation.intervals import Estimate
 from verl_air.evaluation.untrusted import visible
 from verl_air.files import write_atomically
 
-Prompts = dict[str, tuple[list[list[Message]], list[str]]]
+Prompts = dict[str, tuple[list[list[PromptMessage]], list[str]]]
 """By ``domain/split``: prompts, and the meta-group of each."""
 
 

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from verl_air.data.schema import Message
+from verl_air.data.schema import PromptMessage
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation.intervals import LEVEL, Estimate, resample
 
 
 def prompt_states(
     folder: Path,
-    prompts: Sequence[Sequence[Message]],
+    prompts: Sequence[Sequence[PromptMessage]],
     *,
     layer: int = -1,
     batch_size: int = 16,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from verl_air.data.build import BuildOptions, build
-from verl_air.data.domains.maths import read_math
-from verl_air.data.domains.moral import read_moral
-from verl_air.data.domains.safety import read_safety
-from verl_air.data.schema import Row, read_rows, write_rows
+from verl_air.data.math import read_math
+from verl_air.data.moral import read_moral
+from verl_air.data.safety import read_safety
+from verl_air.data.schema import DataRow, read_rows, write_rows
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -32,7 +32,7 @@ def build_fixture(domain: str, out: Path, options: BuildOptions | None = None) -
     return [out / name for name in SPLIT_FILES]
 
 
-def spoil(path: Path, change: Callable[[list[Row]], object]) -> None:
+def spoil(path: Path, change: Callable[[list[DataRow]], object]) -> None:
     """Rewrite a file after a change of its rows."""
     rows = list(read_rows(path))
     change(rows)

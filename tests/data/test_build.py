@@ -14,10 +14,9 @@ import pytest
 from tests.data.support import FIXTURES, FORMATS, MATERIALS, SPLIT_FILES, build_fixture
 from verl_air.data.build import MANIFEST, BuildOptions, build
 from verl_air.data.check import CheckOptions, check_files
-from verl_air.data.domains.safety import read_safety
-from verl_air.data.framings import OOD_FAMILIES, framings_for
+from verl_air.data.framings import OOD_FAMILIES, choose_framings, framings_for
 from verl_air.data.intents import seeded
-from verl_air.data.render import choose_framings
+from verl_air.data.safety import read_safety
 from verl_air.data.schema import read_rows
 from verl_air.errors import DataError
 
@@ -70,7 +69,7 @@ def test_ood_holds_new_families_and_no_training_intent(domain: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_the_order_of_the_sources_rows_has_no_say(domain: str, tmp_path: Path) -> None:
+def test_the_order_of_the_sources_rows_does_not_matter(domain: str, tmp_path: Path) -> None:
     material = MATERIALS[domain]()
     shuffled = replace(material, intents=random.Random(5).sample(material.intents, len(material.intents)))
     first, second = tmp_path / "1", tmp_path / "2"
@@ -80,14 +79,14 @@ def test_the_order_of_the_sources_rows_has_no_say(domain: str, tmp_path: Path) -
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
-def test_the_seed_has(tmp_path: Path) -> None:
+def test_the_seed_matters(tmp_path: Path) -> None:
     first = build_fixture("safety", tmp_path / "1", BuildOptions(seed=1))
     second = build_fixture("safety", tmp_path / "2", BuildOptions(seed=2))
     assert first[0].read_bytes() != second[0].read_bytes()
 
 
 @pytest.mark.slow
-def test_the_hash_seed_has_no_say(tmp_path: Path) -> None:
+def test_the_hash_seed_does_not_matter(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tests.data.support import build_fixture\n"
         "for domain in ('safety', 'moral', 'math'): build_fixture(domain, Path(sys.argv[1]) / domain)"
@@ -105,7 +104,7 @@ def test_the_hash_seed_has_no_say(tmp_path: Path) -> None:
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()
 
 
-def test_the_manifest_tells_where_the_data_came_from(tmp_path: Path) -> None:
+def test_the_manifest_says_where_the_data_came_from(tmp_path: Path) -> None:
     build_fixture("moral", tmp_path)
     manifest = json.loads((tmp_path / MANIFEST).read_text())
     assert manifest["sources"][0]["name"] == "dilemmas.csv"
@@ -132,7 +131,7 @@ def test_a_failed_build_leaves_what_was_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train_open": 99}, "split 'train': 99 open rows an intent need as many framings"),
+        ({"train_open": 99}, "split 'train': 99 open rows per intent need as many framings"),
         ({"formats": ("essay",)}, "no anchor format 'essay'"),
         ({"formats": ()}, "at least one anchor format"),
         ({"anchors": 0}, "anchors must be at least 1"),

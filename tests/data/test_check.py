@@ -12,12 +12,13 @@ import pytest
 
 from tests.data.support import FORMATS, build_fixture, spoil
 from verl_air.data.build import BuildOptions
-from verl_air.data.check import CheckOptions, Report, check_files
-from verl_air.data.check.gold import Positions
-from verl_air.data.schema import Row, read_rows, write_rows
+from verl_air.data.check import CheckOptions, CheckReport, check_files
+from verl_air.data.check.contents import PromptLengths
+from verl_air.data.check.gold import AnswerPositions
+from verl_air.data.schema import DataRow, PromptMessage, read_rows, write_rows
 from verl_air.errors import DataError
 
-Change = Callable[[list[Row]], object]
+Change = Callable[[list[DataRow]], object]
 
 
 @pytest.fixture
@@ -25,23 +26,30 @@ def files(tmp_path: Path) -> list[Path]:
     return build_fixture("math", tmp_path)
 
 
-def faults(report: Report) -> list[tuple[str, str, int, str]]:
+def faults(report: CheckReport) -> list[tuple[str, str, int, str]]:
     return [(Path(f.file).stem, f.check, f.row, f.column) for f in report.findings]
 
 
-def extras(row: Row, **changes: object) -> None:
+def extras(row: DataRow, **changes: object) -> None:
     row["extra_info"]["extras"] = json.dumps({**json.loads(row["extra_info"]["extras"]), **changes})
 
 
-def info(rows: list[Row], row: int, **changes: object) -> None:
+def info(rows: list[DataRow], row: int, **changes: object) -> None:
     rows[row]["extra_info"].update(changes)  # type: ignore[typeddict-item]
 
 
-def other_letter(row: Row) -> None:
-    row["reward_model"]["ground_truth"] = "A" if row["reward_model"]["ground_truth"] != "A" else "B"
+def gold(row: DataRow, ground_truth: str) -> None:
+    row["reward_model"]["ground_truth"] = ground_truth
 
 
-# Row 0 of a file is an anchor of its first intent; rows 1 to 3 of id.parquet are that intent's open rows.
+def other_letter(row: DataRow) -> None:
+    gold(row, "A" if row["reward_model"]["ground_truth"] != "A" else "B")
+
+
+CHOICES = "extra_info.extras.choices"
+
+
+# DataRow 0 of a file is an anchor of its first intent; rows 1 to 3 of id.parquet are that intent's open rows.
 PLANTED: list[tuple[str, Change, str, int, str]] = [
     ("unknown role", lambda rows: info(rows, 2, role="judge"), "values", 2, "extra_info.role"),
     ("unknown split", lambda rows: info(rows, 2, split="dev"), "values", 2, "extra_info.split"),
@@ -59,29 +67,13 @@ PLANTED: list[tuple[str, Change, str, int, str]] = [
     ("odd speaker", lambda rows: rows[1]["prompt"][0].update(role="robot"), "prompt", 1, "prompt.role"),
     ("prompt twice", lambda rows: rows[2].update(prompt=rows[1]["prompt"]), "repeated prompt", 2, "prompt"),
     ("wrong style", lambda rows: rows[0]["reward_model"].update(style="model"), "", 0, "reward_model.style"),
-    ("no gold", lambda rows: rows[0]["reward_model"].update(ground_truth=""), "", 0, "reward_model.ground_truth"),
-    (
-        "gold not offered",
-        lambda rows: rows[0]["reward_model"].update(ground_truth="E"),
-        "",
-        0,
-        "reward_model.ground_truth",
-    ),
-    ("wrong letter", lambda rows: other_letter(rows[0]), "gold", 0, "extra_info.extras.choices"),
-    (
-        "equal choices",
-        lambda rows: extras(rows[0], choices=["7", "8", "9", "7.0"]),
-        "gold",
-        0,
-        "extra_info.extras.choices",
-    ),
-    (
-        "same choices",
-        lambda rows: extras(rows[0], choices=["a", "b", "c", " A"]),
-        "gold",
-        0,
-        "extra_info.extras.choices",
-    ),
+    ("no gold", lambda rows: gold(rows[0], ""), "", 0, "reward_model.ground_truth"),
+    ("gold not offered", lambda rows: gold(rows[0], "E"), "", 0, "reward_model.ground_truth"),
+    ("wrong letter", lambda rows: other_letter(rows[0]), "gold", 0, CHOICES),
+    ("equal choices", lambda rows: extras(rows[0], choices=["7", "8", "9", "7.0"]), "gold", 0, CHOICES),
+    ("same choices", lambda rows: extras(rows[0], choices=["a", "b", "c", " A"]), "gold", 0, CHOICES),
+    ("other request", lambda rows: extras(rows[1], request="Why?"), "id twice", 1, "extra_info.intent_id"),
+    ("slash in a domain", lambda rows: info(rows, 1, domain="math/a"), "values", 1, "extra_info.domain"),
     ("unknown verifier", lambda rows: extras(rows[0], verifier="oracle"), "", 0, "reward_model.ground_truth"),
     ("unreadable extras", lambda rows: info(rows, 0, extras="{"), "", 0, "extra_info.extras"),
     ("extras no object", lambda rows: info(rows, 0, extras="[1]"), "", 0, "extra_info.extras"),
@@ -131,11 +123,18 @@ def test_a_training_family_in_ood_is_a_leak(files: list[Path]) -> None:
     assert report.findings[0].message.startswith("family 'role_play' is met in training or ID too")
 
 
-def test_an_intent_in_two_files_of_a_split_or_two_domains_stands_twice(files: list[Path], tmp_path: Path) -> None:
+def test_an_intent_in_two_files_of_a_split_or_two_domains_is_found_twice(files: list[Path], tmp_path: Path) -> None:
     copy = write_rows(tmp_path / "copy.parquet", read_rows(files[1]))
     assert "id twice" in {f.check for f in check_files([*files, copy]).findings}
-    spoil(files[1], lambda rows: [row["extra_info"].update(domain="moral") for row in rows[:4]])
-    assert "stands under two domains" in " ".join(str(f) for f in check_files(files[1:]).findings)
+
+
+def test_an_id_is_unique_within_its_domain(files: list[Path]) -> None:
+    """The same id in another domain is another intent; two requests under one id of one domain are an error."""
+    write_rows(files[1], read_rows(files[0]))
+    spoil(files[1], lambda rows: [info(rows, n, split="id") for n in range(len(rows))])
+    assert "intent leak" in {f.check for f in check_files(files[:2]).findings}
+    spoil(files[1], lambda rows: [info(rows, n, domain="lab") for n in range(len(rows))])
+    assert {f.check for f in check_files(files[:2]).findings} == {"data_source", "near-duplicate"}
 
 
 def test_a_near_duplicate_across_splits_is_a_warning(files: list[Path]) -> None:
@@ -163,7 +162,7 @@ def test_answers_that_lean_to_one_place_are_a_warning(tmp_path: Path) -> None:
     files = build_fixture("safety", tmp_path, BuildOptions(formats=FORMATS))
     assert check_files(files).findings == []
 
-    def always_first(rows: list[Row]) -> None:
+    def always_first(rows: list[DataRow]) -> None:
         for row in rows:
             choices = json.loads(row["extra_info"]["extras"]).get("choices")
             if choices:
@@ -174,11 +173,11 @@ def test_answers_that_lean_to_one_place_are_a_warning(tmp_path: Path) -> None:
     spoil(files[0], always_first)
     (finding,) = check_files(files).findings
     assert (finding.severity, finding.check, Path(finding.file).stem) == ("warning", "answer positions", "train")
-    assert "stands at place 1 of 4 in 64 of 64 anchors (about 16 are due)" in finding.message
+    assert "is at place 1 of 4 in 64 of 64 anchors (expected: about 16)" in finding.message
 
 
 def test_few_anchors_say_nothing_about_positions() -> None:
-    positions = Positions()
+    positions = AnswerPositions()
     for _ in range(49):
         positions.add("f", "true_false", "true", {})
     assert list(positions.unbalanced()) == []
@@ -187,7 +186,7 @@ def test_few_anchors_say_nothing_about_positions() -> None:
 
 
 def test_verifiers_can_be_named_for_rows_that_name_none(files: list[Path]) -> None:
-    def forget(rows: list[Row]) -> None:
+    def forget(rows: list[DataRow]) -> None:
         for row in rows:
             decoded = json.loads(row["extra_info"]["extras"])
             del decoded["verifier"]
@@ -203,7 +202,7 @@ def test_verifiers_can_be_named_for_rows_that_name_none(files: list[Path]) -> No
     ("column", "array", "message"),
     [
         ("prompt", pa.array(["text"]), "column prompt is string, not list"),
-        ("extra_info", pa.array([{"index": 0, "intent_id": "z"}]), "extra_info lacks role; it has index, intent_id"),
+        ("extra_info", pa.array([{"index": 0, "intent_id": "z"}]), "extra_info lacks role, .*; it has index, intent"),
         ("ability", pa.array([3]), "column ability is int64, not string"),
     ],
 )
@@ -230,3 +229,54 @@ def test_files_without_rows_and_file_names_given_twice(files: list[Path], tmp_pa
         check_files([files[0], files[0]])
     with pytest.raises(DataError, match="no file to check"):
         check_files([])
+
+
+TEMPLATE = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}<|assistant|>"
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A byte-level tokenizer without merges: one token per byte, so that lengths are known."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    model = Tokenizer(models.BPE(vocab={char: n for n, char in enumerate(alphabet)}, merges=[]))
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    model.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=model, chat_template=TEMPLATE)
+    folder = tmp_path_factory.mktemp("tokenizer")
+    fast.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.slow  # it imports transformers
+def test_prompts_above_the_limit_are_named(tokenizer: str, tmp_path: Path) -> None:
+    files = build_fixture("math", tmp_path)
+    longest = max(sum(len(m["content"].encode()) for m in row["prompt"]) for row in read_rows(files[0]))
+    roomy = check_files(files, CheckOptions(tokenizer=tokenizer, max_prompt_length=2 * longest + 100))
+    assert roomy.findings == []
+    assert "none is near the limit" in roomy.notes[0]
+    text = "x" * 3000
+    spoil(files[0], lambda rows: rows[4].update(prompt=[PromptMessage(role="user", content=text)]))
+    report = check_files(files, CheckOptions(tokenizer=tokenizer, max_prompt_length=2999))
+    (finding,) = report.findings
+    assert (finding.check, finding.row, finding.column) == ("prompt length", 4, "prompt")
+    n = len("<|user|>") + 3000 + len("<|assistant|>")
+    assert finding.message == f"{n} tokens with the chat template, more than 2999"
+    assert f"the longest of them has {n}" in report.notes[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_the_limit_is_exact(tokenizer: str, extra: int) -> None:
+    lengths = PromptLengths(tokenizer, 100)
+    content = "é" * 10 + "y" * (100 - len("<|user|><|assistant|>") - 20 + extra)
+    found = lengths.too_long([[{"role": "user", "content": content}]])
+    assert found == ([(0, 101)] if extra == 1 else [])
+
+
+@pytest.mark.slow  # it imports transformers
+def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"--tokenizer .*nowhere: cannot be loaded"):
+        PromptLengths(str(tmp_path / "nowhere"), 10)

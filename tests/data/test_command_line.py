@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.data.support import FIXTURES, SPLIT_FILES, spoil
 from verl_air.cli import check, data
 from verl_air.data import framings
@@ -37,8 +41,8 @@ def test_build_then_check(domain: str, source: str, tmp_path: Path, capsys: pyte
 
 
 def test_options_reach_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    framings.framings_for("math")
-    monkeypatch.setattr(framings, "_REGISTRY", dict(framings._REGISTRY))
+    registry = dict(framings._registry())
+    monkeypatch.setattr(framings, "_registry", lambda: registry)
     own = tmp_path / "own.yaml"
     own.write_text(
         "".join(f"- {{name: riddle-{n}, family: riddle, prompt: 'Riddle {n}: {{request}}'}}\n" for n in range(3))
@@ -54,10 +58,10 @@ def test_options_reach_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert manifest["splits"]["id"]["contexts"].items() >= {"multiple_choice": 3, "true_false": 3}.items()
 
 
-def test_left_out_rows_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_left_out_rows_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("data", "moral", "--source", FIXTURES / "dilemmas.csv", "--out", tmp_path)
-    told = capsys.readouterr().out
-    assert "left out: 1 rows: not of low ambiguity: no verifiable anchor (e.g. dilemmas.csv, line 12)" in told
+    printed = capsys.readouterr().out
+    assert "left out: 1 rows: not of low ambiguity: no verifiable anchor (e.g. dilemmas.csv, line 12)" in printed
 
 
 def test_faults_give_status_1_and_the_rest_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,10 +70,32 @@ def test_faults_give_status_1_and_the_rest_is_counted(tmp_path: Path, capsys: py
     n = len(list(read_rows(tmp_path / "id.parquet")))
     capsys.readouterr()
     assert run("check", tmp_path / "id.parquet", "--limit", 2) == 1
-    told = capsys.readouterr().out
-    assert f"error: {tmp_path / 'id.parquet'}, row 0, extra_info.context: is missing or empty [values]" in told
-    assert f"error: {n - 2} more of kind [values]; --limit lists them" in told
-    assert f"{n} error(s)" in told
+    printed = capsys.readouterr().out
+    assert f"error: {tmp_path / 'id.parquet'}, row 0, extra_info.context: is missing or empty [values]" in printed
+    assert f"error: {n - 2} more of kind [values]; --limit lists them" in printed
+    assert f"{n} error(s)" in printed
+
+
+@pytest.mark.slow
+def test_rows_of_ones_own_pass_the_check_and_nothing_else_is_printed(tmp_path: Path) -> None:
+    """docs/own_rows.py, then the command that it names, as a user runs them: the output holds verl-air's lines only."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def output(*command: str) -> list[str]:
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True, env=environment)
+        assert done.stderr == ""
+        return done.stdout.splitlines()
+
+    (line,) = output(str(ROOT / "docs" / "own_rows.py"), str(tmp_path))
+    assert line == f"Now run: verl-air check {tmp_path / 'train.parquet'} {tmp_path / 'id.parquet'}"
+    verl_air = "import sys; from verl_air.cli import main; sys.exit(main(sys.argv[1:]))"
+    assert output("-c", verl_air, *line.split()[3:]) == [
+        f"{tmp_path / 'train.parquet'}: animals train: 3 intents, 12 rows (3 anchors, 9 open)",
+        f"{tmp_path / 'id.parquet'}: animals id: 2 intents, 8 rows (2 anchors, 6 open)",
+        "0 error(s), 0 warning(s)",
+    ]
+    built = output("-c", verl_air, "data", "math", "--source", str(FIXTURES / "problems.jsonl"), "--out", str(tmp_path))
+    assert [line.partition(":")[0] for line in built] == [str(tmp_path / name) for name in SPLIT_FILES]
 
 
 def test_verifiers_on_the_command_line(tmp_path: Path) -> None:

@@ -6,39 +6,42 @@ from pathlib import Path
 
 import pytest
 
-from verl_air.data import framings
-from verl_air.data.framings import OOD_FAMILIES, Framing, framings_for, load_framings, read_framings, register_framing
-from verl_air.data.framings.transforms import TRANSFORMS, register_transform
+from verl_air.data import PromptMessage, framings, with_instruction
+from verl_air.data.framings import (
+    BOXED_DOMAINS,
+    OOD_FAMILIES,
+    TRANSFORMS,
+    FramingTemplate,
+    framings_for,
+    load_framings,
+    read_framings,
+    register_framing,
+    register_transform,
+)
 from verl_air.errors import DataError
+from verl_air.rewards import FormatRule
 
 SLOTS = {"request": "Count to {ten} and 12.5, please", "right": "the right one", "wrong": "the wrong one"}
 
 
 @pytest.fixture
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    framings_for("math")
-    monkeypatch.setattr(framings, "_REGISTRY", dict(framings._REGISTRY))
+    registry = dict(framings._registry())
+    monkeypatch.setattr(framings, "_registry", lambda: registry)
 
 
 @pytest.mark.parametrize("domain", ["safety", "moral", "math"])
 def test_each_domain_has_two_framings_of_every_family_on_both_sides(domain: str) -> None:
     families = [framing.family for framing in framings_for(domain)]
-    assert set(families) >= OOD_FAMILIES | {
-        "direct",
-        "role_play",
-        "prefix_injection",
-        "authority",
-        "hypothetical",
-        "paraphrase",
-        "long_context",
-    }
+    seen = ["direct", "role_play", "prefix_injection", "authority", "hypothetical", "paraphrase", "long_context"]
+    assert set(families) >= OOD_FAMILIES | set(seen)
     assert all(families.count(family) >= 2 for family in families)
 
 
 @pytest.mark.parametrize(
     "framing", [f for d in ("safety", "moral", "math") for f in framings_for(d)], ids=lambda f: f.name
 )
-def test_every_framing_puts_the_request_in_once(framing: Framing) -> None:
+def test_every_framing_puts_the_request_in_once(framing: FramingTemplate) -> None:
     messages = framing.render(SLOTS)
     shown = TRANSFORMS[framing.transform](SLOTS["request"])
     assert sum(message["content"].count(shown) for message in messages) == 1
@@ -47,11 +50,11 @@ def test_every_framing_puts_the_request_in_once(framing: Framing) -> None:
 
 
 def test_braces_in_a_request_are_left_alone() -> None:
-    framing = Framing("f", "g", (("user", "{request}"),))
+    framing = FramingTemplate("f", "g", (("user", "{request}"),))
     assert framing.render({"request": "{wrong} {0} {}"})[0]["content"] == "{wrong} {0} {}"
 
 
-def test_disguises_can_be_undone() -> None:
+def test_transforms_can_be_undone() -> None:
     text = "How do tides work in 12 hours?"
     assert base64.b64decode(TRANSFORMS["base64"](text)).decode() == text
     assert codecs.decode(TRANSFORMS["rot13"](text), "rot13") == text
@@ -79,10 +82,10 @@ def test_framings_of_ones_own_come_from_a_file(tmp_path: Path, own_registry: Non
 
 
 def test_framings_of_ones_own_come_from_code(own_registry: None) -> None:
-    mine = register_framing(Framing("mine", "own", (("user", "{request}"),)))
+    mine = register_framing(FramingTemplate("mine", "own", (("user", "{request}"),)))
     assert mine in framings_for("anything")
     with pytest.raises(DataError, match=r"'mine' is already registered \(family 'own'\)"):
-        register_framing(Framing("mine", "other", (("user", "{request}"),)))
+        register_framing(FramingTemplate("mine", "other", (("user", "{request}"),)))
     with pytest.raises(DataError, match="'leet' is already registered"):
         register_transform("leet", str.upper)
 
@@ -94,7 +97,7 @@ def test_framings_of_ones_own_come_from_code(own_registry: None) -> None:
         ("- name: x", "entry 1: expected a mapping with at least name, family"),
         ("- {name: x, family: f}", "entry 1: give either prompt or messages"),
         ("- {name: x, family: f, prompt: a, colour: b}", "entry 1: unknown key 'colour'"),
-        ("- {name: x, family: f, prompt: nothing}", r"framing 'x': no message holds \{request\}"),
+        ("- {name: x, family: f, prompt: nothing}", r"framing 'x': no message contains \{request\}"),
         ("- {name: x, family: f, messages: [{robot: '{request}'}, {user: a}]}", "unknown role 'robot'"),
         ("- {name: x, family: f, messages: [{assistant: '{request}'}]}", "the last message must be the user's"),
         ("- {name: x, family: f, prompt: '{request}', transform: magic}", "unknown transform 'magic'; known: alter"),
@@ -112,4 +115,24 @@ def test_faults_in_a_file_are_named(tmp_path: Path, text: str, message: str) -> 
 
 def test_a_slot_that_the_domain_lacks_is_named() -> None:
     with pytest.raises(DataError, match=r"framing 'f': no slot \{wrong\}; this domain has request"):
-        Framing("f", "g", (("user", "{request} {wrong}"),)).render({"request": "r"})
+        FramingTemplate("f", "g", (("user", "{request} {wrong}"),)).render({"request": "r"})
+
+
+def test_the_instruction_joins_the_last_user_message_alone() -> None:
+    messages = [PromptMessage(role="system", content="s"), PromptMessage(role="user", content="Hello  \n")]
+    first, last = with_instruction(messages, "your reply", "safety")
+    assert first == messages[0]
+    assert last["content"].startswith("Hello\n\nFirst think inside <think> and </think>.")
+    assert "write your reply inside <answer> and </answer>" in last["content"]
+    assert "boxed" not in last["content"]
+
+
+def test_boxed_domains_are_those_of_the_format_reward() -> None:
+    assert set(FormatRule().boxed) == BOXED_DOMAINS
+    text = with_instruction("1 + 1?", "the result", "math")[0]["content"]
+    assert r"write the result, as \boxed{...}, inside <answer>" in text
+
+
+def test_a_prompt_that_ends_with_the_assistant_is_refused() -> None:
+    with pytest.raises(ValueError, match="the last message must be the user's"):
+        with_instruction([PromptMessage(role="assistant", content="a")], "x", "math")

@@ -9,17 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verl_air.data import make_row, write_rows
 from verl_air.data.groups import GroupIndex, build_group_index, read_groups
-from verl_air.data.schema import Role, make_row, write_rows
+from verl_air.data.schema import Role
 from verl_air.errors import DataError
 
 ROWS = st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from(["anchor", "open"])), min_size=1, max_size=60)
 
 
 def as_dict(index: GroupIndex) -> dict[str, tuple[list[int], list[int]]]:
-    return {
-        name: (index.anchors(z).tolist(), index.open(z).tolist()) for z, name in enumerate(list(index.intent_names))
-    }
+    return {name: (index.anchors(z).tolist(), index.open(z).tolist()) for z, name in enumerate(index.names.to_pylist())}
 
 
 @given(ROWS)
@@ -27,10 +26,11 @@ def test_the_index_is_what_a_dictionary_would_hold(rows: list[tuple[str, str]]) 
     expected: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for number, (intent, role) in enumerate(rows):
         expected[intent][role == "open"].append(number)
-    ids, roles = [row[0] for row in rows], [row[1] for row in rows]
+    ids, roles = zip(*rows, strict=True)
     index = build_group_index(ids, roles, anchors=0, open_=0, source="rows")
     assert as_dict(index) == dict(expected)
-    assert list(index.intent_names) == list(expected), "intents stand in order of their first row"
+    assert index.names.to_pylist() == list(expected), "intents are in order of their first row"
+    assert len(index) == len(expected)
 
 
 @pytest.mark.parametrize(
@@ -48,11 +48,6 @@ def test_columns_of_any_kind_give_the_same_index(wrap) -> None:
     ids, roles = ["a", "b", "a", "b"], ["anchor", "open", "open", "anchor"]
     index = build_group_index(wrap(ids), wrap(roles), anchors=1, open_=1, source="rows")
     assert as_dict(index) == {"a": ([0], [2]), "b": ([3], [1])}
-
-
-def test_names_are_sliced_like_a_list() -> None:
-    index = build_group_index(["a", "b", "c"], ["open"] * 3, anchors=0, open_=1, source="rows")
-    assert (index.intent_names[1], list(index.intent_names[1:]), len(index)) == ("b", ["b", "c"], 3)
 
 
 def test_incomplete_intents_are_listed_and_counted() -> None:
@@ -81,26 +76,21 @@ def test_bad_columns_are_refused(ids: list, roles: list, message: str) -> None:
         build_group_index(ids, roles, anchors=0, open_=0, source="x")
 
 
-def write(path: Path, rows: list[tuple[str, Role]], domain: str = "lab") -> Path:
-    made = (
-        make_row(
-            prompt="p", ground_truth="A", intent_id=z, role=role, context="c", domain=domain, split="train", index=n
-        )
-        for n, (z, role) in enumerate(rows)
-    )
-    return write_rows(path, made)
+def write(path: Path, *rows: tuple[str, Role], domain: str = "lab") -> Path:
+    common = {"prompt": "p", "ground_truth": "A", "context": "c", "domain": domain, "split": "train"}
+    return write_rows(path, (make_row(**common, intent_id=z, role=role, index=n) for n, (z, role) in enumerate(rows)))
 
 
-def test_row_numbers_run_on_over_files(tmp_path: Path) -> None:
-    first = write(tmp_path / "1.parquet", [("a", "anchor"), ("a", "open")])
-    second = write(tmp_path / "2.parquet", [("b", "open"), ("b", "anchor"), ("a", "open")])
+def test_row_numbers_continue_over_files(tmp_path: Path) -> None:
+    first = write(tmp_path / "1.parquet", ("a", "anchor"), ("a", "open"))
+    second = write(tmp_path / "2.parquet", ("b", "open"), ("b", "anchor"), ("a", "open"))
     assert as_dict(read_groups([first, second], 1, 1)) == {"lab/a": ([0], [1, 4]), "lab/b": ([3], [2])}
     assert as_dict(read_groups(str(first), 1, 1)) == {"lab/a": ([0], [1])}
 
 
 def test_the_file_and_its_own_row_are_named(tmp_path: Path) -> None:
-    first = write(tmp_path / "1.parquet", [("a", "anchor"), ("a", "open")])
-    second = write(tmp_path / "2.parquet", [("a", "open"), ("b", "anchor")])
+    first = write(tmp_path / "1.parquet", ("a", "anchor"), ("a", "open"))
+    second = write(tmp_path / "2.parquet", ("a", "open"), ("b", "anchor"))
     with pytest.raises(DataError, match=r"2\.parquet, row 1: intent lab/b: 1 anchor\(s\), 0 open"):
         read_groups([first, second], 1, 1)
     with pytest.raises(DataError, match="no data file given"):
@@ -108,6 +98,5 @@ def test_the_file_and_its_own_row_are_named(tmp_path: Path) -> None:
 
 
 def test_the_same_id_in_two_domains_is_two_intents(tmp_path: Path) -> None:
-    first = write(tmp_path / "1.parquet", [("a", "anchor"), ("a", "open")], domain="lab")
-    second = write(tmp_path / "2.parquet", [("a", "anchor"), ("a", "open")], domain="field")
-    assert as_dict(read_groups([first, second], 1, 1)) == {"lab/a": ([0], [1]), "field/a": ([2], [3])}
+    paths = [write(tmp_path / d, ("a", "anchor"), ("a", "open"), domain=d) for d in ("lab", "field")]
+    assert as_dict(read_groups(paths, 1, 1)) == {"lab/a": ([0], [1]), "field/a": ([2], [3])}

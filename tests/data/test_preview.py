@@ -19,7 +19,7 @@ def test_the_page_shows_whole_groups_of_every_file(tmp_path: Path) -> None:
         assert page.count(f"intent {first} in {file}") == 1
     shown = re.findall(r"\((\d+) rows\)", page)
     assert sorted(shown) == ["4", "4", "4", "4", "8", "8"]
-    assert not re.search(r"(src|href)\s*=", page), "it needs nothing beside it"
+    assert not re.search(r"(src|href)\s*=", page), "it needs no other file"
     assert [path.name for path in (tmp_path / "pages").iterdir()] == ["p.html"]
 
 
@@ -45,7 +45,7 @@ def test_what_a_row_holds_cannot_run_in_the_page(tmp_path: Path) -> None:
     assert "<script>alert" not in page
 
 
-def test_findings_stand_on_the_page_and_broken_extras_are_shown_as_they_are(tmp_path: Path) -> None:
+def test_findings_are_on_the_page_and_broken_extras_are_shown_as_they_are(tmp_path: Path) -> None:
     files = build_fixture("moral", tmp_path)
     spoil(files[1], lambda rows: rows[0]["extra_info"].update(extras="{oops"))
     page = write_preview(tmp_path / "p.html", files, check_files(files)).read_text()

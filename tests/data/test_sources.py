@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,8 +24,6 @@ def write(path: Path, kind: str) -> Path:
     if kind == "parquet":
         pq.write_table(pa.table({"goal": TEXTS, "n": list(range(4))}), path)
     elif kind == "jsonl":
-        import json
-
         path.write_text("".join(json.dumps({"goal": text, "n": n}) + "\n\n" for n, text in enumerate(TEXTS)))
     else:
         path.write_text(csv_of(TEXTS, "\t" if kind == "tsv" else ","), encoding="utf-8-sig")
@@ -35,7 +34,7 @@ def write(path: Path, kind: str) -> Path:
 def test_every_kind_of_file_gives_the_same_texts(tmp_path: Path, kind: str) -> None:
     path = write(tmp_path, kind)
     source = read_source(str(path))
-    assert [record.text("goal") for record in source.records] == TEXTS
+    assert [record.text("goal") for record in source.rows] == TEXTS
     assert source.columns == ("goal", "n")
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -81,7 +80,7 @@ def test_a_folder_goes_through_the_hub_library(tmp_path: Path, monkeypatch: pyte
     folder.mkdir()
     write(folder, "parquet")
     source = read_source(f"{folder}@train")
-    assert [record.text("goal") for record in source.records] == TEXTS
+    assert [record.text("goal") for record in source.rows] == TEXTS
     assert len(source.sha256) == 64
     with pytest.raises(DataError, match="the hub could not give a data set of that name"):
         read_source(f"{folder}@no_such_split")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from verl_air.data.schema import Row, Split, read_rows
+from verl_air.data.schema import DataRow as Row
+from verl_air.data.schema import Split, read_rows
 from verl_air.playground.dataset import build_rows, write_dataset
 from verl_air.playground.language import FRAMINGS, ID_FRAMINGS, OOD_FRAMINGS, UNKNOWN, build_tokenizer
 

@@ -1,4 +1,4 @@
-"""``verl-air check FILE...``: prove data files before a run.
+"""``verl-air check FILE...``: check data files before a run.
 
 Give all files that are used together: leaks are found between them.
 """
@@ -6,10 +6,9 @@ Give all files that are used together: leaks are found between them.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from verl_air.data.check import CheckOptions, Report, check_files
+from verl_air.data.check import CheckOptions, check_files
 from verl_air.data.check.preview import write_preview
 from verl_air.errors import DataError
 
@@ -23,9 +22,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add("files", nargs="+", metavar="FILE", help="parquet files")
     add("--anchors", type=int, default=_DEFAULTS.anchors, help="anchors that a visit to an intent takes")
     add("--open", type=int, default=_DEFAULTS.open_, help="open rows that a visit takes")
-    add(
-        "--verifier", nargs="+", default=[], metavar="DOMAIN/ROLE=NAME", help="reward functions that check gold answers"
-    )
+    verifiers = "reward functions that check gold answers"
+    add("--verifier", nargs="+", default=[], metavar="DOMAIN/ROLE=NAME", help=verifiers)
     add("--tokenizer", metavar="PATH", help="folder or hub name; checks prompt lengths too")
     add("--max-prompt-length", type=int, default=_DEFAULTS.max_prompt_length, help="in tokens (data.max_prompt_length)")
     add("--html", type=Path, metavar="FILE", help="write a preview to look through")
@@ -40,37 +38,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DataError: a file or an option cannot be used.
     """
-    options = CheckOptions(
-        anchors=args.anchors,
-        open_=args.open,
-        verifiers=_verifiers(args.verifier),
-        tokenizer=args.tokenizer,
-        max_prompt_length=args.max_prompt_length,
-        limit=args.limit,
-    )
+    chosen = {name: getattr(args, name) for name in ("anchors", "tokenizer", "max_prompt_length", "limit")}
+    options = CheckOptions(**chosen, open_=args.open, verifiers=dict(map(_verifier, args.verifier)))
     report = check_files(args.files, options)
-    _print(report)
-    if args.html:
-        print(f"preview: {write_preview(args.html, args.files, report, groups=args.html_groups)}")
-    return 0 if report.ok else 1
-
-
-def _verifiers(pairs: Sequence[str]) -> dict[str, str]:
-    verifiers = {}
-    for pair in pairs:
-        place, _, name = pair.partition("=")
-        if not name or place.count("/") != 1:
-            raise DataError(f"--verifier {pair}: write DOMAIN/ROLE=NAME, for example safety/anchor=true_false")
-        verifiers[place] = name
-    return verifiers
-
-
-def _print(report: Report) -> None:
     for name, file in report.files.items():
-        print(
-            f"{name}: {', '.join(file.domains)} {', '.join(file.splits)}: {file.intents} intents, {file.rows} rows "
-            f"({file.anchors} anchors, {file.open} open)"
-        )
+        counts = f"{file.intents} intents, {file.rows} rows ({file.anchors} anchors, {file.open} open)"
+        print(f"{name}: {', '.join(file.domains)} {', '.join(file.splits)}: {counts}")
     for finding in report.findings:
         print(finding)
     for (severity, check), n in sorted(report.counts.items()):
@@ -79,3 +52,13 @@ def _print(report: Report) -> None:
     for note in report.notes:
         print(note)
     print(f"{report.number('error')} error(s), {report.number('warning')} warning(s)")
+    if args.html:
+        print(f"preview: {write_preview(args.html, args.files, report, groups=args.html_groups)}")
+    return 0 if report.ok else 1
+
+
+def _verifier(pair: str) -> tuple[str, str]:
+    place, _, name = pair.partition("=")
+    if not name or place.count("/") != 1:
+        raise DataError(f"--verifier {pair}: write DOMAIN/ROLE=NAME, for example safety/anchor=true_false")
+    return place, name

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from verl_air.data.anchors import anchor_format_names
-from verl_air.data.build import BuildOptions, Material, build
-from verl_air.data.domains.maths import read_math
-from verl_air.data.domains.moral import read_moral
-from verl_air.data.domains.safety import read_safety
+from verl_air.data.build import BuildOptions, build
 from verl_air.data.framings import load_framings
+from verl_air.data.intents import BuildInput
+from verl_air.data.math import read_math
+from verl_air.data.moral import read_moral
+from verl_air.data.safety import read_safety
 from verl_air.extensions import load_plugins
 
 _DEFAULTS = BuildOptions()
@@ -22,22 +22,40 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("data", help="build training and evaluation files", description=__doc__)
     domains = parser.add_subparsers(dest="domain", required=True, metavar="DOMAIN")
     safety = domains.add_parser("safety", help="harmful requests (AdvBench or your own) and harmless ones")
-    _add_common(safety)
     safety.add_argument("--benign", nargs="+", default=[], metavar="FILE", help="harmless requests, as contrast")
-    safety.add_argument(
-        "--no-shipped-benign", action="store_true", help="leave out the 60 harmless requests shipped here"
-    )
+    safety.add_argument("--no-shipped-benign", action="store_true", help="omit the 60 harmless requests shipped here")
     safety.add_argument("--column", help="the column that holds the request")
     moral = domains.add_parser("moral", help="dilemmas (MoralChoice, ETHICS)")
-    _add_common(moral)
     math = domains.add_parser("math", help="word problems with worked solutions (GSM8K)")
-    _add_common(math)
     math.add_argument("--column", help="the column that holds the problem")
     math.add_argument("--solution-column", help="the column that holds the worked solution")
+    for domain in (safety, moral, math):
+        _add_common(domain)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    def add(name: str, help_: str, **options: object) -> None:
+        parser.add_argument(name, help=help_, **options)  # type: ignore[arg-type]
+
+    files, names, count = {"nargs": "+", "metavar": "FILE"}, {"nargs": "+", "metavar": "NAME"}, {"type": int}
+    add("--source", "CSV, TSV, JSONL, parquet, or hub name[:config][@split]", required=True, **files)
+    add("--out", "folder to write into", required=True, metavar="DIR")
+    add("--seed", "the same seed and data give the same files", default=_DEFAULTS.seed, **count)
+    add("--held-out", "share (below 1) or number of intents", type=float, default=_DEFAULTS.held_out, metavar="N")
+    add("--held-out-source", "take the held-out intents from here instead", default=[], **files)
+    add("--anchors", "anchors per intent in ID and OOD", default=_DEFAULTS.anchors, **count)
+    add("--open", "open variants per intent in ID and OOD", default=_DEFAULTS.open_, **count)
+    add("--train-anchors", "anchors per training intent", default=_DEFAULTS.train_anchors, **count)
+    add("--train-open", "open variants per training intent", default=_DEFAULTS.train_open, **count)
+    formats = ", ".join(anchor_format_names())
+    add("--formats", f"anchor formats, in turn: {formats}", default=_DEFAULTS.formats, **names)
+    add("--framings", "YAML files with framings of your own", default=[], **files)
+    add("--ood-families", "families of framings held out for OOD", default=_DEFAULTS.ood_families, **names)
+    parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build and say what was built.
+    """Build and print what was built.
 
     Raises:
         DataError: the sources or the options cannot be used.
@@ -45,70 +63,26 @@ def run(args: argparse.Namespace) -> int:
     load_plugins()
     for path in args.framings:
         load_framings(path)
-    options = BuildOptions(
-        seed=args.seed,
-        held_out=args.held_out,
-        anchors=args.anchors,
-        open_=args.open,
-        train_anchors=args.train_anchors,
-        train_open=args.train_open,
-        formats=tuple(args.formats),
-        ood_families=tuple(sorted(args.ood_families)),
-    )
-    manifest = build(_read(args), options, Path(args.out))
-    _print(manifest, Path(args.out))
+    chosen = {name: getattr(args, name) for name in ("seed", "held_out", "anchors", "train_anchors", "train_open")}
+    formats, ood_families = tuple(args.formats), tuple(sorted(args.ood_families))
+    options = BuildOptions(**chosen, open_=args.open, formats=formats, ood_families=ood_families)
+    out = Path(args.out)
+    manifest = build(_read(args), options, out)
+    for split, counts in manifest["splits"].items():
+        anchors, open_ = counts["roles"]["anchor"], counts["roles"]["open"]
+        totals = f"{counts['intents']} intents, {counts['rows']} rows ({anchors} anchors, {open_} open)"
+        print(f"{out / f'{split}.parquet'}: {totals}")
+    for reason, excluded in manifest["excluded"].items():
+        print(f"left out: {excluded['count']} rows: {reason} (e.g. {excluded['examples'][0]})")
     return 0
 
 
-def _read(args: argparse.Namespace) -> Material:
+def _read(args: argparse.Namespace) -> BuildInput:
+    source, held_out = args.source, args.held_out_source
     if args.domain == "safety":
-        return read_safety(
-            args.source,
-            benign=args.benign,
-            shipped_benign=not args.no_shipped_benign,
-            held_out=args.held_out_source,
-            column=args.column,
-        )
+        shipped = not args.no_shipped_benign
+        return read_safety(source, benign=args.benign, shipped_benign=shipped, held_out=held_out, column=args.column)
     if args.domain == "moral":
-        return read_moral(args.source, held_out=args.held_out_source, seed=args.seed)
-    return read_math(
-        args.source,
-        held_out=args.held_out_source,
-        column=args.column,
-        solution_column=args.solution_column,
-        seed=args.seed,
-    )
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    add, names = parser.add_argument, ", ".join(anchor_format_names())
-    add(
-        "--source",
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="CSV, TSV, JSONL, parquet, or hub name[:config][@split]",
-    )
-    add("--out", required=True, metavar="DIR", help="folder to write into")
-    add("--seed", type=int, default=_DEFAULTS.seed)
-    add("--held-out", type=float, default=_DEFAULTS.held_out, metavar="N", help="share (below 1) or number of intents")
-    add("--held-out-source", nargs="+", default=[], metavar="FILE", help="take the held-out intents from here instead")
-    add("--anchors", type=int, default=_DEFAULTS.anchors, help="anchors an intent in ID and OOD")
-    add("--open", type=int, default=_DEFAULTS.open_, help="open variants an intent in ID and OOD")
-    add("--train-anchors", type=int, default=_DEFAULTS.train_anchors, help="anchors a training intent")
-    add("--train-open", type=int, default=_DEFAULTS.train_open, help="open variants a training intent")
-    add("--formats", nargs="+", default=_DEFAULTS.formats, metavar="NAME", help=f"anchor formats, in turn: {names}")
-    add("--framings", nargs="+", default=[], metavar="FILE", help="YAML files with framings of your own")
-    add("--ood-families", nargs="+", default=_DEFAULTS.ood_families, help="families of framings held out for OOD")
-    parser.set_defaults(func=run)
-
-
-def _print(manifest: dict[str, Any], out: Path) -> None:
-    for split, counts in manifest["splits"].items():
-        roles = counts["roles"]
-        print(
-            f"{out / f'{split}.parquet'}: {counts['intents']} intents, {counts['rows']} rows "
-            f"({roles['anchor']} anchors, {roles['open']} open)"
-        )
-    for reason, excluded in manifest["excluded"].items():
-        print(f"left out: {excluded['count']} rows: {reason} (e.g. {excluded['examples'][0]})")
+        return read_moral(source, held_out=held_out, seed=args.seed)
+    solution = args.solution_column
+    return read_math(source, held_out=held_out, column=args.column, solution_column=solution, seed=args.seed)

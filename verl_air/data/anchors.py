@@ -1,7 +1,7 @@
 """Anchor formats: ways to ask about an intent so that a rule can check the answer.
 
 A format is a function from a :class:`Question` and a position to an :class:`AnchorPrompt`. The position says where the
-right answer goes; the builder hands positions out evenly, so that no letter pays by itself.
+right answer goes; positions are drawn evenly, so that no letter pays by itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LETTERS = "ABCDEFGHIJ"
 
 @dataclass(frozen=True)
 class Question:
-    """What a domain knows about an intent, for any format to use.
+    """What a domain provides about an intent, for any format to use.
 
     case: the situation or the request, in full.
     ask: the question about it.
@@ -67,25 +67,16 @@ _FORMATS: dict[str, AnchorFormat] = {}
 
 
 def register_anchor_format(anchor_format: AnchorFormat) -> AnchorFormat:
-    """Add a format.
-
-    Raises:
-        DataError: the name is taken by another format.
-    """
-    existing = _FORMATS.setdefault(anchor_format.name, anchor_format)
-    if existing is not anchor_format:
+    """Add a format; a :class:`DataError` if another one has its name."""
+    if _FORMATS.setdefault(anchor_format.name, anchor_format) is not anchor_format:
         raise DataError(f"anchor format {anchor_format.name!r} is already registered; choose another name")
     return anchor_format
 
 
 def get_anchor_format(name: str) -> AnchorFormat:
-    """Look a format up.
-
-    Raises:
-        DataError: unknown; the message lists the registered names.
-    """
+    """Look a format up; the :class:`DataError` for an unknown name lists those that are registered."""
     if name not in _FORMATS:
-        raise DataError(f"no anchor format {name!r}; registered: {', '.join(sorted(_FORMATS))}")
+        raise DataError(f"no anchor format {name!r}; registered: {', '.join(anchor_format_names())}")
     return _FORMATS[name]
 
 
@@ -95,7 +86,7 @@ def anchor_format_names() -> list[str]:
 
 
 class BalancedPositions:
-    """Hands out positions evenly: each run of ``n`` calls with one key uses each of the ``n`` positions once."""
+    """Draws positions evenly: each run of ``n`` calls with one key uses each of the ``n`` positions once."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
@@ -109,38 +100,30 @@ class BalancedPositions:
         return left.pop()
 
 
+def _with_right_at(position: int, right: str, wrong: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
+    shuffled = rng.sample(wrong, len(wrong))
+    return (*shuffled[:position], right, *shuffled[position:])
+
+
 def _multiple_choice(question: Question, position: int, rng: random.Random) -> AnchorPrompt:
-    options = rng.sample(question.wrong, len(question.wrong))
-    options.insert(position, question.right)
+    options = _with_right_at(position, question.right, question.wrong, rng)
     shown = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False))
-    return AnchorPrompt(
-        text=f"{question.case}\n\n{question.ask}\n{shown}",
-        what="only the letter of your choice",
-        ground_truth=LETTERS[position],
-        choices=tuple(options),
-    )
+    text = f"{question.case}\n\n{question.ask}\n{shown}"
+    return AnchorPrompt(text, "only the letter of your choice", LETTERS[position], options)
 
 
 def _true_false(question: Question, position: int, rng: random.Random) -> AnchorPrompt:
-    claim = question.true_claim if position == 0 else question.false_claim
-    return AnchorPrompt(
-        text=f"{question.case}\n\nIs this statement true or false?\n{claim}",
-        what="only the word true or the word false",
-        ground_truth="true" if position == 0 else "false",
-    )
+    claim, truth = ((question.true_claim, "true"), (question.false_claim, "false"))[position]
+    text = f"{question.case}\n\nIs this statement true or false?\n{claim}"
+    return AnchorPrompt(text, "only the word true or the word false", truth)
 
 
 def _label(question: Question, position: int, rng: random.Random) -> AnchorPrompt:
     if not question.right_label:
         raise DataError("this domain has no fixed labels: leave the anchor format 'label' out")
-    labels = rng.sample(question.wrong_labels, len(question.wrong_labels))
-    labels.insert(position, question.right_label)
-    return AnchorPrompt(
-        text=f"{question.case}\n\n{question.label_ask}",
-        what=f"exactly one of the words {', '.join(labels)}",
-        ground_truth=question.right_label,
-        choices=tuple(labels),
-    )
+    labels = _with_right_at(position, question.right_label, question.wrong_labels, rng)
+    text = f"{question.case}\n\n{question.label_ask}"
+    return AnchorPrompt(text, f"exactly one of the words {', '.join(labels)}", question.right_label, labels)
 
 
 MULTIPLE_CHOICE = register_anchor_format(

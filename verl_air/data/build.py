@@ -5,23 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from verl_air.data.anchors import get_anchor_format
-from verl_air.data.framings import OOD_FAMILIES, framings_for
-from verl_air.data.intents import Exclusions, Intent
-from verl_air.data.progress import with_progress
-from verl_air.data.render import Plan, render_split
-from verl_air.data.schema import SPLITS, Row, Split, write_rows
-from verl_air.data.sources import Source
-from verl_air.data.splits import drop_leaks, split_framings, split_intents
+from tqdm import tqdm
+
+from verl_air.data.anchors import AnchorFormat, BalancedPositions, get_anchor_format
+from verl_air.data.framings import OOD_FAMILIES, FramingTemplate, choose_framings, framings_for, with_instruction
+from verl_air.data.intents import BuildInput, IntentSpec, seeded, seeded_rank
+from verl_air.data.schema import SCHEMA_VERSION, SPLITS, DataRow, Split, make_row, write_rows
+from verl_air.data.splits import SHIFT, divide_intents, split_framings
 from verl_air.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -33,8 +33,8 @@ class BuildOptions:
 
     seed: the same seed and data give the same bytes.
     held_out: share (below 1) or number of intents for ID and OOD, if no separate file holds them.
-    anchors, open_: rows an intent in ID and OOD; the paper's m and n [open in the paper].
-    train_anchors, train_open: rows a training intent; more than a visit takes, so that visits differ.
+    anchors, open_: rows per intent in ID and OOD; the paper's m and n [open in the paper].
+    train_anchors, train_open: rows per training intent; more than a visit takes, so that visits differ.
     formats: anchor formats, by name.
     ood_families: families of framings that training never meets.
     """
@@ -57,41 +57,24 @@ class BuildOptions:
         if not self.formats:
             raise DataError("at least one anchor format is needed")
 
-    def rows_an_intent(self, split: Split) -> tuple[int, int]:
+    def rows_per_intent(self, split: Split) -> tuple[int, int]:
         """Anchors and open rows of an intent."""
         return (self.train_anchors, self.train_open) if split == "train" else (self.anchors, self.open_)
 
 
-@dataclass(frozen=True)
-class Material:
-    """What a domain read from its sources.
-
-    answer: what the answer of an open prompt is; see :class:`~verl_air.data.render.Plan`.
-    intents: for training, if ``held_out`` has others for ID and OOD; else they are split.
-    contrast: intents that are split in any case, so that both sides have some.
-    """
-
-    domain: str
-    answer: str
-    sources: Sequence[Source]
-    intents: Sequence[Intent]
-    exclusions: Exclusions
-    held_out: Sequence[Intent] = ()
-    contrast: Sequence[Intent] = ()
-
-
-def build(material: Material, options: BuildOptions, out: Path) -> dict[str, Any]:
+def build(material: BuildInput, options: BuildOptions, out: Path) -> dict[str, Any]:
     """Write the three files and the manifest, which is returned.
 
-    All is written to a temporary folder inside ``out`` and then moved, the manifest last: no file is ever half-written.
+    Everything is written to a temporary folder inside ``out`` and then moved, the manifest last: no file is ever
+    half-written.
 
     Raises:
         DataError: too few intents or framings, an unknown format or family, or ``out`` is a file.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: --out must be a folder")
-    intents = _divide(material, options)
-    needed: dict[Split, int] = {split: options.rows_an_intent(split)[1] for split in SPLITS}
+    intents = divide_intents(material, options.held_out, options.seed)
+    needed: dict[Split, int] = {split: options.rows_per_intent(split)[1] for split in SPLITS}
     framings = split_framings(framings_for(material.domain), options.ood_families, needed)
     formats = [get_anchor_format(name) for name in options.formats]
     out.mkdir(parents=True, exist_ok=True)
@@ -99,13 +82,20 @@ def build(material: Material, options: BuildOptions, out: Path) -> dict[str, Any
     try:
         counts: dict[str, Any] = {}
         for split in SPLITS:
-            anchors, open_ = options.rows_an_intent(split)
-            plan = Plan(material.domain, split, anchors, open_, formats, framings[split], material.answer, options.seed)
-            tally = _Tally()
-            rows = tally.watch(render_split(intents[split], plan))
-            total = len(intents[split]) * (anchors + open_)
-            path = write_rows(temporary / f"{split}.parquet", with_progress(rows, split, total))
-            counts[split] = {**tally.as_dict(len(intents[split])), "sha256": _sha256(path)}
+            renderer = _Renderer(material, options, split, formats, framings[split])
+            tally = {name: Counter[str]() for name in ("role", "family", "context")}
+            rows = tqdm(
+                renderer.rows(intents[split]), split, renderer.rows_of(intents[split]), leave=False, disable=None
+            )
+            path = write_rows(temporary / f"{split}.parquet", _tallied(rows, tally))
+            counts[split] = {
+                "intents": len(intents[split]),
+                "rows": tally["role"].total(),
+                "roles": dict(sorted(tally["role"].items())),
+                "families": dict(sorted(tally["family"].items())),
+                "contexts": dict(sorted(tally["context"].items())),
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            }
         manifest = _manifest(material, options, counts)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         for name in (*(f"{split}.parquet" for split in SPLITS), MANIFEST):
@@ -115,53 +105,107 @@ def build(material: Material, options: BuildOptions, out: Path) -> dict[str, Any
     return manifest
 
 
-def _divide(material: Material, options: BuildOptions) -> dict[Split, Sequence[Intent]]:
-    to_split = [*(() if material.held_out else material.intents), *material.contrast]
-    train, held = split_intents(to_split, options.held_out, options.seed) if to_split else ([], [])
-    if material.held_out:
-        train = [*material.intents, *train]
-        held = drop_leaks(train, [*material.held_out, *held], material.exclusions)
-    return {"train": train, "id": held, "ood": held}
+class _Renderer:
+    """From the intents of one split to rows: which anchors and which framings an intent gets, and in what words."""
+
+    def __init__(
+        self,
+        material: BuildInput,
+        options: BuildOptions,
+        split: Split,
+        formats: Sequence[AnchorFormat],
+        framings: Sequence[FramingTemplate],
+    ) -> None:
+        self._domain, self._answer = material.domain, material.answer
+        self._seed, self._split, self._formats, self._framings = options.seed, split, formats, framings
+        self._n_anchors, self._n_open = options.rows_per_intent(split)
+        self._positions = BalancedPositions(seeded(options.seed, split, "positions"))
+
+    def rows_of(self, intents: Sequence[IntentSpec]) -> int:
+        """How many rows the intents give."""
+        return len(intents) * (self._n_anchors + self._n_open)
+
+    def rows(self, intents: Sequence[IntentSpec]) -> Iterator[DataRow]:
+        """All rows, intent by intent; their order and content depend on the seed and the intents alone.
+
+        Raises:
+            DataError: an intent cannot have as many different anchors, or a framing names an unknown slot.
+        """
+        index = 0
+        for number, intent in enumerate(sorted(intents, key=lambda z: seeded_rank(self._seed, z.intent_id))):
+            rng = seeded(self._seed, self._split, intent.intent_id)
+            for row in (*self._anchors(intent, number, rng), *self._open(intent, rng)):
+                row["extra_info"]["index"] = index
+                index += 1
+                yield row
+
+    def _anchors(self, intent: IntentSpec, number: int, rng: random.Random) -> Iterator[DataRow]:
+        used: dict[str, set[int]] = defaultdict(set)
+        for k in range(self._n_anchors):
+            # Intents start with different formats, so that one anchor per intent still uses all formats.
+            chosen = self._formats[(number + k) % len(self._formats)]
+            n = chosen.positions(intent.question)
+            if len(used[chosen.name]) == n:
+                raise DataError(
+                    f"intent {intent.intent_id}: {self._n_anchors} anchors cannot differ: format {chosen.name!r} has "
+                    f"{n} answer positions here. Ask for fewer anchors or for more formats."
+                )
+            position = self._positions.draw((chosen.name, intent.stratum), n)
+            while position in used[chosen.name]:
+                position = (position + 1) % n
+            used[chosen.name].add(position)
+            anchor = chosen.render(intent.question, position, rng)
+            yield self._row(
+                intent,
+                prompt=with_instruction(anchor.text, anchor.what, self._domain),
+                ground_truth=anchor.ground_truth,
+                role="anchor",
+                context=chosen.name,
+                family="anchor",
+                extras={"verifier": chosen.verifier, **({"choices": anchor.choices} if anchor.choices else {})},
+            )
+
+    def _open(self, intent: IntentSpec, rng: random.Random) -> Iterator[DataRow]:
+        slots = {"request": intent.request, **intent.slots}
+        for framing in choose_framings(self._framings, self._n_open, rng):
+            yield self._row(
+                intent,
+                prompt=with_instruction(framing.render(slots), self._answer, self._domain),
+                ground_truth=intent.ground_truth,
+                role="open",
+                context=framing.name,
+                family=framing.family,
+                extras={},
+            )
+
+    def _row(self, intent: IntentSpec, *, extras: dict[str, Any], **columns: Any) -> DataRow:
+        return make_row(
+            intent_id=intent.intent_id,
+            domain=self._domain,
+            split=self._split,
+            index=0,
+            extras={**intent.extras, **extras, "request": intent.request, "shift": SHIFT[self._split]},
+            **columns,
+        )
 
 
-class _Tally:
-    """Counts rows as they pass."""
-
-    def __init__(self) -> None:
-        self._roles: Counter[str] = Counter()
-        self._contexts: Counter[str] = Counter()
-        self._families: Counter[str] = Counter()
-
-    def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
-        for row in rows:
-            info = row["extra_info"]
-            self._roles[info["role"]] += 1
-            self._contexts[info["context"]] += 1
-            self._families[info["family"]] += 1
-            yield row
-
-    def as_dict(self, intents: int) -> dict[str, Any]:
-        return {
-            "intents": intents,
-            "rows": self._roles.total(),
-            **{key: dict(sorted(counter.items())) for key, counter in self._counters()},
-        }
-
-    def _counters(self) -> Iterator[tuple[str, Counter[str]]]:
-        yield from (("roles", self._roles), ("families", self._families), ("contexts", self._contexts))
+def _tallied(rows: Iterable[DataRow], tally: dict[str, Counter[str]]) -> Iterator[DataRow]:
+    for row in rows:
+        for name, counter in tally.items():
+            counter[row["extra_info"][name]] += 1  # type: ignore[literal-required]
+        yield row
 
 
-def _manifest(material: Material, options: BuildOptions, counts: dict[str, Any]) -> dict[str, Any]:
+def _manifest(material: BuildInput, options: BuildOptions, counts: dict[str, Any]) -> dict[str, Any]:
     everything = (*material.intents, *material.held_out, *material.contrast)
     return {
+        "schema_version": SCHEMA_VERSION,
         "domain": material.domain,
-        "sources": [
-            {"name": source.name, "sha256": source.sha256, "rows": len(source.records)} for source in material.sources
-        ],
+        "sources": [{"name": s.name, "sha256": s.sha256, "rows": len(s.rows)} for s in material.sources],
         "options": asdict(options),
         "versions": {name: _version(name) for name in ("verl-air", "pyarrow")},
         "splits": counts,
-        "strata": dict(sorted(Counter(z.stratum for z in everything).items())),
+        "strata": dict(sorted(Counter(intent.stratum for intent in everything).items())),
         "excluded": material.exclusions.as_dict(),
     }
 
@@ -171,7 +215,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:  # run from a source folder that is not installed
         return "not installed"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

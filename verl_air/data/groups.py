@@ -1,17 +1,17 @@
-"""Which rows belong to which meta-group: a compact index, built from two columns and checked for completeness.
+"""Which rows belong to which meta-group: a compact index, built from three columns and checked for completeness.
 
-The index holds two lists of row numbers an intent, one of anchors and one of open rows, in compressed form: the anchors
-of intent ``z`` are ``anchor_rows[anchor_offsets[z]:anchor_offsets[z + 1]]``. Ten million rows take 80 MB and a few
-seconds. Axes: Z intents, S rows (prompts).
+The index holds two lists of row numbers per intent, one of anchors and one of open rows, in compressed form: the
+anchors of intent ``z`` are ``anchor_rows[anchor_offsets[z]:anchor_offsets[z + 1]]``. Ten million rows take 80 MB and a
+few seconds. Axes: Z intents, S rows (prompts).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,46 +25,24 @@ Locate = Callable[[int], str]
 _LISTED = 5
 
 
-class IntentNames(Sequence[str]):
-    """The names of the intents: reads like a list of strings, is stored as one arrow array."""
-
-    def __init__(self, names: pa.Array) -> None:
-        self._names = names
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    @overload
-    def __getitem__(self, z: int) -> str: ...
-    @overload
-    def __getitem__(self, z: slice) -> IntentNames: ...
-    def __getitem__(self, z: int | slice) -> str | IntentNames:
-        if isinstance(z, slice):
-            return IntentNames(self._names[z])
-        return str(self._names[int(z)].as_py())
-
-    def __repr__(self) -> str:
-        return f"IntentNames({len(self)})"
-
-
 @dataclass(frozen=True)
 class GroupIndex:
     """Row numbers of every intent's anchors and open rows; intents in order of their first row, rows ascending.
 
-    intent_names: [Z].
+    names: [Z], an arrow array of strings.
     anchor_rows: row numbers of all anchors, int64, intent by intent.
     anchor_offsets: [Z + 1], int64; where each intent's anchors begin.
     open_rows, open_offsets: the same for open rows.
     """
 
-    intent_names: Sequence[str]
+    names: pa.Array
     anchor_rows: np.ndarray
     anchor_offsets: np.ndarray
     open_rows: np.ndarray
     open_offsets: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.intent_names)
+        return len(self.names)
 
     def anchors(self, z: int) -> np.ndarray:
         """Row numbers of the anchors of intent number ``z``."""
@@ -78,10 +56,9 @@ class GroupIndex:
 def read_groups(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], anchors: int, open_: int
 ) -> GroupIndex:
-    """Index the rows of one or several data files; row numbers run on from file to file, in the order given.
+    """Index the rows of one or several data files; row numbers continue from file to file, in the order given.
 
-    Only ``domain``, ``intent_id`` and ``role`` of ``extra_info`` are read. An intent's name is ``<domain>/<id>``:
-    files of several domains may be mixed, and an id is unique only within its domain.
+    Only ``domain``, ``intent_id`` and ``role`` of ``extra_info`` are read; see :func:`intent_names`.
 
     Raises:
         DataError: a file cannot be read (see :func:`verl_air.data.schema.open_table`), or what
@@ -103,7 +80,7 @@ def read_groups(
 
 
 def intent_names(domain: Any, intent_id: Any) -> Any:
-    """``<domain>/<intent_id>`` of each row: two arrow columns to one."""
+    """``<domain>/<intent_id>`` of each row, two arrow columns to one: an id is unique within its domain only."""
     return pc.binary_join_element_wise(domain, intent_id, "/")
 
 
@@ -121,41 +98,37 @@ def build_group_index(intent_id: Any, role: Any, *, anchors: int, open_: int, so
         DataError: no rows; an id is missing; an unknown role; or an intent has too few anchors or open rows.
     """
     locate = source if callable(source) else (lambda row: f"{source}, row {row}")
-    ids, roles = _column(intent_id), _column(role)
-    if len(ids) != len(roles):
-        raise DataError(f"{len(ids)} intent ids but {len(roles)} roles")
-    if len(ids) == 0:
+    names, intent_S = _encode(intent_id)
+    roles, role_S = _encode(role)
+    if len(intent_S) != len(role_S):
+        raise DataError(f"{len(intent_S)} intent ids but {len(role_S)} roles")
+    if len(intent_S) == 0:
         raise DataError(f"{source if isinstance(source, str) else 'the data files'}: no rows")
-    names, intent_S = _encode(ids)
-    role_names, role_S = _encode(roles)
+    anchor_code, open_code = (roles.index(name).as_py() for name in ROLES)
+    is_anchor_S, is_open_S = (role_S == anchor_code) & (role_S >= 0), (role_S == open_code) & (role_S >= 0)
     _reject_rows(intent_S < 0, locate, "extra_info.intent_id is missing")
-    known_S = np.isin(role_S, [code for code, name in enumerate(role_names.to_pylist()) if name in ROLES])
-    _reject_rows(~known_S, locate, f"extra_info.role must be one of {', '.join(ROLES)}")
-
-    is_anchor_S = role_S == role_names.index("anchor").as_py()
-    anchor_rows, anchor_offsets = _rows_by_intent(np.flatnonzero(is_anchor_S), intent_S, len(names))
-    open_rows, open_offsets = _rows_by_intent(np.flatnonzero(~is_anchor_S), intent_S, len(names))
-    index = GroupIndex(IntentNames(names), anchor_rows, anchor_offsets, open_rows, open_offsets)
+    _reject_rows(~(is_anchor_S | is_open_S), locate, f"extra_info.role must be one of {', '.join(ROLES)}")
+    index = GroupIndex(
+        names, *_by_intent(is_anchor_S, intent_S, len(names)), *_by_intent(is_open_S, intent_S, len(names))
+    )
     _reject_incomplete(index, anchors, open_, locate)
     return index
 
 
-def _column(values: Any) -> pa.ChunkedArray:
-    if isinstance(values, pa.ChunkedArray):
-        return values
-    return pa.chunked_array([values if isinstance(values, pa.Array) else pa.array(values, type=pa.string())])
-
-
-def _encode(values: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
+def _encode(values: Any) -> tuple[pa.Array, np.ndarray]:
     """Distinct values in order of appearance, and each row's number among them (-1: null)."""
-    encoded = pc.dictionary_encode(values).combine_chunks()
+    column = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values, type=pa.string())
+    encoded = pc.dictionary_encode(column)
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
     if isinstance(encoded, pa.ChunkedArray):  # what an empty or an already encoded column comes back as
         encoded = encoded.chunk(0)
-    codes = pc.fill_null(encoded.indices, -1)
-    return encoded.dictionary, codes.to_numpy(zero_copy_only=False)
+    return encoded.dictionary, pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
 
 
-def _rows_by_intent(rows: np.ndarray, intent_S: np.ndarray, n_intents: int) -> tuple[np.ndarray, np.ndarray]:
+def _by_intent(wanted_S: np.ndarray, intent_S: np.ndarray, n_intents: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers, intent by intent, and the offsets [Z + 1] where each intent's begin."""
+    rows = np.flatnonzero(wanted_S)
     intent_of_row = intent_S[rows]
     offsets = np.zeros(n_intents + 1, dtype=np.int64)
     np.cumsum(np.bincount(intent_of_row, minlength=n_intents), out=offsets[1:])
@@ -163,9 +136,8 @@ def _rows_by_intent(rows: np.ndarray, intent_S: np.ndarray, n_intents: int) -> t
 
 
 def _reject_rows(bad_S: np.ndarray, locate: Locate, why: str) -> None:
-    bad_rows = np.flatnonzero(bad_S)
-    if len(bad_rows):
-        raise DataError(f"{locate(int(bad_rows[0]))}: {why} ({len(bad_rows)} such row(s))")
+    if bad_S.any():
+        raise DataError(f"{locate(int(bad_S.argmax()))}: {why} ({bad_S.sum()} such row(s))")
 
 
 def _reject_incomplete(index: GroupIndex, anchors: int, open_: int, locate: Locate) -> None:
@@ -176,12 +148,10 @@ def _reject_incomplete(index: GroupIndex, anchors: int, open_: int, locate: Loca
     listed = []
     for z in short[:_LISTED]:
         row = int(min([*index.anchors(z)[:1], *index.open(z)[:1]]))
-        listed.append(f"  {locate(row)}: intent {index.intent_names[z]}: {anchors_Z[z]} anchor(s), {open_Z[z]} open")
-    more = f"\n  and {len(short) - _LISTED} more" if len(short) > _LISTED else ""
+        listed.append(f"  {locate(row)}: intent {index.names[z]}: {anchors_Z[z]} anchor(s), {open_Z[z]} open\n")
+    more = f"  and {len(short) - _LISTED} more\n" if len(short) > _LISTED else ""
     raise DataError(
         f"{len(short)} of {len(index)} intents are incomplete: a visit takes {anchors} anchor(s) and {open_} open "
-        "row(s).\n"
-        + "\n".join(listed)
-        + more
-        + "\nAdd the missing rows (`verl-air check` lists them all) or ask for fewer rows an intent."
+        f"row(s).\n{''.join(listed)}{more}"
+        "Add the missing rows (`verl-air check` lists them all) or ask for fewer rows per intent."
     )

@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 
 from verl_air.errors import DataError
 
+_Placed = Iterator[tuple[str, dict[str, Any]]]  # each row with its place in the file
 _HUB_NAME = re.compile(r"(?P<name>[^:@]+)(:(?P<config>[^:@]+))?(@(?P<split>[^:@]+))?")
 
 
 @dataclass(frozen=True)
-class Record:
+class SourceRow:
     """One row of a source; ``where`` names it in messages."""
 
     where: str
@@ -40,33 +41,24 @@ class Source:
     name: str
     sha256: str
     columns: tuple[str, ...]
-    records: list[Record] = field(repr=False)
+    rows: list[SourceRow] = field(repr=False)
 
     def require(self, *columns: str) -> None:
-        """Check that columns are there.
-
-        Raises:
-            DataError: one is missing; the message lists those present.
-        """
-        missing = [column for column in columns if column not in self.columns]
-        if missing:
-            raise DataError(
-                f"{self.name}: no column {', '.join(map(repr, missing))}; the columns are {', '.join(self.columns)}"
-            )
+        """Check that columns are present; the :class:`DataError` lists those that are."""
+        if missing := [column for column in columns if column not in self.columns]:
+            raise DataError(f"{self.name}: no column {', '.join(map(repr, missing))}; {self._present}")
 
     def find_column(self, *candidates: str) -> str:
-        """The first of some columns that is there.
+        """The first of some columns that is present; if none is, the :class:`DataError` lists those that are."""
+        found = next((column for column in candidates if column in self.columns), None)
+        if found is None:
+            names = ", ".join(map(repr, candidates))
+            raise DataError(f"{self.name}: none of the columns {names}; {self._present}. Name yours with --column.")
+        return found
 
-        Raises:
-            DataError: none is; the message lists those present.
-        """
-        for column in candidates:
-            if column in self.columns:
-                return column
-        raise DataError(
-            f"{self.name}: none of the columns {', '.join(map(repr, candidates))}; "
-            f"the columns are {', '.join(self.columns)}. Name yours with --column."
-        )
+    @property
+    def _present(self) -> str:
+        return f"the columns are {', '.join(self.columns)}"
 
 
 def read_source(name: str) -> Source:
@@ -93,10 +85,10 @@ def _read_file(path: Path) -> Source:
     if not content.strip():
         raise DataError(f"{path}: the file is empty")
     columns, rows = reader(path, content)
-    records = [Record(f"{path.name}, {place}", values) for place, values in rows]
-    if not records:
+    placed = [SourceRow(f"{path.name}, {place}", values) for place, values in rows]
+    if not placed:
         raise DataError(f"{path}: the file has no rows")
-    return Source(path.name, hashlib.sha256(content).hexdigest(), tuple(columns), records)
+    return Source(path.name, hashlib.sha256(content).hexdigest(), tuple(columns), placed)
 
 
 def _decode(path: Path, content: bytes) -> str:
@@ -110,10 +102,7 @@ def _decode(path: Path, content: bytes) -> str:
         ) from error
 
 
-Rows = Iterator[tuple[str, dict[str, Any]]]
-
-
-def _read_csv(path: Path, content: bytes) -> tuple[list[str], Rows]:
+def _read_csv(path: Path, content: bytes) -> tuple[list[str], _Placed]:
     reader = csv.DictReader(
         io.StringIO(_decode(path, content), newline=""),
         delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
@@ -121,7 +110,7 @@ def _read_csv(path: Path, content: bytes) -> tuple[list[str], Rows]:
     )
     columns = list(reader.fieldnames or [])
 
-    def rows() -> Rows:
+    def rows() -> _Placed:
         try:
             for values in reader:
                 if None in values or None in values.values():
@@ -133,7 +122,7 @@ def _read_csv(path: Path, content: bytes) -> tuple[list[str], Rows]:
     return columns, rows()
 
 
-def _read_jsonl(path: Path, content: bytes) -> tuple[list[str], Rows]:
+def _read_jsonl(path: Path, content: bytes) -> tuple[list[str], _Placed]:
     rows: list[tuple[str, dict[str, Any]]] = []
     for number, line in enumerate(_decode(path, content).split("\n"), start=1):
         if not line.strip():
@@ -148,7 +137,7 @@ def _read_jsonl(path: Path, content: bytes) -> tuple[list[str], Rows]:
     return list(dict.fromkeys(column for _, values in rows for column in values)), iter(rows)
 
 
-def _read_parquet(path: Path, content: bytes) -> tuple[list[str], Rows]:
+def _read_parquet(path: Path, content: bytes) -> tuple[list[str], _Placed]:
     try:
         table = pq.read_table(pa.BufferReader(content))
     except pa.ArrowInvalid as error:
@@ -156,7 +145,7 @@ def _read_parquet(path: Path, content: bytes) -> tuple[list[str], Rows]:
     return table.column_names, ((f"row {row}", values) for row, values in enumerate(table.to_pylist()))
 
 
-_READERS: dict[str, Callable[[Path, bytes], tuple[list[str], Rows]]] = {
+_READERS: dict[str, Callable[[Path, bytes], tuple[list[str], _Placed]]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".jsonl": _read_jsonl,
@@ -178,10 +167,10 @@ def _read_hub(name: str) -> Source:
             f"{name}: there is no such file, and the hub could not give a data set of that name "
             f"(config {match['config']}, split {split}): {type(error).__name__}: {error}"
         ) from error
-    records = [Record(f"{name}, row {row}", dict(values)) for row, values in enumerate(rows)]
-    if not records:
+    placed = [SourceRow(f"{name}, row {number}", dict(values)) for number, values in enumerate(rows)]
+    if not placed:
         raise DataError(f"{name}: the data set has no rows")
     digest = hashlib.sha256()
-    for record in records:
-        digest.update(json.dumps(record.values, sort_keys=True, default=str).encode())
-    return Source(name, digest.hexdigest(), tuple(rows.column_names), records)
+    for row in placed:
+        digest.update(json.dumps(row.values, sort_keys=True, default=str).encode())
+    return Source(name, digest.hexdigest(), tuple(rows.column_names), placed)

@@ -1,4 +1,4 @@
-"""Dividing intents and families so that nothing of OOD is met in training.
+"""Dividing intents and families so that training meets nothing of OOD.
 
 Two divisions cross. Intents: some are held out. Families of framings: some are held out.
 
@@ -6,8 +6,8 @@ Two divisions cross. Intents: some are held out. Families of framings: some are 
 file       intents             families of framings  ``shift`` in extras
 =========  ==================  ====================  ======================================================
 ``train``  training            training              ``none``
-``id``     held out            training              ``intent``: against ``train``, only the intents are new
-``ood``    the same held out   held out              ``intent+framing``: against ``id``, only the framings are
+``id``     held out            training              ``intent``: compared with ``train``, only intents are new
+``ood``    the same held out   held out              ``intent+framing``: compared with ``id``, only framings are
 =========  ==================  ====================  ======================================================
 
 ID and OOD hold the same intents under the same ids, so a difference between the two is a paired comparison.
@@ -20,8 +20,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from verl_air.data.framings import Framing
-from verl_air.data.intents import Exclusions, Intent, seeded_rank
+from verl_air.data.framings import FramingTemplate
+from verl_air.data.intents import BuildInput, Exclusions, IntentSpec, seeded_rank
 from verl_air.data.near_duplicates import clusters, near_duplicates
 from verl_air.data.schema import Split
 from verl_air.errors import DataError
@@ -29,24 +29,36 @@ from verl_air.errors import DataError
 SHIFT: dict[Split, str] = {"train": "none", "id": "intent", "ood": "intent+framing"}
 
 
-def split_intents(intents: Sequence[Intent], held_out: float, seed: int) -> tuple[list[Intent], list[Intent]]:
+def divide_intents(material: BuildInput, held_out: float, seed: int) -> dict[Split, Sequence[IntentSpec]]:
+    """The intents of each split; see :class:`~verl_air.data.intents.BuildInput` for which of them are split here."""
+    to_split = [*(() if material.held_out else material.intents), *material.contrast]
+    train, held = split_intents(to_split, held_out, seed) if to_split else ([], [])
+    if material.held_out:
+        train = [*material.intents, *train]
+        held = drop_leaks(train, [*material.held_out, *held], material.exclusions)
+    return {"train": train, "id": held, "ood": held}
+
+
+def split_intents(
+    intents: Sequence[IntentSpec], held_out: float, seed: int
+) -> tuple[list[IntentSpec], list[IntentSpec]]:
     """Training and held-out intents, stratum by stratum; near-duplicates stay on one side.
 
     Args:
         intents: with distinct ids.
         held_out: a share of each stratum if below 1, else a number of intents in all.
-        seed: together with the ids it decides; the order of ``intents`` has no say.
+        seed: with the ids it decides the split; the order of ``intents`` does not matter.
 
     Raises:
         DataError: too few intents, or too many of them are near-duplicates of each other.
     """
     wanted = _wanted(Counter(intent.stratum for intent in intents), held_out)
     ordered = sorted(intents, key=lambda intent: intent.intent_id)
-    members: dict[int, list[Intent]] = defaultdict(list)
+    members: dict[int, list[IntentSpec]] = defaultdict(list)
     for root, intent in zip(clusters([z.request for z in ordered]).tolist(), ordered, strict=True):
         members[root].append(intent)
-    train: list[Intent] = []
-    held: list[Intent] = []
+    train: list[IntentSpec] = []
+    held: list[IntentSpec] = []
     for cluster in sorted(members.values(), key=lambda cluster: seeded_rank(seed, cluster[0].intent_id)):
         need = Counter(intent.stratum for intent in cluster)
         if all(wanted[stratum] >= n for stratum, n in need.items()):
@@ -64,7 +76,7 @@ def split_intents(intents: Sequence[Intent], held_out: float, seed: int) -> tupl
     return train, held
 
 
-def drop_leaks(train: Sequence[Intent], held: Sequence[Intent], exclusions: Exclusions) -> list[Intent]:
+def drop_leaks(train: Sequence[IntentSpec], held: Sequence[IntentSpec], exclusions: Exclusions) -> list[IntentSpec]:
     """Those of ``held`` that are not near-duplicates of a training intent; the others are counted as exclusions."""
     texts = [intent.request for intent in (*train, *held)]
     side = [0] * len(train) + [1] * len(held)
@@ -78,32 +90,30 @@ def drop_leaks(train: Sequence[Intent], held: Sequence[Intent], exclusions: Excl
 
 
 def split_framings(
-    framings: Iterable[Framing], ood_families: Iterable[str], needed: dict[Split, int]
-) -> dict[Split, list[Framing]]:
+    framings: Iterable[FramingTemplate], ood_families: Iterable[str], needed: dict[Split, int]
+) -> dict[Split, list[FramingTemplate]]:
     """The framings of each split, divided by family.
 
     Args:
         framings: all of the domain.
-        ood_families: names of the held-out families; a name that the domain lacks is a fault.
-        needed: how many open rows an intent has in each split; no intent meets one framing twice.
+        ood_families: names of the held-out families; a name that the domain lacks is an error.
+        needed: open rows per intent in each split; no intent meets one framing twice.
 
     Raises:
         DataError: an unknown family, or a side with too few framings.
     """
+    sides: dict[bool, list[FramingTemplate]] = {False: [], True: []}
     framings, ood = list(framings), set(ood_families)
     families = {framing.family for framing in framings}
     if unknown := sorted(ood - families):
         raise DataError(f"no framing family {unknown[0]!r}; this domain has {', '.join(sorted(families))}")
-    seen = [framing for framing in framings if framing.family not in ood]
-    by_split: dict[Split, list[Framing]] = {
-        "train": seen,
-        "id": seen,
-        "ood": [framing for framing in framings if framing.family in ood],
-    }
+    for framing in framings:
+        sides[framing.family in ood].append(framing)
+    by_split: dict[Split, list[FramingTemplate]] = {"train": sides[False], "id": sides[False], "ood": sides[True]}
     for split, chosen in by_split.items():
         if len(chosen) < needed[split]:
             raise DataError(
-                f"split {split!r}: {needed[split]} open rows an intent need as many framings, but there are "
+                f"split {split!r}: {needed[split]} open rows per intent need as many framings, but there are "
                 f"{len(chosen)}. Ask for fewer open rows, change --ood-families, or add framings with --framings FILE."
             )
     return by_split

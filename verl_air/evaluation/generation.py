@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_air.cpu.environment import VLLM_DEFAULTS, set_defaults
-from verl_air.data.schema import Message
+from verl_air.data.schema import PromptMessage as Message
 from verl_air.errors import ConfigError, DataError
 
 

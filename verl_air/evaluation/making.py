@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from verl_air.data.schema import Row, read_rows
+from verl_air.data.schema import DataRow as Row
+from verl_air.data.schema import read_rows
 from verl_air.errors import DataError
 from verl_air.evaluation.checkpoints import step_of
 from verl_air.evaluation.generation import Completion, Prompt, Sampling

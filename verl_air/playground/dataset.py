@@ -17,14 +17,14 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
-from verl_air.data.schema import Row, Split, make_row, write_rows
+from verl_air.data.schema import DataRow, Split, make_row, write_rows
 from verl_air.playground.language import ANCHOR_CONTEXT, ID_FRAMINGS, OOD_FRAMINGS, PlaygroundFraming, render_anchor
 from verl_air.playground.world import STANCES, PlaygroundIntent, split_intents
 
 DOMAIN = "playground"
 
 
-def build_rows(seed: int, *, train: int = 120, held_out: int = 48) -> dict[Split, list[Row]]:
+def build_rows(seed: int, *, train: int = 120, held_out: int = 48) -> dict[Split, list[DataRow]]:
     """All rows by split; the same seed gives the same rows in the same order."""
     intents = split_intents(seed, train=train, held_out=held_out)
     return {
@@ -49,9 +49,9 @@ def _rows(
     seed: int,
     *,
     anchor_orders: int,
-) -> list[Row]:
+) -> list[DataRow]:
     rng = random.Random(f"rows-{split}-{seed}")
-    rows: list[Row] = []
+    rows: list[DataRow] = []
     for intent in intents:
         orders = rng.sample([STANCES, STANCES[::-1]], k=anchor_orders)
         prompts = [(*render_anchor(intent, order), ANCHOR_CONTEXT) for order in orders]

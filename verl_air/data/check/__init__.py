@@ -1,33 +1,39 @@
 """``verl-air check``: is a set of data files fit to train and evaluate on?
 
-Two passes. The first reads the short columns as numbers (:mod:`~verl_air.data.check.columns`) and checks structure and
-leaks; the second streams prompts, ground truths and extras. In memory are a few numbers a row and a request an intent.
+Two passes. The first reads the short columns into a table and checks structure and leaks; the second streams prompts,
+ground truths and extras. In memory are a few numbers per row and a request per intent.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
+import pandas as pd
 
-from verl_air.data.check.columns import Columns, read_columns
-from verl_air.data.check.contents import Contents
-from verl_air.data.check.findings import FileSummary, Finding, Report
+from verl_air.data.check.contents import ContentCheck, PromptLengths
 from verl_air.data.check.gold import DEFAULT_VERIFIERS, GoldCheck
-from verl_air.data.check.lengths import PromptLengths
-from verl_air.data.check.structure import check_structure, summarise
+from verl_air.data.check.structure import (
+    FileSummary,
+    Finding,
+    Severity,
+    check_structure,
+    findings_at,
+    read_short_columns,
+    summarise,
+)
 from verl_air.data.near_duplicates import near_duplicates
 from verl_air.errors import DataError
 
-__all__ = ["CheckOptions", "FileSummary", "Finding", "Report", "check_files"]
+__all__ = ["CheckOptions", "CheckReport", "FileSummary", "Finding", "check_files"]
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """What to hold the files to.
+    """What is required of the files.
 
     anchors, open_: rows that a visit to an intent takes.
     verifiers: names of reward functions, ``<domain>/<role>`` -> name, for rows that name none; added to the defaults.
@@ -44,7 +50,39 @@ class CheckOptions:
     limit: int = 20
 
 
-def check_files(paths: Sequence[str | os.PathLike[str]], options: CheckOptions | None = None) -> Report:
+@dataclass
+class CheckReport:
+    """The result of a check.
+
+    limit: how many findings of one check are kept; ``counts`` has them all.
+    notes: measured facts that are not faults.
+    """
+
+    limit: int = 20
+    findings: list[Finding] = field(default_factory=list)
+    counts: Counter[tuple[Severity, str]] = field(default_factory=Counter)
+    files: dict[str, FileSummary] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Count findings, and keep those within the limit."""
+        for finding in findings:
+            key = (finding.severity, finding.check)
+            self.counts[key] += 1
+            if self.counts[key] <= self.limit:
+                self.findings.append(finding)
+
+    def number(self, severity: Severity) -> int:
+        """How many findings of a severity, listed or not."""
+        return sum(n for (kind, _), n in self.counts.items() if kind == severity)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error; warnings do not count."""
+        return self.number("error") == 0
+
+
+def check_files(paths: Sequence[str | os.PathLike[str]], options: CheckOptions | None = None) -> CheckReport:
     """Check files that are used together: all that a training run and its validation read.
 
     Raises:
@@ -56,40 +94,33 @@ def check_files(paths: Sequence[str | os.PathLike[str]], options: CheckOptions |
         raise DataError("no file to check")
     if len({path.resolve() for path in files}) < len(files):
         raise DataError("a file is given twice")
-    report = Report(limit=options.limit)
-    columns = read_columns(files)
-    report.files = summarise(columns)
-    for name, summary in report.files.items():
-        if not summary.rows:
-            report.add(Finding("error", "values", name, -1, "file", "has no rows"))
-    report.add(check_structure(columns, options.anchors, options.open_))
+    report = CheckReport(limit=options.limit)
+    rows = read_short_columns(files)
+    report.files = summarise(rows)
+    empty = [name for name, summary in report.files.items() if not summary.rows]
+    report.add(Finding("error", "values", name, -1, "file", "has no rows") for name in empty)
+    report.add(check_structure(rows, options.anchors, options.open_))
     lengths = PromptLengths(options.tokenizer, options.max_prompt_length) if options.tokenizer else None
-    contents = Contents(columns, GoldCheck({**DEFAULT_VERIFIERS, **options.verifiers}), lengths)
-    report.add(contents.check())
-    report.add(_near_duplicates(columns, contents.requests))
+    contents = ContentCheck(rows, GoldCheck({**DEFAULT_VERIFIERS, **options.verifiers}), lengths)
+    report.add(contents.check(files))
+    report.add(_near_duplicates(rows, contents.requests))
     if lengths is not None:
-        longest = f"the longest of them has {lengths.longest}" if lengths.tokenised else "none is near the limit"
-        report.notes.append(
-            f"prompt lengths: {lengths.tokenised} prompts could exceed {lengths.limit} tokens by their bytes; {longest}"
-        )
+        report.notes.append(lengths.note())
     return report
 
 
-def _near_duplicates(columns: Columns, requests: Sequence[str | None]) -> Iterator[Finding]:
+def _near_duplicates(rows: pd.DataFrame, requests: Mapping[int, str]) -> Iterator[Finding]:
     """Held-out intents that are worded almost like a training intent; reported at their first row."""
-    split_S, intent_S = columns.code_S["split"], columns.code_S["intent_id"]
-    train = columns.values["split"].index("train") if "train" in columns.values["split"] else None
-    intents, first = np.unique(intent_S, return_index=True)
-    known = [(z, row) for z, row in zip(intents.tolist(), first.tolist(), strict=True) if z >= 0 and requests[z]]
-    side_Z = np.array([split_S[row] == train for _, row in known], dtype=bool)
-    if not side_Z.any() or side_Z.all():
+    intents = rows[rows["intent"].isin(requests.keys())].drop_duplicates("intent")
+    side_Z = (intents["split"] == "train").to_numpy()
+    if side_Z.all() or not side_Z.any():
         return
     reported: set[int] = set()
-    for i, j, similarity in near_duplicates([requests[z] or "" for z, _ in known], side_Z):
+    for i, j, similarity in near_duplicates([requests[z] for z in intents["intent"]], side_Z):
         held, trained = (j, i) if side_Z[i] else (i, j)
-        if held in reported:
-            continue
-        reported.add(held)
-        other = columns.value("intent_id", known[trained][1])
-        message = f"its request shares {similarity:.0%} of its words with that of the training intent {other!r}"
-        yield columns.finding("near-duplicate", known[held][1], "extra_info.intent_id", message, "warning")
+        if held not in reported:
+            reported.add(held)
+            other = intents["intent_id"].iat[trained]
+            message = f"its request shares {similarity:.0%} of its words with that of the training intent {other!r}"
+            where = intents.iloc[[held]]
+            yield from findings_at(where, "near-duplicate", "extra_info.intent_id", message, severity="warning")

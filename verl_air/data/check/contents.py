@@ -1,140 +1,195 @@
 """Checks on the long columns (prompts, ground truths, extras), read a batch at a time.
 
-Axes: S rows of all files, B rows of a batch, M messages of a batch.
+Axes: B rows of a batch, M messages of a batch. ``rows`` is the table of :mod:`~verl_air.data.check.structure`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from tqdm import tqdm
 
-from verl_air.data.check.columns import MISSING, Columns
-from verl_air.data.check.findings import Finding
-from verl_air.data.check.gold import GoldCheck, Positions
-from verl_air.data.check.lengths import PromptLengths
-from verl_air.data.progress import with_progress
+from verl_air.data.check.gold import AnswerPositions, GoldCheck
+from verl_air.data.check.structure import Finding, findings_at
 from verl_air.data.schema import open_table
+from verl_air.errors import DataError
 
 BATCH = 8192
-_CHAT_ROLES = pa.array(["system", "user", "assistant", "tool"])
+_CHAT_ROLES = ("system", "user", "assistant", "tool")
+_INFO = ("file", "row", "intent", "index", "intent_id", "role", "context", "domain", "split")
 _COLUMNS = ["prompt", "reward_model.style", "reward_model.ground_truth", "extra_info.extras"]
+_KINDS = {"extra_info.extras.choices": "gold", "extra_info.intent_id": "id twice"}  # else named after the column
+_SLACK_PER_MESSAGE = 16  # special tokens and prefixes that a tokenizer may add to each message
 
 
-class Contents:
-    """Streams the files once; afterwards ``requests`` holds the plain request of each intent [by intent code]."""
+class PromptLengths:
+    """Counts tokens of prompts near or above the limit, chat template included.
 
-    def __init__(self, columns: Columns, gold: GoldCheck | None, lengths: PromptLengths | None) -> None:
-        self._columns = columns
+    A token covers at least one byte of text, so a prompt of fewer bytes than the limit, less what the chat template
+    adds, needs no tokenizing.
+
+    Args:
+        tokenizer: a folder or hub name.
+        limit: ``data.max_prompt_length`` of the recipe, in tokens.
+
+    Raises:
+        DataError: the tokenizer cannot be loaded.
+    """
+
+    def __init__(self, tokenizer: str, limit: int) -> None:
+        for library in ("transformers", "huggingface_hub"):  # their retries and hints are not ours to print
+            logging.getLogger(library).setLevel(logging.ERROR)
+        from transformers import AutoTokenizer
+
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(tokenizer)
+        except (OSError, ValueError) as error:
+            raise DataError(f"--tokenizer {tokenizer}: cannot be loaded ({error})") from error
+        self.limit = limit
+        self.longest = 0
+        self.tokenized = 0
+        self._template = len(self._encode([[{"role": "user", "content": ""}]])[0])
+
+    def too_long(self, prompts: list[list[dict[str, str]]]) -> list[tuple[int, int]]:
+        """Position and number of tokens of the prompts above the limit."""
+        added = self._template + _SLACK_PER_MESSAGE
+        sizes = [sum(len(message["content"].encode()) + added for message in prompt) for prompt in prompts]
+        near = [position for position, size in enumerate(sizes) if size > self.limit]
+        if not near:
+            return []
+        lengths = [len(ids) for ids in self._encode([prompts[position] for position in near])]
+        self.tokenized += len(lengths)
+        self.longest = max(self.longest, *lengths)
+        return [(position, n) for position, n in zip(near, lengths, strict=True) if n > self.limit]
+
+    def note(self) -> str:
+        """How many prompts were near the limit, and the longest of them."""
+        longest = f"the longest of them has {self.longest}" if self.tokenized else "none is near the limit"
+        return f"prompt lengths: {self.tokenized} prompts could exceed {self.limit} tokens by their bytes; {longest}"
+
+    def _encode(self, prompts: list[list[dict[str, str]]]) -> list[Any]:
+        templated = self._tokenizer.chat_template is not None
+        if templated:
+            texts = self._tokenizer.apply_chat_template(prompts, tokenize=False, add_generation_prompt=True)
+        else:
+            texts = ["\n".join(message["content"] for message in prompt) for prompt in prompts]
+        return list(self._tokenizer(texts, add_special_tokens=not templated)["input_ids"])
+
+
+class ContentCheck:
+    """Streams the files once; afterwards ``requests`` holds the plain request of each intent, by number."""
+
+    def __init__(self, rows: pd.DataFrame, gold: GoldCheck, lengths: PromptLengths | None) -> None:
+        self._rows = rows
         self._gold = gold
         self._lengths = lengths
-        self._positions = Positions()
-        self._prompt_hash_S = np.zeros(len(columns), dtype=np.uint64)
-        self.requests: list[str | None] = [None] * len(columns.values["intent_id"])
+        self._positions = AnswerPositions()
+        self.requests: dict[int, str] = {}
 
-    def check(self) -> Iterator[Finding]:
-        """All faults of the long columns, batch by batch, then those that show only in the whole."""
-        for path, start in zip(self._columns.paths, self._columns.offsets.tolist(), strict=False):
+    def check(self, paths: Iterable[Path]) -> Iterator[Finding]:
+        """All faults of the long columns, batch by batch, then those that only all rows together show."""
+        start, hashes = 0, [np.zeros(0, dtype=np.uint64)]
+        for path in paths:
             file = open_table(path)
             batches = file.iter_batches(batch_size=BATCH, columns=_COLUMNS)
-            for batch in with_progress(batches, path.name, -(-file.metadata.num_rows // BATCH)):
-                yield from self._batch(batch, start, str(path))
+            n_batches = -(-file.metadata.num_rows // BATCH)
+            for batch in tqdm(batches, path.name, n_batches, leave=False, disable=None):
+                rows = self._rows.iloc[start : start + batch.num_rows]
+                hashes.append(_hashes(batch.column("prompt")))
+                yield from self._prompts(batch.column("prompt"), rows)
+                yield from self._answers(batch, rows)
                 start += batch.num_rows
-        for file, message in self._positions.unbalanced():
-            yield Finding("warning", "answer positions", file, -1, "reward_model.ground_truth", message)
-        yield from self._repeated_prompts()
+        for name, message in self._positions.unbalanced():
+            yield Finding("warning", "answer positions", name, -1, "reward_model.ground_truth", message)
+        yield from self._repeated(np.concatenate(hashes))
 
-    def _batch(self, batch: pa.RecordBatch, start: int, file: str) -> Iterator[Finding]:
-        yield from self._prompts(batch.column("prompt"), start)
-        style_B, truth_B = (batch.column("reward_model").field(name).to_pylist() for name in ("style", "ground_truth"))
-        extras_B = batch.column("extra_info").field("extras").to_pylist()
-        for row, (style, truth, raw) in enumerate(zip(style_B, truth_B, extras_B, strict=True), start=start):
-            for column, message in self._row(row, file, style, truth, raw):
-                yield self._columns.finding("gold" if "choices" in column else column, row, column, message)
+    def _prompts(self, prompt_B: pa.ListArray, rows: pd.DataFrame) -> Iterator[Finding]:
+        n_messages_B = pc.fill_null(pc.list_value_length(prompt_B), 0).to_numpy(zero_copy_only=False)
+        yield from findings_at(rows[n_messages_B == 0], "prompt", "prompt", "contains no message")
+        messages = prompt_B.flatten()
+        row_M = np.repeat(np.arange(len(prompt_B)), n_messages_B)
+        known_M = pc.is_in(messages.field("role"), value_set=pa.array(_CHAT_ROLES)).to_numpy(zero_copy_only=False)
+        odd = rows.iloc[np.unique(row_M[~known_M])]
+        yield from findings_at(odd, "prompt", "prompt.role", f"is none of {', '.join(_CHAT_ROLES)}")
+        content = pc.utf8_trim_whitespace(pc.fill_null(messages.field("content"), ""))
+        blank_M = pc.equal(pc.utf8_length(content), 0).to_numpy(zero_copy_only=False)
+        yield from findings_at(rows.iloc[np.unique(row_M[blank_M])], "prompt", "prompt.content", "is missing or empty")
+        if self._lengths is not None:
+            prompts = [
+                [{"role": message["role"] or "", "content": message["content"] or ""} for message in prompt or []]
+                for prompt in prompt_B.to_pylist()
+            ]
+            for position, n in self._lengths.too_long(prompts):
+                message = f"{n} tokens with the chat template, more than {self._lengths.limit}"
+                yield from findings_at(rows.iloc[[position]], "prompt length", "prompt", message)
 
-    def _row(self, row: int, file: str, style: Any, truth: Any, raw: Any) -> Iterator[tuple[str, str]]:
-        columns = self._columns
-        role, domain, split = (columns.value(name, row) for name in ("role", "domain", "split"))
-        wanted = "rule" if role == "anchor" else "model"
+    def _answers(self, batch: pa.RecordBatch, rows: pd.DataFrame) -> Iterator[Finding]:
+        reward_model, extras = batch.column("reward_model"), batch.column("extra_info").field("extras")
+        styles, truths = (reward_model.field(name).to_pylist() for name in ("style", "ground_truth"))
+        known = (rows[name].astype(object).where(rows[name].notna(), None) for name in _INFO)
+        infos = zip(*known, strict=True)
+        for values, style, truth, raw in zip(infos, styles, truths, extras.to_pylist(), strict=True):
+            info: dict[str, Any] = dict(zip(_INFO, values, strict=True))
+            info["extras"] = raw
+            for column, message in self._answer(info, style, truth):
+                check = _KINDS.get(column, column)
+                yield Finding("error", check, info["file"], info["row"], column, message)
+
+    def _answer(self, info: dict[str, Any], style: Any, truth: Any) -> Iterator[tuple[str, str]]:
+        """Column and message of each fault of a row."""
+        wanted = "rule" if info["role"] == "anchor" else "model"
         if style != wanted:
-            yield "reward_model.style", f"{style!r} does not fit role {role!r}; {wanted!r} does"
+            yield "reward_model.style", f"{style!r} does not fit role {info['role']!r}; {wanted!r} does"
         if not truth or not truth.strip():
             yield "reward_model.ground_truth", "is missing or empty"
             return
         try:
-            extras = json.loads(raw or "{}")
+            extras = json.loads(info["extras"] or "{}")
         except json.JSONDecodeError as error:
             yield "extra_info.extras", f"is not JSON ({error})"
             return
         if not isinstance(extras, dict):
             yield "extra_info.extras", f"must be a JSON object, not {type(extras).__name__}"
             return
-        intent = int(columns.code_S["intent_id"][row])
-        if intent != MISSING and self.requests[intent] is None and isinstance(extras.get("request"), str):
-            self.requests[intent] = extras["request"]
-        if role == "anchor":
-            self._positions.add(file, columns.value("context", row) or "", truth, extras)
-        if self._gold is not None and domain is not None and role is not None:
-            info = {
-                "domain": domain,
-                "role": role,
-                "split": split,
-                "intent_id": columns.value("intent_id", row),
-                "index": int(columns.index_S[row]),
-                "extras": raw,
-            }
-            yield from self._gold.faults(truth, info, extras)
+        request = extras.get("request")
+        if info["intent"] >= 0 and isinstance(request, str):
+            known = self.requests.setdefault(info["intent"], request)
+            if known != request:
+                yield "extra_info.intent_id", f"{info['intent_id']!r} has another request elsewhere: {known[:60]!r}"
+        if info["role"] == "anchor":
+            self._positions.add(info["file"], str(info["context"]), truth, extras)
+        yield from self._gold.faults(truth, info, extras)
 
-    def _prompts(self, prompt_B: pa.ListArray, start: int) -> Iterator[Finding]:
-        finding = self._columns.finding
-        n_messages_B = pc.fill_null(pc.list_value_length(prompt_B), 0).to_numpy(zero_copy_only=False)
-        for row in np.flatnonzero(n_messages_B == 0):
-            yield finding("prompt", start + int(row), "prompt", "holds no message")
-        messages = prompt_B.flatten()
-        row_M = np.repeat(np.arange(len(prompt_B)), n_messages_B)
-        known_M = pc.is_in(messages.field("role"), value_set=_CHAT_ROLES).to_numpy(zero_copy_only=False)
-        for row in np.unique(row_M[~known_M]):
-            yield finding("prompt", start + int(row), "prompt.role", f"is none of {', '.join(_CHAT_ROLES.to_pylist())}")
-        content = pc.fill_null(messages.field("content"), "")
-        blank_M = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(content)), 0).to_numpy(zero_copy_only=False)
-        for row in np.unique(row_M[blank_M]):
-            yield finding("prompt", start + int(row), "prompt.content", "is missing or empty")
-        self._hash(content, messages.field("role"), n_messages_B, start)
-        if self._lengths is not None:
-            yield from self._too_long(prompt_B, content, row_M, start)
-
-    def _hash(self, content: pa.Array, role: pa.Array, n_messages_B: np.ndarray, start: int) -> None:
-        marked = pc.binary_join_element_wise(pc.fill_null(role, ""), content, "\x1f")
-        offsets = pa.array(np.r_[0, np.cumsum(n_messages_B)].astype(np.int32))
-        whole_B = pc.binary_join(pa.ListArray.from_arrays(offsets, marked), "\x1e").to_pylist()
-        digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in whole_B)
-        self._prompt_hash_S[start : start + len(whole_B)] = np.frombuffer(digests, dtype=np.uint64)
-
-    def _too_long(self, prompt_B: pa.ListArray, content: pa.Array, row_M: np.ndarray, start: int) -> Iterator[Finding]:
-        assert self._lengths is not None
-        bytes_M = pc.binary_length(content).to_numpy(zero_copy_only=False)
-        bytes_B = np.bincount(row_M, weights=bytes_M, minlength=len(prompt_B)).astype(int).tolist()
-        prompts = [
-            [{"role": m["role"] or "", "content": m["content"] or ""} for m in prompt or []]
-            for prompt in prompt_B.to_pylist()
-        ]
-        for position, n in self._lengths.too_long(prompts, bytes_B):
-            message = f"{n} tokens with the chat template, more than {self._lengths.limit}"
-            yield self._columns.finding("prompt length", start + position, "prompt", message)
-
-    def _repeated_prompts(self) -> Iterator[Finding]:
+    def _repeated(self, hash_S: np.ndarray) -> Iterator[Finding]:
         """The same prompt twice for an intent of one split, which would count one context double."""
-        intent_S, split_S = self._columns.code_S["intent_id"], self._columns.code_S["split"]
-        order = np.lexsort((self._prompt_hash_S, split_S, intent_S))
-        same = intent_S[order][1:] >= 0
-        for key_S in (intent_S, split_S, self._prompt_hash_S):
-            same &= key_S[order][1:] == key_S[order][:-1]
-        for row, earlier in zip(order[1:][same], order[:-1][same], strict=True):
-            intent = self._columns.value("intent_id", int(row))
-            message = f"intent {intent!r} has this very prompt twice (see index {self._columns.index_S[earlier]})"
-            yield self._columns.finding("repeated prompt", int(row), "prompt", message)
+        key = ["intent", "split", "hash"]
+        rows = self._rows.assign(hash=hash_S)[self._rows["intent"] >= 0]
+        again = rows[rows.duplicated(key, keep=False)]
+        earlier = again.groupby(key, observed=True)["index"].shift()
+        twice = again[earlier.notna()]
+        messages = [
+            f"intent {intent!r} has exactly this prompt twice (see index {index:.0f})"
+            for intent, index in zip(twice["intent_id"], earlier.dropna(), strict=True)
+        ]
+        yield from findings_at(twice, "repeated prompt", "prompt", messages)
+
+
+def _hashes(prompt_B: pa.ListArray) -> np.ndarray:
+    """[B]: one number per prompt, from the roles and contents of its messages."""
+    messages = prompt_B.flatten()
+    roles, contents = (pc.fill_null(messages.field(name), "") for name in ("role", "content"))
+    lengths = pc.fill_null(pc.list_value_length(prompt_B), 0).to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.r_[0, np.cumsum(lengths)].astype(np.int32))
+    marked = pa.ListArray.from_arrays(offsets, pc.binary_join_element_wise(roles, contents, "\x1f"))
+    texts = pc.binary_join(marked, "\x1e").to_pylist()
+    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
+    return np.frombuffer(digests, dtype=np.uint64)

@@ -9,24 +9,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from verl_air.data.anchors import LETTERS
-from verl_air.data.domains.slips import parse_number
 from verl_air.data.intents import normalise
+from verl_air.data.math import parse_number
 from verl_air.errors import ConfigError, RewardError
 from verl_air.rewards import self_check
 
 DEFAULT_VERIFIERS: Mapping[str, str] = {"*/anchor": "multiple_choice", "math/open": "math"}
 """For rows whose extras name no ``verifier``; ``<domain>/<role>`` or ``*/<role>``."""
 
-_LETTER_ONLY = frozenset({"multiple_choice"})
 _PLAIN_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,6})?")
 _NUMBERS_VERIFIED = 500
 _GROUND_TRUTH_ONLY = frozenset({"exact_match", "math", "true_false"})
 
 
 class GoldCheck:
-    """Checks rows one by one and remembers what it proved: alike rows are verified once.
+    """Checks rows one by one and remembers what it verified: rows that do not differ for the verifier count as one.
 
-    Of plain numbers under ``math``, the first 500 different ones are verified.
+    Of plain numbers under ``math``, the first 500 different ones are verified: symbolic comparison takes milliseconds
+    and reads all plain numbers alike.
 
     Args:
         verifiers: as :data:`DEFAULT_VERIFIERS`; rows without a verifier (a judge scores them) pass.
@@ -34,81 +34,70 @@ class GoldCheck:
 
     def __init__(self, verifiers: Mapping[str, str] = DEFAULT_VERIFIERS) -> None:
         self._verifiers = verifiers
-        self._proved: dict[tuple[Any, ...], str | None] = {}
+        self._verified: dict[tuple[Any, ...], str | None] = {}
         self._numbers = 0
 
     def faults(
         self, ground_truth: str, info: Mapping[str, Any], extras: Mapping[str, Any]
     ) -> Iterator[tuple[str, str]]:
         """Column and message of each fault. ``info``: domain, role, split, intent_id and extras of the row."""
-        verifier = self.verifier_of(info, extras)
+        domain, role = info["domain"], info["role"]
+        if not isinstance(domain, str) or not isinstance(role, str):
+            return  # missing: reported as such
+        of_route = self._verifiers.get(f"{domain}/{role}") or self._verifiers.get(f"*/{role}")
+        verifier = extras.get("verifier") or of_route
         if verifier is None:
             return
         choices = extras.get("choices")
         if isinstance(choices, list):
-            yield from _choice_faults(verifier, ground_truth, [str(choice) for choice in choices], extras)
-        key = (verifier, info["domain"], ground_truth, *_relevant(verifier, extras))
-        if key not in self._proved:
-            self._proved[key] = (
-                None if self._is_one_more_number(verifier, ground_truth) else _prove(verifier, ground_truth, info)
-            )
-        fault = self._proved[key]
-        if fault is not None:
+            messages = _choice_faults(verifier, ground_truth, [str(choice) for choice in choices], extras)
+            yield from (("extra_info.extras.choices", message) for message in messages)
+        key = (verifier, domain, ground_truth, *_relevant(verifier, extras))
+        if key not in self._verified:
+            self._verified[key] = self._verify(verifier, ground_truth, info)
+        if fault := self._verified[key]:
             yield "reward_model.ground_truth", fault
 
-    def _is_one_more_number(self, verifier: str, ground_truth: str) -> bool:
-        """Symbolic comparison takes milliseconds and reads all plain numbers alike: enough of them were verified."""
-        if verifier != "math" or _PLAIN_NUMBER.fullmatch(ground_truth) is None:
-            return False
-        self._numbers += 1
-        return self._numbers > _NUMBERS_VERIFIED
-
-    def verifier_of(self, info: Mapping[str, Any], extras: Mapping[str, Any]) -> str | None:
-        """The name of the reward function that checks this row, or ``None`` if a judge scores it."""
-        named = extras.get("verifier")
-        role = info["role"]
-        return named or self._verifiers.get(f"{info['domain']}/{role}") or self._verifiers.get(f"*/{role}")
-
-
-def _prove(verifier: str, ground_truth: str, info: Mapping[str, Any]) -> str | None:
-    try:
-        return self_check(verifier, ground_truth, info)
-    except (ConfigError, RewardError) as error:  # no such function, or it cannot read the row: a fault of the row
-        return str(error)
+    def _verify(self, verifier: str, ground_truth: str, info: Mapping[str, Any]) -> str | None:
+        if verifier == "math" and _PLAIN_NUMBER.fullmatch(ground_truth):
+            self._numbers += 1
+            if self._numbers > _NUMBERS_VERIFIED:
+                return None
+        try:
+            return self_check(verifier, ground_truth, info)
+        except (ConfigError, RewardError) as error:  # no such function, or it cannot read the row: a fault of the row
+            return str(error)
 
 
 def _relevant(verifier: str, extras: Mapping[str, Any]) -> tuple[Any, ...]:
     """What else a verdict on the gold answer depends on."""
     if verifier in _GROUND_TRUTH_ONLY:
         return ()
-    if verifier in _LETTER_ONLY:
+    if verifier == "multiple_choice":
         choices = extras.get("choices")
         return (tuple(choices) if isinstance(choices, Mapping) else len(choices or ()), extras.get("letters"))
     return (json.dumps(extras, sort_keys=True),)
 
 
-def _choice_faults(
-    verifier: str, ground_truth: str, choices: list[str], extras: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
-    column = "extra_info.extras.choices"
+def _choice_faults(verifier: str, ground_truth: str, choices: list[str], extras: Mapping[str, Any]) -> Iterator[str]:
     if len({normalise(choice) for choice in choices}) < len(choices):
-        yield column, "two choices are the same text"
+        yield "two choices are the same text"
         return
-    values = [parse_number(choice, default=None) for choice in choices]
+    values = [parse_number(choice) for choice in choices]
     numbers = [value for value in values if value is not None]
     if len(set(numbers)) < len(numbers):
-        yield column, "two choices are the same number"
-    answer = parse_number(str(extras.get("answer", "")), default=None)
+        yield "two choices are the same number"
+    answer = parse_number(str(extras.get("answer", "")))
     if verifier == "multiple_choice" and answer is not None and ground_truth in LETTERS[: len(choices)]:
         place = LETTERS.index(ground_truth)
         if values[place] is not None and values[place] != answer:
-            yield column, f"choice {ground_truth} is {choices[place]}, but the answer is {extras['answer']}"
+            yield f"choice {ground_truth} is {choices[place]}, but the answer is {extras['answer']}"
         if any(value == answer for letter, value in enumerate(values) if letter != place):
-            yield column, f"a choice beside {ground_truth} equals the answer {extras['answer']}"
+            yield f"a choice other than {ground_truth} equals the answer {extras['answer']}"
 
 
-class Positions:
-    """How often the right answer stands at each place, by file, anchor format and number of places."""
+class AnswerPositions:
+    """How often the right answer is at each place, by file, anchor format and number of places."""
 
     _LEAST = 50
     _STANDARD_ERRORS = 4.0
@@ -127,15 +116,15 @@ class Positions:
                 self._counts[file, context, len(choices)][place] += 1
 
     def unbalanced(self) -> Iterator[tuple[str, str]]:
-        """File and message wherever a place is chosen far more or less often than chance would have it."""
+        """File and message wherever a place is chosen far more or less often than by chance."""
         for (file, context, n), counts in sorted(self._counts.items()):
             total = counts.total()
             expected = total / n
-            error = (total * (1 / n) * (1 - 1 / n)) ** 0.5
+            standard_error = (total * (1 / n) * (1 - 1 / n)) ** 0.5
             worst = max(range(n), key=lambda place: abs(counts[place] - expected))
-            if total >= self._LEAST and abs(counts[worst] - expected) > self._STANDARD_ERRORS * error:
+            if total >= self._LEAST and abs(counts[worst] - expected) > self._STANDARD_ERRORS * standard_error:
                 yield (
                     file,
-                    f"{context}: the right answer stands at place {worst + 1} of {n} in {counts[worst]} of {total} "
-                    f"anchors (about {expected:.0f} are due): a policy can earn by place alone",
+                    f"{context}: the right answer is at place {worst + 1} of {n} in {counts[worst]} of {total} anchors "
+                    f"(expected: about {expected:.0f}): a policy can earn by place alone",
                 )

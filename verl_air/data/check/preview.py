@@ -1,11 +1,10 @@
-"""A page that a person can look through, group by group: one HTML file that needs nothing beside it."""
+"""A page that a person can look through, group by group: one self-contained HTML file."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,14 @@ import jinja2
 import numpy as np
 import pyarrow.compute as pc
 
-from verl_air.data.check.findings import Report
-from verl_air.data.schema import SCHEMA, SPLITS, Row, open_table, read_extra_columns
+from verl_air.data.check import CheckReport
+from verl_air.data.schema import SCHEMA, SPLITS, DataRow, open_table, read_extra_columns
+from verl_air.files import write_atomically
 
 _TEMPLATE = Path(__file__).with_name("preview.html.jinja")
-_DROPPED = frozenset({"request"})  # shown as the group's heading
 
 
-@dataclass
-class _Group:
-    file: str
-    intent_id: str
-    domain: str
-    split: str
-    request: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-
-def write_preview(out: Path, paths: Sequence[str | os.PathLike[str]], report: Report, *, groups: int = 60) -> Path:
+def write_preview(out: Path, paths: Sequence[str | os.PathLike[str]], report: CheckReport, *, groups: int = 60) -> Path:
     """Write the page.
 
     Args:
@@ -48,37 +37,31 @@ def write_preview(out: Path, paths: Sequence[str | os.PathLike[str]], report: Re
     page = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         report=report, groups=shown, splits=SPLITS, n_groups=sum(file.intents for file in report.files.values())
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(out)
-    return out
+    return write_atomically(out, page)
 
 
-def _sample(path: Path, n: int) -> list[_Group]:
+def _sample(path: Path, n: int) -> list[dict[str, Any]]:
+    """``n`` groups of a file, as the template reads them."""
     intent_id = read_extra_columns(path, ("intent_id",))["intent_id"]
     names = pc.unique(intent_id)
     if not len(names):
         return []
     chosen = names.take(np.unique(np.linspace(0, len(names) - 1, min(n, len(names))).astype(int)))
     wanted = np.flatnonzero(pc.is_in(intent_id, value_set=chosen).to_numpy())
-    found: dict[tuple[str, str], _Group] = {}
+    groups: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in _rows(path, wanted):
         info, extras = row["extra_info"], _extras(row)
-        key = info["intent_id"], info["split"]
-        group = found.setdefault(key, _Group(str(path), key[0], info["domain"], key[1], str(extras.get("request", ""))))
-        group.rows.append(
-            {
-                **{name: info[name] for name in ("role", "context", "family", "index")},
-                "prompt": row["prompt"],
-                "ground_truth": row["reward_model"]["ground_truth"],
-                "extras": {name: value for name, value in extras.items() if name not in _DROPPED},
-            }
+        request = str(extras.pop("request", ""))
+        group = groups.setdefault(
+            (info["domain"], info["intent_id"], info["split"]),
+            {**info, "file": str(path), "request": request, "rows": []},
         )
-    return list(found.values())
+        gold = row["reward_model"]["ground_truth"]
+        group["rows"].append({**info, "prompt": row["prompt"], "ground_truth": gold, "extras": extras})
+    return list(groups.values())
 
 
-def _rows(path: Path, wanted: np.ndarray) -> Iterator[Row]:
+def _rows(path: Path, wanted: np.ndarray) -> Iterator[DataRow]:
     start = 0
     for batch in open_table(path).iter_batches(columns=SCHEMA.names):
         inside = wanted[(wanted >= start) & (wanted < start + batch.num_rows)] - start
@@ -87,7 +70,7 @@ def _rows(path: Path, wanted: np.ndarray) -> Iterator[Row]:
         start += batch.num_rows
 
 
-def _extras(row: Row) -> dict[str, Any]:
+def _extras(row: DataRow) -> dict[str, Any]:
     """Decoded; a fault in it is reported by the check, and shown here as it is."""
     raw = row["extra_info"]["extras"]
     try:

@@ -1,177 +1,205 @@
 """Checks on the short columns: values, ids, completeness of meta-groups, and leaks between training and OOD.
 
-Axes: S rows, Z groups (an intent in a split).
+They are columns of one table with a row per data row: text columns as categories, ``file`` and ``row`` for messages,
+and ``intent``, a number for each pair of domain and intent id (-1: one of the two is missing).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
-from verl_air.data.check.columns import MISSING, Columns
-from verl_air.data.check.findings import FileSummary, Finding
-from verl_air.data.schema import ROLES, SPLITS
+from verl_air.data.schema import ROLES, SCHEMA, SPLITS, open_table
+from verl_air.errors import DataError
+
+Severity = Literal["error", "warning"]
+
+_TOP = ("data_source", "ability")
+_EXTRA = ("intent_id", "role", "context", "family", "domain", "split")
+_PATHS = {name: name for name in _TOP} | {name: f"extra_info.{name}" for name in ("index", *_EXTRA)}
 
 
-def check_structure(columns: Columns, anchors: int, open_: int) -> Iterator[Finding]:
-    """All of them.
+@dataclass(frozen=True)
+class Finding:
+    """One fault. row: position in the file from 0; -1 if it concerns the file as a whole."""
 
-    Args:
-        columns: of all files that are used together.
-        anchors: anchors that a visit to an intent takes.
-        open_: open rows that it takes.
+    severity: Severity
+    check: str
+    file: str
+    row: int
+    column: str
+    message: str
+
+    def __str__(self) -> str:
+        place = self.file if self.row < 0 else f"{self.file}, row {self.row}"
+        return f"{self.severity}: {place}, {self.column}: {self.message} [{self.check}]"
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """What a file contains."""
+
+    rows: int
+    intents: int
+    anchors: int
+    open: int
+    splits: tuple[str, ...]
+    domains: tuple[str, ...]
+
+
+def findings_at(
+    rows: pd.DataFrame, check: str, column: str, messages: str | Iterable[str], *, severity: Severity = "error"
+) -> Iterator[Finding]:
+    """A fault at each of some rows of the table; one message for all or one for each."""
+    each = repeat(messages) if isinstance(messages, str) else messages
+    for file, row, message in zip(rows["file"], rows["row"], each, strict=False):
+        yield Finding(severity, check, file, row, column, message)
+
+
+def read_short_columns(paths: Sequence[Path]) -> pd.DataFrame:
+    """The table of all files' rows, in order.
+
+    Raises:
+        DataError: a file cannot be read, or a column is missing or of another type.
     """
-    yield from _values(columns)
-    yield from _sources(columns)
-    yield from _indices(columns)
-    yield from _intents(columns)
-    yield from _completeness(columns, anchors, open_)
-    yield from _families(columns)
+    tables = []
+    for path in paths:
+        file = open_table(path)
+        for wanted in SCHEMA:
+            if fault := _type_fault(wanted.name, file.schema_arrow.field(wanted.name).type, wanted.type):
+                raise DataError(f"{path}: {fault}")
+        flat = file.read(columns=list(_PATHS.values())).flatten()
+        columns = {
+            name: flat[column].cast(pa.int64() if name == "index" else pa.string()) for name, column in _PATHS.items()
+        }
+        columns["row"] = pa.array(np.arange(flat.num_rows))
+        columns["file"] = pa.DictionaryArray.from_arrays(np.zeros(flat.num_rows, dtype=np.int32), [str(path)])
+        tables.append(pa.table(columns))
+    rows = pa.concat_tables(tables).unify_dictionaries().to_pandas(strings_to_categorical=True)
+    rows["index"] = rows["index"].fillna(-1).astype(np.int64)
+    intent = rows.groupby(["domain", "intent_id"], observed=True, sort=False).ngroup()
+    rows["intent"] = intent.fillna(-1).astype(np.int64)
+    return rows
 
 
-def summarise(columns: Columns) -> dict[str, FileSummary]:
-    """What stands in each file."""
-    summaries = {}
-    for path, start, end in zip(columns.paths, columns.offsets[:-1], columns.offsets[1:], strict=True):
-        part = {name: codes[start:end] for name, codes in columns.code_S.items()}
-        roles = [int(np.count_nonzero(part["role"] == _code(columns, "role", role))) for role in ROLES]
-        summaries[str(path)] = FileSummary(
-            rows=int(end - start),
-            intents=len(np.unique(part["intent_id"])),
-            anchors=roles[0],
-            open=roles[1],
-            splits=_names(columns, "split", part["split"]),
-            domains=_names(columns, "domain", part["domain"]),
+def _type_fault(name: str, got: pa.DataType, wanted: pa.DataType) -> str:
+    """What is wrong with a type; wider offsets, another order of struct fields and further ones are fine."""
+    if pa.types.is_struct(wanted) and pa.types.is_struct(got):
+        present = {child.name: child.type for child in got}
+        if missing := [child.name for child in wanted if child.name not in present]:
+            return f"{name} lacks {', '.join(missing)}; it has {', '.join(present)}"
+        return next(filter(None, (_type_fault(f"{name}.{c.name}", present[c.name], c.type) for c in wanted)), "")
+    if pa.types.is_list(wanted) and (pa.types.is_list(got) or pa.types.is_large_list(got)):
+        return _type_fault(name, got.value_type, wanted.value_type)
+    same = got == wanted or (pa.types.is_string(wanted) and pa.types.is_large_string(got))
+    return "" if same else f"column {name} is {got}, not {wanted}"
+
+
+def summarise(rows: pd.DataFrame) -> dict[str, FileSummary]:
+    """What each file contains."""
+    return {
+        str(file): FileSummary(
+            rows=len(part),
+            intents=part["intent"].nunique(),
+            anchors=int((part["role"] == "anchor").sum()),
+            open=int((part["role"] == "open").sum()),
+            splits=tuple(sorted(part["split"].dropna().unique())),
+            domains=tuple(sorted(part["domain"].dropna().unique())),
         )
-    return summaries
+        for file, part in rows.groupby("file", observed=False, sort=False)
+    }
 
 
-def _values(columns: Columns) -> Iterator[Finding]:
-    prefix = {name: "" if name in ("data_source", "ability") else "extra_info." for name in columns.code_S}
-    for name, code_S in columns.code_S.items():
-        empty = [code for code, value in enumerate(columns.values[name]) if not value.strip()]
-        for row in np.flatnonzero((code_S == MISSING) | np.isin(code_S, empty)):
-            yield columns.finding("values", row, prefix[name] + name, "is missing or empty")
-    for row in np.flatnonzero(columns.index_S < 0):
-        yield columns.finding("values", row, "extra_info.index", "is missing or negative")
+def check_structure(rows: pd.DataFrame, anchors: int, open_: int) -> Iterator[Finding]:
+    """All of them. anchors, open_: rows that a visit to an intent takes."""
+    yield from _values(rows)
+    yield from _sources(rows)
+    twice = rows[(rows["index"] >= 0) & rows.duplicated(["file", "index"])]
+    yield from findings_at(twice, "id twice", _PATHS["index"], [f"{n} is twice in the file" for n in twice["index"]])
+    yield from _intents(rows[rows["intent"] >= 0], anchors, open_)
+    yield from _families(rows[rows["role"] == "open"])
+
+
+def _values(rows: pd.DataFrame) -> Iterator[Finding]:
+    for name in (*_TOP, *_EXTRA):
+        yield from findings_at(rows[_blank(rows[name])], "values", _PATHS[name], "is missing or empty")
+    yield from findings_at(rows[rows["index"] < 0], "values", _PATHS["index"], "is missing or negative")
     for name, known in (("role", ROLES), ("split", SPLITS)):
-        unknown = [code for code, value in enumerate(columns.values[name]) if value not in known and value.strip()]
-        for row in np.flatnonzero(np.isin(columns.code_S[name], unknown)):
-            value = columns.value(name, row)
-            yield columns.finding("values", row, f"extra_info.{name}", f"{value!r} is none of {', '.join(known)}")
+        unknown = rows[rows[name].isin([v for v in rows[name].cat.categories if v not in known and v.strip()])]
+        messages = [f"{value!r} is none of {', '.join(known)}" for value in unknown[name]]
+        yield from findings_at(unknown, "values", _PATHS[name], messages)
+    slashed = rows[rows["domain"].isin([v for v in rows["domain"].cat.categories if "/" in v])]
+    yield from findings_at(slashed, "values", _PATHS["domain"], "contains a slash, so <domain>/<id> is not unique")
 
 
-def _sources(columns: Columns) -> Iterator[Finding]:
+def _sources(rows: pd.DataFrame) -> Iterator[Finding]:
     """``data_source`` is ``domain/split`` and ``ability`` the domain."""
-    for rows, (source, ability, domain, split) in _combinations(columns, ("data_source", "ability", "domain", "split")):
-        if None in (source, ability, domain, split):
-            continue
+    groups = rows.groupby(["data_source", "ability", "domain", "split"], observed=True)
+    indices: dict[Any, Any] = groups.indices
+    for (source, ability, domain, split), positions in indices.items():
         if source != f"{domain}/{split}":
-            for row in rows:
-                yield columns.finding("data_source", row, "data_source", f"{source!r} is not '{domain}/{split}'")
+            message = f"{source!r} is not '{domain}/{split}'"
+            yield from findings_at(rows.iloc[positions], "data_source", "data_source", message)
         if ability != domain:
-            for row in rows:
-                message = f"{ability!r} is not the domain {domain!r}"
-                yield columns.finding("data_source", row, "ability", message, "warning")
+            message = f"{ability!r} is not the domain {domain!r}"
+            yield from findings_at(rows.iloc[positions], "data_source", "ability", message, severity="warning")
 
 
-def _indices(columns: Columns) -> Iterator[Finding]:
-    order = np.lexsort((columns.index_S, columns.file_S))
-    index_S, file_S = columns.index_S[order], columns.file_S[order]
-    twice = (index_S[1:] == index_S[:-1]) & (file_S[1:] == file_S[:-1]) & (index_S[1:] >= 0)
-    for row in np.sort(order[1:][twice]):
-        yield columns.finding("id twice", row, "extra_info.index", f"{columns.index_S[row]} stands twice in the file")
+def _intents(rows: pd.DataFrame, anchors: int, open_: int) -> Iterator[Finding]:
+    """An intent is whole, in one file per split, and either trained on or held out."""
+    column = _PATHS["intent_id"]
+    is_train = rows["split"] == "train"
+    held = rows[~is_train].drop_duplicates("intent")
+    leaked = held[held["intent"].isin(rows.loc[is_train, "intent"])]
+    messages = [f"{intent!r} is also a training intent" for intent in leaked["intent_id"]]
+    yield from findings_at(leaked, "intent leak", column, messages)
 
+    files = rows.drop_duplicates(["intent", "split", "file"])
+    again = files[files.duplicated(["intent", "split"])].drop_duplicates(["intent", "split"])
+    messages = [f"{intent!r} is in two files of one split" for intent in again["intent_id"]]
+    yield from findings_at(again, "id twice", column, messages)
 
-def _intents(columns: Columns) -> Iterator[Finding]:
-    """An intent has one domain, one file a split, and is either trained on or held out."""
-    intent_S, split_S = columns.code_S["intent_id"], columns.code_S["split"]
-    train = _code(columns, "split", "train")
-    trained = np.unique(intent_S[split_S == train])
-    held_out_rows = np.flatnonzero(split_S != train)
-    leaked = held_out_rows[np.isin(intent_S[held_out_rows], trained[trained != MISSING])]
-    for row in leaked[_first_of_each(intent_S[leaked])]:
-        message = f"{columns.value('intent_id', row)!r} is also a training intent"
-        yield columns.finding("intent leak", row, "extra_info.intent_id", message)
-    yield from _split_in_two(columns, "domain", intent_S, "stands under two domains")
-    group_S = _pair(intent_S, split_S)
-    yield from _split_in_two(columns, "file", group_S, "stands in two files of one split")
-
-
-def _split_in_two(columns: Columns, by: str, group_S: np.ndarray, what: str) -> Iterator[Finding]:
-    by_S = columns.file_S if by == "file" else columns.code_S[by]
-    order = np.lexsort((np.arange(len(group_S)), group_S))
-    changes = (group_S[order][1:] == group_S[order][:-1]) & (by_S[order][1:] != by_S[order][:-1])
-    rows = order[1:][changes & (group_S[order][1:] >= 0)]
-    for row in np.sort(rows[_first_of_each(group_S[rows])]):
-        intent = columns.value("intent_id", row)
-        yield columns.finding("id twice", row, "extra_info.intent_id", f"{intent!r} {what}")
-
-
-def _completeness(columns: Columns, anchors: int, open_: int) -> Iterator[Finding]:
-    group_S = _pair(columns.code_S["intent_id"], columns.code_S["split"])
-    groups, first_Z, number_S = np.unique(group_S, return_index=True, return_inverse=True)
-    role_S = columns.code_S["role"]
-    anchors_Z, open_Z = (
-        np.bincount(number_S[role_S == _code(columns, "role", role)], minlength=len(groups)) for role in ROLES
-    )
-    for z in np.flatnonzero(((anchors_Z < anchors) | (open_Z < open_)) & (groups >= 0)):
-        row = int(first_Z[z])
-        message = (
-            f"{columns.value('intent_id', row)!r} has {anchors_Z[z]} anchor(s) and {open_Z[z]} open row(s) in split "
-            f"{columns.value('split', row)!r}; a visit takes {anchors} and {open_}"
+    groups = rows.assign(**{role: rows["role"] == role for role in ROLES}).groupby(["intent", "split"], observed=True)
+    counts = groups[list(ROLES)].sum()
+    short = counts[(counts["anchor"] < anchors) | (counts["open"] < open_)]
+    first = rows.drop_duplicates(["intent", "split"]).set_index(["intent", "split"], drop=False).loc[short.index]
+    messages = [
+        f"{intent!r} has {n_anchors} anchor(s) and {n_open} open row(s) in split {split!r}; "
+        f"a visit takes {anchors} and {open_}"
+        for intent, split, n_anchors, n_open in zip(
+            first["intent_id"], first["split"], short["anchor"], short["open"], strict=True
         )
-        yield columns.finding("incomplete", row, "extra_info.role", message)
+    ]
+    yield from findings_at(first, "incomplete", _PATHS["role"], messages)
 
 
-def _families(columns: Columns) -> Iterator[Finding]:
-    """A framing's family stands in OOD or elsewhere, never both; a framing has one family."""
-    is_open = columns.code_S["role"] == _code(columns, "role", "open")
-    places: dict[tuple[str, str], dict[bool, np.ndarray]] = {}
-    family_of: dict[tuple[str, str], str] = {}
-    for rows, (domain, family, context, split) in _combinations(columns, ("domain", "family", "context", "split")):
-        rows = rows[is_open[rows]]
-        if not len(rows) or not (domain and family and context and family.strip() and context.strip()):
-            continue  # nothing to compare; what is missing is reported as such
-        known = family_of.setdefault((domain, context), family)
-        if known != family:
-            message = f"framing {context!r} is of family {family!r} here and {known!r} elsewhere"
-            yield columns.finding("family leak", rows[0], "extra_info.family", message)
-        side = places.setdefault((domain, family), {})
-        side[split == "ood"] = np.append(side.get(split == "ood", rows[:0]), rows)
-    for (_, family), side in places.items():
-        if len(side) == 2:
-            for row in np.sort(side[True]):
-                message = f"family {family!r} is met in training or ID too, so it tests nothing new"
-                yield columns.finding("family leak", row, "extra_info.family", message)
+def _families(open_rows: pd.DataFrame) -> Iterator[Finding]:
+    """A framing has one family, and a family is in OOD or elsewhere, never both."""
+    column = _PATHS["family"]
+    rows = open_rows[open_rows["domain"].notna() & ~_blank(open_rows["family"]) & ~_blank(open_rows["context"])]
+    framings = rows.drop_duplicates(["domain", "context", "family", "split"]).astype({"family": object})
+    first = framings.groupby(["domain", "context"], observed=True)["family"].transform("first")
+    other = framings[framings["family"] != first]
+    messages = [
+        f"framing {context!r} is of family {family!r} here and {known!r} elsewhere"
+        for context, family, known in zip(other["context"], other["family"], first[other.index], strict=True)
+    ]
+    yield from findings_at(other, "family leak", column, messages)
+
+    is_ood = rows["split"] == "ood"
+    leaked = rows[is_ood].merge(rows.loc[~is_ood, ["domain", "family"]].drop_duplicates())
+    messages = [
+        f"family {family!r} is met in training or ID too, so it tests nothing new" for family in leaked["family"]
+    ]
+    yield from findings_at(leaked, "family leak", column, messages)
 
 
-def _combinations(columns: Columns, names: tuple[str, ...]) -> Iterator[tuple[np.ndarray, tuple[str | None, ...]]]:
-    """Each combination of values that occurs, with its rows."""
-    key_S = columns.code_S[names[0]].astype(np.int64)
-    for name in names[1:]:
-        key_S = _pair(key_S, columns.code_S[name])
-    _, number_S = np.unique(key_S, return_inverse=True)
-    order = np.argsort(number_S, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(number_S[order])) + 1):
-        if len(rows):
-            yield rows, tuple(columns.value(name, int(rows[0])) for name in names)
-
-
-def _pair(first_S: np.ndarray, second_S: np.ndarray) -> np.ndarray:
-    """One number for two codes; negative where the first is missing."""
-    return np.where(first_S < 0, -1, first_S.astype(np.int64) * (int(second_S.max(initial=0)) + 2) + second_S + 1)
-
-
-def _first_of_each(values: np.ndarray) -> np.ndarray:
-    return np.unique(values, return_index=True)[1]
-
-
-def _code(columns: Columns, name: str, value: str) -> int:
-    """The code of a value; -2, which no row has, if it does not occur."""
-    return columns.values[name].index(value) if value in columns.values[name] else -2
-
-
-def _names(columns: Columns, name: str, codes: np.ndarray) -> tuple[str, ...]:
-    return tuple(sorted(columns.values[name][code] for code in np.unique(codes) if code != MISSING))
+def _blank(values: pd.Series) -> pd.Series:
+    return values.isna() | values.isin([value for value in values.cat.categories if not value.strip()])

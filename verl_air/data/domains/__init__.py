@@ -1,1 +1,0 @@
-"""One builder a domain: reads sources, returns what :func:`verl_air.data.build.build` needs."""

@@ -1,0 +1,200 @@
+"""Framings: templates that reword a request; each belongs to a family. And the instruction that ends every prompt.
+
+Families, not single framings, are divided between training and OOD: two framings of one family are too similar for one
+of them to test what the other taught. The shipped ones are the files ``framings_*.yaml`` in this folder. Add your own
+with such a file (``--framings FILE``, :func:`load_framings`) or in code (:func:`register_framing`).
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import os
+import random
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from verl_air.data.schema import PromptMessage
+from verl_air.errors import DataError
+
+OOD_FAMILIES: frozenset[str] = frozenset({"fiction", "multi_turn", "obfuscation", "system_prompt"})
+"""Held out for OOD unless the user names others; every other family is for training and ID."""
+
+BOXED_DOMAINS = frozenset({"math"})
+"""Domains whose answer is also in a box (the paper's format reward for mathematics)."""
+
+INSTRUCTION = (
+    "First think inside <think> and </think>. Then write {what} inside <answer> and </answer>. "
+    "Write nothing outside these tags."
+)
+
+TRANSFORMS: dict[str, Callable[[str], str]] = {
+    "": lambda text: text,
+    "alternating_case": lambda text: "".join(c.upper() if i % 2 else c.lower() for i, c in enumerate(text)),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "leet": lambda text: text.translate(str.maketrans("aeiostAEIOST", "431057431057")),
+    "reversed_words": lambda text: " ".join(reversed(text.split())),
+    "rot13": lambda text: codecs.encode(text, "rot13"),
+    "spaced": lambda text: "   ".join(" ".join(word) for word in text.split()),
+    "underscored": lambda text: "_".join(text.split()),
+}
+"""What a framing of the family ``obfuscation`` may do to the request before it is filled in."""
+
+_SLOT = re.compile(r"\{(\w+)\}")
+_ROLES = ("system", "user", "assistant")
+_KEYS = {"name", "family", "prompt", "messages", "transform", "domains"}
+
+
+@dataclass(frozen=True)
+class FramingTemplate:
+    """One framing.
+
+    name: unique; the ``context`` of the rows it makes.
+    family: the unit of the train/OOD division.
+    messages: pairs of role and template; ``{request}`` marks where the request goes. The last message is the user's.
+    transform: name of a transform that is applied to the request first.
+    domains: where it may be used; empty: everywhere.
+    """
+
+    name: str
+    family: str
+    messages: tuple[tuple[str, str], ...]
+    transform: str = ""
+    domains: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if fault := self._fault():
+            raise DataError(f"framing {self.name!r}: {fault}")
+
+    def _fault(self) -> str:
+        if not self.name or not self.family:
+            return "name and family must not be empty"
+        if not self.messages or self.messages[-1][0] != "user":
+            return "the last message must be the user's"
+        if unknown := sorted({role for role, _ in self.messages} - set(_ROLES)):
+            return f"unknown role {unknown[0]!r}; known: {', '.join(_ROLES)}"
+        if not any("{request}" in template for _, template in self.messages):
+            return "no message contains {request}"
+        if self.transform not in TRANSFORMS:
+            return f"unknown transform {self.transform!r}; known: {', '.join(sorted(filter(None, TRANSFORMS)))}"
+        return ""
+
+    def render(self, slots: Mapping[str, str]) -> list[PromptMessage]:
+        """Fill the slots in; a :class:`DataError` if a template names one that this domain does not fill."""
+
+        def fill(match: re.Match[str]) -> str:
+            slot = match[1]
+            if slot not in slots:
+                known = ", ".join(sorted(slots))
+                raise DataError(f"framing {self.name!r}: no slot {{{slot}}}; this domain has {known}")
+            return TRANSFORMS[self.transform](slots[slot]) if slot == "request" else slots[slot]
+
+        return [PromptMessage(role=role, content=_SLOT.sub(fill, template).strip()) for role, template in self.messages]
+
+
+@cache
+def _registry() -> dict[str, FramingTemplate]:
+    files = sorted(Path(__file__).parent.glob("framings_*.yaml"))
+    return {framing.name: framing for file in files for framing in read_framings(file)}
+
+
+def register_framing(framing: FramingTemplate) -> FramingTemplate:
+    """Add a framing; a :class:`DataError` if another one has its name."""
+    existing = _registry().setdefault(framing.name, framing)
+    if existing != framing:
+        raise DataError(f"framing {framing.name!r} is already registered (family {existing.family!r}); rename yours")
+    return framing
+
+
+def register_transform(name: str, transform: Callable[[str], str]) -> None:
+    """Add a transform that framings can name; a :class:`DataError` if another one has its name."""
+    if TRANSFORMS.setdefault(name, transform) is not transform:
+        raise DataError(f"transform {name!r} is already registered; choose another name")
+
+
+def framings_for(domain: str) -> list[FramingTemplate]:
+    """The framings of a domain, by name."""
+    return sorted((f for f in _registry().values() if not f.domains or domain in f.domains), key=lambda f: f.name)
+
+
+def load_framings(path: str | os.PathLike[str]) -> list[FramingTemplate]:
+    """Read a YAML file (:func:`read_framings`) and register its framings (:func:`register_framing`)."""
+    return [register_framing(framing) for framing in read_framings(Path(path))]
+
+
+def read_framings(path: Path) -> list[FramingTemplate]:
+    """Read a YAML list of framings without registering them; a :class:`DataError` names the entry at fault."""
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot read framings ({error})") from error
+    if not isinstance(entries, list):
+        raise DataError(f"{path}: expected a list of framings; see docs/data.md")
+    framings = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            framings.append(_parse(entry))
+        except DataError as error:
+            raise DataError(f"{path}, entry {number}: {error}") from error
+    return framings
+
+
+def _parse(entry: Any) -> FramingTemplate:
+    if not isinstance(entry, dict) or not {"name", "family"} <= set(entry):
+        raise DataError("expected a mapping with at least name, family, and prompt or messages")
+    if unknown := sorted(set(entry) - _KEYS):
+        raise DataError(f"unknown key {unknown[0]!r}; known: {', '.join(sorted(_KEYS))}")
+    if ("prompt" in entry) == ("messages" in entry):
+        raise DataError("give either prompt or messages")
+    turns, domains = entry.get("messages") or [{"user": entry.get("prompt")}], entry.get("domains", [])
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) and len(turn) == 1 for turn in turns):
+        raise DataError("messages must be a list of single pairs such as `- user: ...`")
+    if not isinstance(domains, list):
+        raise DataError("domains must be a list")
+    return FramingTemplate(
+        name=str(entry["name"]),
+        family=str(entry["family"]),
+        messages=tuple((str(role), str(text)) for turn in turns for role, text in turn.items()),
+        transform=str(entry.get("transform", "")),
+        domains=tuple(map(str, domains)),
+    )
+
+
+def choose_framings(framings: Sequence[FramingTemplate], n: int, rng: random.Random) -> list[FramingTemplate]:
+    """``n`` different framings; no family a second time before each had its turn."""
+    families: dict[str, list[FramingTemplate]] = defaultdict(list)
+    for framing in rng.sample(framings, len(framings)):
+        families[framing.family].append(framing)
+    chosen: list[FramingTemplate] = []
+    while len(chosen) < n:
+        left = [members for members in families.values() if members]
+        chosen.extend(members.pop() for members in left[: n - len(chosen)])
+    return chosen
+
+
+def with_instruction(messages: str | Sequence[PromptMessage], what: str, domain: str) -> list[PromptMessage]:
+    """Append the format instruction to the last user message; :mod:`verl_air.rewards.format` checks the response.
+
+    It joins a user message, not a system message: not every chat template has the latter.
+
+    Args:
+        messages: the last one is the user's; a plain string is one user message.
+        what: what the answer is, e.g. ``"only the letter of your choice"``.
+        domain: decides whether the answer is boxed.
+    """
+    if isinstance(messages, str):
+        messages = [PromptMessage(role="user", content=messages)]
+    if domain in BOXED_DOMAINS:
+        what = f"{what}, as \\boxed{{...}},"
+    *before, last = messages
+    if last["role"] != "user":
+        raise ValueError(f"the last message must be the user's, not {last['role']!r}'s")
+    text = f"{last['content'].rstrip()}\n\n{INSTRUCTION.format(what=what)}"
+    return [*before, PromptMessage(role="user", content=text)]
