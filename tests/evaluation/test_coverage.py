@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-
 from verl_air.evaluation.intervals import LEVEL, Estimate, difference_of, ratio_of, share_of, wilson
 
 INTENTS, PROMPTS, RUNS = 48, 5, 500

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from verl_air.evaluation.intervals import difference_of, ratio_of, resample, share_of, wilson
 
 

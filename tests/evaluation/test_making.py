@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from verl_air.evaluation.generation import Completion, Prompt, Sampling, seed_of
+from verl_air.evaluation.making import fingerprint, generate_rollouts, rejudge_rollouts
 
 from tests.evaluation.support import write_jsonl
 from verl_air.cli import main
 from verl_air.data.schema import make_row, write_rows
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation import read_records
-from verl_air.evaluation.generation import Completion, Prompt, Sampling, seed_of
-from verl_air.evaluation.making import fingerprint, generate_rollouts, rejudge_rollouts
 from verl_air.evaluation.rollout_store import RolloutStore
 from verl_air.evaluation.scoring import RecipeSettings, Scorer, merge_reward_kwargs, read_recipe_settings
 

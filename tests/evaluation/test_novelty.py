@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from verl_air.evaluation.meta_groups import meta_groups
 
 from tests.evaluation.support import record
 from verl_air.data.schema import make_row, write_rows
 from verl_air.errors import DataError
 from verl_air.evaluation import Met, breakdown, novelty_of
-from verl_air.evaluation.meta_groups import meta_groups
 
 TRAIN = [("z0", "anchor", "multiple_choice"), ("z0", "open", "story"), ("z1", "open", "polite")]
 

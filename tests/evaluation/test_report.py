@@ -7,15 +7,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from verl_air.evaluation.report.exports import to_json, to_markdown
+from verl_air.evaluation.report.figures import proxy_against_oracle
+from verl_air.evaluation.report.run_summary import RunSummary
 
 from tests.evaluation.support import row, write_jsonl, write_run
 from verl_air.errors import DataError
 from verl_air.evaluation import accuracy_of, read_records
 from verl_air.evaluation.report import summarise
-from verl_air.evaluation.report.exports import to_json, to_markdown
-from verl_air.evaluation.report.figures import proxy_against_oracle
 from verl_air.evaluation.report.page import render
-from verl_air.evaluation.report.run_summary import RunSummary
 from verl_air.evaluation.report.svg import smoothed
 
 VOID = {"meta", "br", "link", "img"}

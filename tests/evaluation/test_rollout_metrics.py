@@ -4,10 +4,10 @@ import random
 
 import numpy as np
 import pytest
+from verl_air.evaluation.rollout_metrics import rollout_metrics
 
 from tests.evaluation.support import rows_of
 from verl_air.evaluation import Record
-from verl_air.evaluation.rollout_metrics import rollout_metrics
 from verl_air.training.metrics import training_metrics
 from verl_air.training.trajectories import Trajectories
 

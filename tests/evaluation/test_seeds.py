@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from verl_air.evaluation.curves import area_under, steps_to
+from verl_air.evaluation.student import central_probability, two_sided_quantile
 
 from verl_air.errors import DataError
-from verl_air.evaluation.curves import area_under, steps_to
 from verl_air.evaluation.seeds import mean_over_seeds, p_of, seed_differences, seed_rows
-from verl_air.evaluation.student import central_probability, two_sided_quantile
 
 SHARES = st.lists(st.floats(0, 1), min_size=2, max_size=6)
 LEVEL, SIMULATIONS = 0.95, 2000

@@ -1,5 +1,5 @@
 """The command line, one module a command: ``verl-air data | check | plan | scale | doctor | launch``, then
-``evaluate | seeds | dispersion | report``.
+``evaluate | dispersion | report``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import import_module
 from verl_air import __version__
 from verl_air.errors import AirError
 
-COMMANDS = ("data", "check", "plan", "scale", "doctor", "launch", "evaluate", "seeds", "dispersion", "report")
+COMMANDS = ("data", "check", "plan", "scale", "doctor", "launch", "evaluate", "dispersion", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

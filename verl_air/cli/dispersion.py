@@ -15,8 +15,8 @@ from verl_air.data.schema import Message, read_rows
 from verl_air.evaluation.checkpoints import model_folder
 from verl_air.evaluation.dispersion import Dispersion, dispersion_of, mean_with_interval, paired_difference
 from verl_air.evaluation.hidden_states import prompt_states
-from verl_air.evaluation.intervals import Estimate
-from verl_air.evaluation.untrusted import visible
+from verl_air.evaluation.statistics import Estimate
+from verl_air.evaluation.tables import visible
 
 Prompts = dict[str, tuple[list[list[Message]], list[str]]]
 """By ``domain/split``: prompts, and the meta-group of each."""

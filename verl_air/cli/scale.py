@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from verl_air.errors import ConfigError
-from verl_air.evaluation.report.standalone import standalone
-from verl_air.evaluation.report.svg import Axis, Line, line_chart
+from verl_air.evaluation import ChartAxis as Axis
+from verl_air.evaluation import ChartLine as Line
+from verl_air.evaluation import line_chart
 from verl_air.planning.scale import MODES, Assumptions, Cost, conclusions, remedies, scaling
 from verl_air.planning.scale.sweep import ALL_SIZES, SIZES
 
@@ -141,4 +142,4 @@ def _figure(title: str, costs: Sequence[Cost]) -> str:
         lines.append(Line(mode, [(math.log2(c.gpus), c.extra) for c in own], i, marks=marks))
     sizes = sorted({c.gpus for c in costs})
     axis = Axis("GPUs", names=tuple((math.log2(gpus), f"{gpus}") for gpus in sizes))
-    return standalone(line_chart(lines, axis, Axis("extra time a trajectory", percent=True), title), title, lines)
+    return line_chart(lines, axis, Axis("extra time a trajectory", percent=True), title, standalone=True)

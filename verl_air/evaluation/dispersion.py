@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from verl_air.errors import DataError
-from verl_air.evaluation.intervals import LEVEL, Estimate, resample
+from verl_air.evaluation.statistics import LEVEL, Estimate, resample
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from verl_air.errors import ConfigError, DataError
-from verl_air.evaluation.curves import area_under
+from verl_air.evaluation.seeds import area_under
 from verl_air.experiments.plan import Plan, Study
 from verl_air.experiments.runs import Run, make_run, read_curves
 from verl_air.playground.build import PlaygroundConfig, build_playground

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from verl_air.evaluation.curves import Curve
-from verl_air.evaluation.report.standalone import standalone
-from verl_air.evaluation.report.svg import Axis, Line, line_chart
-from verl_air.evaluation.seeds import mean_over_seeds
+from verl_air.evaluation import ChartAxis as Axis
+from verl_air.evaluation import ChartLine as Line
+from verl_air.evaluation import Curve, line_chart, mean_over_seeds
 from verl_air.experiments.findings import StudyFindings
 from verl_air.experiments.plan import Plan
 
@@ -66,4 +65,4 @@ def _chart(title: str, series: Mapping[str, _Points], y: Axis) -> str:
         )
         for i, (name, points) in enumerate(series.items())
     ]
-    return standalone(line_chart(lines, Axis("training step", whole=True), y, title), title, lines)
+    return line_chart(lines, Axis("training step", whole=True), y, title, standalone=True)

@@ -8,14 +8,13 @@ from statistics import fmean
 from typing import Any
 
 from verl_air.errors import ConfigError
-from verl_air.evaluation.curves import Curves
-from verl_air.evaluation.seeds import SeedDifference, SeedRow, seed_differences, seed_rows
+from verl_air.evaluation.seeds import Curves, SeedDifference, SeedRow, seed_differences, seed_rows
 from verl_air.experiments.driver import Experiment
 from verl_air.experiments.plan import Study
 from verl_air.experiments.runs import read_curves
 
 COMPARED = ("group_acc", "acc", "anchor_acc", "harmful_acc", "benign_acc")
-"""Metrics that are summed up over seeds; see :data:`verl_air.evaluation.curves.METRICS`."""
+"""Metrics that are summed up over seeds; see :data:`verl_air.evaluation.METRICS`."""
 
 Training = dict[str, dict[int, float]]
 """A training metric's mean over the steps between two validations, by the later one's step."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from verl_air.evaluation.seeds import SeedDifference, SeedRow
-from verl_air.evaluation.text_table import interval_or_value, markdown_table, p_value, percent, plain, points
+from verl_air.evaluation.tables import interval_or_value, markdown_table, p_value, percent, plain, points
 from verl_air.experiments.driver import Experiment
 from verl_air.experiments.findings import StudyFindings
 from verl_air.experiments.plan import Plan

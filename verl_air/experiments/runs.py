@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from verl_air.errors import ConfigError, DataError
-from verl_air.evaluation.curves import Curves, curves_of
 from verl_air.evaluation.run_folder import Series, read_run_folder
+from verl_air.evaluation.seeds import Curves, curves_of
 from verl_air.files import write_atomically
 
 FINISHED = "finished.json"

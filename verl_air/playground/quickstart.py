@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_air.evaluation import Record, accuracy_of, read_records
+from verl_air.evaluation import ScoredRollout, accuracy_of, read_records
 from verl_air.playground.build import PlaygroundConfig, build_playground
 from verl_air.playground.measure import shortfalls
 
@@ -136,7 +136,7 @@ ROWS: dict[str, tuple[str | None, bool | None, bool]] = {
 }
 
 
-def _cell(records: list[Record], split: str, role: str | None, harmful: bool | None, groups: bool) -> str:
+def _cell(records: list[ScoredRollout], split: str, role: str | None, harmful: bool | None, groups: bool) -> str:
     chosen = [
         record
         for record in records

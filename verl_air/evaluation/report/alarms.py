@@ -1,19 +1,16 @@
-"""What to look at before believing the table. A check looks at the end of a run: ok, look, bad or unknown."""
+"""What to check before believing the table. A check looks at the end of a run: ok, warn, bad or unknown."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from verl_air.evaluation.report.summary import RunSummary
 from verl_air.evaluation.run_folder import Series
-from verl_air.evaluation.text_table import percent
+from verl_air.evaluation.tables import percent
 
-if TYPE_CHECKING:
-    from verl_air.evaluation.report.run_summary import RunSummary
-
-Level = Literal["ok", "look", "bad", "unknown"]
 LAST_STEPS = 10
 """Training metrics are averaged over this many of the last steps."""
 
@@ -23,52 +20,52 @@ class Alarm:
     """One check. value: a few characters for a table; text: what it means and what to do, empty if ok."""
 
     check: str
-    level: Level
-    value: str
+    level: Literal["ok", "warn", "bad", "unknown"]
+    value: str = "-"
     text: str = ""
 
 
 @dataclass(frozen=True)
-class _Rate:
-    """A training metric that should be small. look, bad: from where on it is not."""
+class _Limit:
+    """A number that should be small: from where on it is a warning, and from where on bad."""
 
     check: str
-    metrics: tuple[str, ...]
-    look: float
+    warn: float
     bad: float
-    advice: str
+
+    def alarm(self, value: float | None, shown: str, text: str) -> Alarm:
+        if value is None:
+            return Alarm(self.check, "unknown")
+        if value < self.warn:
+            return Alarm(self.check, "ok", shown)
+        return Alarm(self.check, "bad" if value >= self.bad else "warn", shown, text)
 
 
-_RATES = (
-    _Rate(
-        "truncation",
+_RATES = {
+    _Limit("truncation", 0.05, 0.20): (
         ("air/truncation_rate", "response_length/clip_ratio"),
-        0.05,
-        0.20,
         "of responses are cut off by data.max_response_length: they are wrong for their length, not their content.",
     ),
-    _Rate(
-        "abstention",
+    _Limit("abstention", 0.02, 0.10): (
         ("air/judge/abstain_rate",),
-        0.02,
-        0.10,
         "of open responses got no verdict. They are left out of training and of the table; see the judge's log.",
     ),
-    _Rate(
-        "zero variance",
+    _Limit("zero variance", 0.90, 0.97): (
         ("air/zero_std_rate",),
-        0.90,
-        0.97,
-        "of prompts gave completions of equal reward: no advantage. Harder prompts or more completions a prompt help.",
+        "of prompts gave completions of equal reward: no advantage. Harder prompts or more completions help.",
     ),
-)
+}
+_LOST_GROUPS = _Limit("lost groups", 0.02, 0.10)
+_ANCHORS = _Limit("anchors hold", 0.05, 0.15)
+_BENIGN = _Limit("benign helped", 0.05, 0.15)
+_HACKING = _Limit("reward hacking", 0.05, 0.15)
 
 
 def alarms_of(run: RunSummary) -> list[Alarm]:
     """All checks of a run, in a fixed order."""
-    checks: tuple[Callable[[RunSummary], Alarm], ...] = (_finished, _finite)
-    late: tuple[Callable[[RunSummary], Alarm], ...] = (_lost_groups, _anchors, _benign, _hacking)
-    return [*(check(run) for check in checks), *(_rate(run, rate) for rate in _RATES), *(check(run) for check in late)]
+    rates = [_rate(run, limit, *rate) for limit, rate in _RATES.items()]
+    others: tuple[Callable[[RunSummary], Alarm], ...] = (_lost_groups, _anchors, _benign, _hacking)
+    return [_finished(run), _finite(run), *rates, *(check(run) for check in others)]
 
 
 def end_of(series: Series | None, steps: int = LAST_STEPS) -> float | None:
@@ -84,100 +81,88 @@ def start_of(series: Series | None, steps: int = LAST_STEPS) -> float | None:
 
 def _finished(run: RunSummary) -> Alarm:
     if run.steps is None:
-        return Alarm("finished", "look", "empty", "Nothing is stored yet.")
+        return Alarm("finished", "warn", "empty", "Nothing is stored yet.")
     if run.planned is None:
         return Alarm("finished", "unknown", f"step {run.steps}")
     value = f"{run.steps} of {run.planned}"
     if run.steps >= run.planned:
         return Alarm("finished", "ok", value)
-    return Alarm("finished", "look", value, f"Stopped or still running: step {value}.")
+    return Alarm("finished", "warn", value, f"Stopped or still running: step {value}.")
 
 
 def _finite(run: RunSummary) -> Alarm:
     watched = [name for name in run.curves if name.startswith("actor/") and ("loss" in name or "grad_norm" in name)]
-    if not watched:
-        return Alarm("finite loss", "unknown", "-")
-    broken = sorted({step for name in watched for step, value in run.curves[name].items() if not math.isfinite(value)})
+    broken = [step for name in watched for step, value in run.curves[name].items() if not math.isfinite(value)]
     if not broken:
-        return Alarm("finite loss", "ok", "yes")
-    return Alarm(
-        "finite loss", "bad", f"step {broken[0]}", f"Loss or gradient norm is no number from step {broken[0]}."
-    )
+        return Alarm("finite loss", "ok", "yes") if watched else Alarm("finite loss", "unknown")
+    step = min(broken)
+    return Alarm("finite loss", "bad", f"step {step}", f"Loss or gradient norm is not a number from step {step}.")
 
 
-def _rate(run: RunSummary, rate: _Rate) -> Alarm:
-    value = next((end for name in rate.metrics if (end := end_of(run.curves.get(name))) is not None), None)
-    if value is None:
-        return Alarm(rate.check, "unknown", "-")
-    level = _level(value, rate.look, rate.bad)
-    return Alarm(rate.check, level, percent(value), "" if level == "ok" else f"{percent(value)} {rate.advice}")
+def _rate(run: RunSummary, limit: _Limit, metrics: tuple[str, ...], advice: str) -> Alarm:
+    value = next((end for name in metrics if (end := end_of(run.curves.get(name))) is not None), None)
+    return limit.alarm(value, percent(value), f"{percent(value)} {advice}")
 
 
 def _lost_groups(run: RunSummary) -> Alarm:
     dropped, complete = end_of(run.curves.get("air/groups/dropped")), end_of(run.curves.get("air/groups/complete"))
-    if dropped is None or complete is None or dropped + complete == 0:
-        return Alarm("lost groups", "unknown", "-")
-    share = dropped / (dropped + complete)
-    level = _level(share, 0.02, 0.10)
+    known = dropped is not None and complete is not None and dropped + complete > 0
+    share = dropped / (dropped + complete) if known and dropped is not None and complete is not None else None
     text = f"{percent(share)} of meta-groups lost a rollout and were left out of the step."
-    return Alarm("lost groups", level, percent(share), "" if level == "ok" else text)
+    return _LOST_GROUPS.alarm(share, percent(share), text)
 
 
 def _anchors(run: RunSummary) -> Alarm:
     """AIR pulls open rows up to the anchors; anchors that decay pull the target down."""
-    fall = _fall(run, "role", "anchor")
+    fall, where = _fall(run, "role", "anchor")
     if fall is None:
         first, last = start_of(run.curves.get("air/anchor_acc")), end_of(run.curves.get("air/anchor_acc"))
-        if first is None or last is None:
-            return Alarm("anchors hold", "unknown", "-")
-        fall = first - last, "in training"
-    level = _level(fall[0], 0.05, 0.15)
-    text = f"Anchor accuracy fell by {100 * fall[0]:.0f} points ({fall[1]}). Try a KL term or a smaller learning rate."
-    return Alarm("anchors hold", level, f"{-100 * fall[0]:+.0f} points", "" if level == "ok" else text)
+        fall, where = None if first is None or last is None else first - last, "in training"
+    text = f"Anchor accuracy fell by {_points(fall)} ({where}). Try a KL term or a smaller learning rate."
+    return _ANCHORS.alarm(fall, _change(fall), text)
 
 
 def _benign(run: RunSummary) -> Alarm:
-    fall = _fall(run, "harm", "benign")
-    if fall is None:
-        return Alarm("benign helped", "unknown", "-")
-    level = _level(fall[0], 0.05, 0.15)
-    text = f"Right answers to benign open prompts fell by {100 * fall[0]:.0f} points ({fall[1]}): over-refusal."
-    return Alarm("benign helped", level, f"{-100 * fall[0]:+.0f} points", "" if level == "ok" else text)
+    fall, where = _fall(run, "harm", "benign")
+    text = f"Right answers to benign open prompts fell by {_points(fall)} ({where}): over-refusal."
+    return _BENIGN.alarm(fall, _change(fall), text)
 
 
 def _hacking(run: RunSummary) -> Alarm:
-    """The training reward of open rows goes up while their validation accuracy goes down."""
-    proxy = run.curves.get("air/open_reward/mean")
+    """The training reward of open rows rises while their validation accuracy falls."""
+    proxy = run.curves.get("air/open_reward/mean", {})
     before, after = start_of(proxy, 5), end_of(proxy, 5)
-    if before is None or after is None or len(proxy or {}) < 10 or not run.open_accuracy:
-        return Alarm("reward hacking", "unknown", "-")
-    falls = {}
+    falls = []
     for source, series in run.open_accuracy.items():
         values = [value for _, value in sorted(series.items()) if math.isfinite(value)]
         if len(values) > 1:
-            falls[source] = values[0] - values[-1]
-    if not falls:
-        return Alarm("reward hacking", "unknown", "-")
-    source, fall = max(falls.items(), key=lambda item: item[1])
-    level = _level(fall, 0.05, 0.15) if after > before else "ok"
-    value = "no sign" if level == "ok" else f"{-100 * fall:+.0f} points"
+            falls.append((values[0] - values[-1], source))
+    if before is None or after is None or len(proxy) < 10 or not falls:
+        return Alarm("reward hacking", "unknown")
+    fall, source = max(falls)
+    if after <= before or fall < _HACKING.warn:
+        return Alarm("reward hacking", "ok", "no sign")
     text = (
         f"Open training reward went from {before:.2f} to {after:.2f} while accuracy on open rows of {source} fell by "
-        f"{100 * fall:.0f} points: the reward pays for something else."
+        f"{_points(fall)}: the reward pays for something else."
     )
-    return Alarm("reward hacking", level, value, "" if level == "ok" else text)
+    return _HACKING.alarm(fall, _change(fall), text)
 
 
-def _fall(run: RunSummary, kind: str, name: str) -> tuple[float, str] | None:
+def _fall(run: RunSummary, kind: str, name: str) -> tuple[float | None, str]:
     """The largest fall of accuracy between the first and the last validation, and where."""
+    after = {section.name: section.line(kind, name) for section in run.last}
     falls = []
     for before in run.first:
-        after = next((section for section in run.last if section.name == before.name), None)
-        old, new = before.part(kind, name), after.part(kind, name) if after else None
+        old, new = before.line(kind, name), after.get(before.name)
         if old and new and old.prompts.value is not None and new.prompts.value is not None:
             falls.append((old.prompts.value - new.prompts.value, before.name))
-    return max(falls, default=None)
+    return max(falls, default=(None, ""))
 
 
-def _level(value: float, look: float, bad: float) -> Level:
-    return "bad" if value >= bad else "look" if value >= look else "ok"
+def _points(fall: float | None) -> str:
+    return f"{100 * (fall or 0.0):.0f} points"
+
+
+def _change(fall: float | None) -> str:
+    return f"{-100 * (fall or 0.0):+.0f} points"

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_air.evaluation.jsonl import JsonLines
-from verl_air.evaluation.meta_groups import MetaGroup, meta_groups
-from verl_air.evaluation.records import Record
-from verl_air.evaluation.untrusted import visible
+from verl_air.evaluation.metrics import MetaGroup, meta_groups
+from verl_air.evaluation.records import JsonLines, PromptKey, ScoredRollout, source_name
+from verl_air.evaluation.tables import visible
 
-A_KIND = 1
-"""Groups of each kind (mixed, all right, all wrong) shown of each domain and split; mixed ones twice as many."""
+SHOWN = {"mixed": 2, "all right": 1, "all wrong": 1}
+"""Groups of each kind shown for each domain and split."""
 MAX_GROUPS = 12
 
-_Key = tuple[str, str, str]
+_GroupKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Answer:
+class SampleAnswer:
     """One completion. verdict: ``right``, ``wrong`` or ``no verdict``; score: empty if there is none."""
 
     text: str
@@ -31,13 +30,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class SamplePrompt:
-    """One prompt and what was answered, a cell for each column of the group; None where it is not stored."""
+    """One prompt and its answers, one for each column of the group; None where it is not stored."""
 
     role: str
     context: str
     text: str
     gold: str
-    answers: tuple[Answer | None, ...]
+    answers: tuple[SampleAnswer | None, ...]
 
 
 @dataclass(frozen=True)
@@ -53,78 +52,59 @@ class SampleGroup:
     prompts: tuple[SamplePrompt, ...]
 
 
+_Cell = tuple[dict[str, Any], ScoredRollout]
+
+
 def sample_groups(columns: Mapping[str, Path]) -> list[SampleGroup]:
     """Choose groups by the last column and collect their prompts from all. Columns: title -> stored JSONL."""
     if not columns:
         return []
-    titles, paths = tuple(columns), list(columns.values())
-    chosen = _choose(_records(paths[-1]))
-    cells: dict[_Key, dict[tuple[str, str, str], dict[int, tuple[dict[str, Any], Record]]]] = defaultdict(dict)
+    paths = list(columns.values())
+    chosen = _choose(meta_groups(rollout for _, rollout in JsonLines(paths[-1]).rollouts()))
+    cells: dict[_GroupKey, dict[PromptKey, dict[int, _Cell]]] = defaultdict(lambda: defaultdict(dict))
     for column, path in enumerate(paths):
-        for where, row in JsonLines(path):
-            key = str(row.get("domain") or ""), str(row.get("split")), str(row.get("intent_id"))
-            if key in chosen and not row.get("padding"):
-                record = Record.from_mapping(row, where)
-                cells[key].setdefault(record.prompt_key, {}).setdefault(column, (row, record))
-    return [_group(key, kind, cells[key], titles) for key, kind in chosen.items()]
+        for row, rollout in JsonLines(path).rollouts():
+            key = rollout.domain, rollout.split, rollout.intent_id
+            if key in chosen:
+                cells[key][rollout.prompt_key].setdefault(column, (row, rollout))
+    return [_group(key, kind, cells[key], tuple(columns)) for key, kind in chosen.items()]
 
 
-def _records(path: Path) -> list[Record]:
-    return [Record.from_mapping(row, where) for where, row in JsonLines(path) if not row.get("padding")]
-
-
-def _choose(records: list[Record]) -> dict[_Key, str]:
+def _choose(groups: list[MetaGroup]) -> dict[_GroupKey, str]:
     """Keys and kinds of the groups to show: the same ones every time, spread over the intents."""
-    by_source: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for group in meta_groups(records):
-        by_source[group.domain, group.split][_kind(group)].append(group.intent_id)
-    chosen: dict[_Key, str] = {}
-    for source, kinds in sorted(by_source.items()):
-        for kind, number in (("mixed", 2 * A_KIND), ("all right", A_KIND), ("all wrong", A_KIND)):
-            intents = sorted(kinds.get(kind, []))
+    by_kind: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for group in groups:
+        kind = "all right" if group.all_right == 1 else "all wrong" if group.all_wrong == 1 else "mixed"
+        by_kind[group.domain, group.split][kind].append(group.intent_id)
+    chosen: dict[_GroupKey, str] = {}
+    for source, kinds in sorted(by_kind.items()):
+        for kind, number in SHOWN.items():
+            intents = sorted(kinds[kind])
             for intent in intents[:: max(1, len(intents) // number)][:number]:
-                chosen[source[0], source[1], intent] = kind
+                chosen[(*source, intent)] = kind
     return dict(list(chosen.items())[:MAX_GROUPS])
 
 
-def _kind(group: MetaGroup) -> str:
-    shares = group.share_right.values()
-    return "all right" if min(shares) == 1 else "all wrong" if max(shares) == 0 else "mixed"
-
-
 def _group(
-    key: _Key,
-    kind: str,
-    prompts: dict[tuple[str, str, str], dict[int, tuple[dict[str, Any], Record]]],
-    titles: tuple[str, ...],
+    key: _GroupKey, kind: str, prompts: dict[PromptKey, dict[int, _Cell]], columns: tuple[str, ...]
 ) -> SampleGroup:
-    domain, split, intent = key
-    shown = []
-    record = None
-    for _, cells in sorted(prompts.items()):
-        row, record = next(iter(cells.values()))
-        shown.append(
-            SamplePrompt(
-                role=record.role,
-                context=visible(record.context),
-                text=visible(str(row.get("input", ""))),
-                gold=visible(str(row.get("gts", ""))),
-                answers=tuple(_answer(*cells[i]) if i in cells else None for i in range(len(titles))),
-            )
-        )
-    request = str(record.extras.get("request", "")) if record else ""
-    return SampleGroup(
-        source="/".join(filter(None, (domain, split))),
-        intent_id=visible(intent),
-        request=visible(request),
-        harmful=record.harmful if record else None,
-        kind=kind,
-        columns=titles,
-        prompts=tuple(shown),
+    shown = [_prompt(cells, len(columns)) for _, cells in sorted(prompts.items())]
+    first = next(rollout for cells in prompts.values() for _, rollout in cells.values())
+    request = visible(str(first.extras.get("request", "")))
+    return SampleGroup(source_name(*key[:2]), visible(key[2]), request, first.harmful, kind, columns, tuple(shown))
+
+
+def _prompt(cells: dict[int, _Cell], columns: int) -> SamplePrompt:
+    row, rollout = next(iter(cells.values()))
+    return SamplePrompt(
+        role=rollout.role,
+        context=visible(rollout.context),
+        text=visible(str(row.get("input", ""))),
+        gold=visible(str(row.get("gts", ""))),
+        answers=tuple(_answer(*cells[i]) if i in cells else None for i in range(columns)),
     )
 
 
-def _answer(row: dict[str, Any], record: Record) -> Answer:
-    verdict = "no verdict" if not record.judged else "right" if record.right else "wrong"
-    score = "" if record.score != record.score else f"{record.score:g}"
-    return Answer(visible(str(row.get("output", ""))), verdict, score)
+def _answer(row: dict[str, Any], rollout: ScoredRollout) -> SampleAnswer:
+    score = "" if rollout.score != rollout.score else f"{rollout.score:g}"
+    return SampleAnswer(visible(str(row.get("output", ""))), rollout.verdict, score)
