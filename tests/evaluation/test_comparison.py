@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from tests.evaluation.support import record
 from verl_air.errors import DataError
-from verl_air.evaluation import Record, compare
-from verl_air.evaluation.comparison import mcnemar, sign_flip
+from verl_air.evaluation import ScoredRollout, compare
+from verl_air.evaluation.statistics import mcnemar, sign_flip
 
 
-def groups(verdicts: str, *, domain: str = "safety", split: str = "id", completions: int = 1) -> list[Record]:
+def groups(verdicts: str, *, domain: str = "safety", split: str = "id", completions: int = 1) -> list[ScoredRollout]:
     """A letter an intent: r all right, w one prompt wrong, ? one prompt without verdict, - not there."""
     records = []
     for z, letter in enumerate(verdicts):

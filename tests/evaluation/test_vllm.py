@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
+from verl_air.cpu.environment import DEFAULTS, VLLM_DEFAULTS
 from verl_air.evaluation import accuracy_of, read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -22,8 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SPEC = """
 import sys
 from pathlib import Path
-from verl_air.evaluation.generation import Engine, Sampling
-from verl_air.evaluation.making import generate_rollouts
+from verl_air.evaluation.generate import SamplingSettings, VllmGenerator, generate_rollouts
 from verl_air.evaluation.scoring import merge_reward_kwargs
 
 def main():
@@ -38,8 +38,8 @@ def main():
             import os, signal
             os.kill(os.getpid(), signal.SIGKILL)
     files = [folder / "few.parquet"]
-    generate_rollouts(folder / "model", files, out, rewards, Sampling(max_tokens=16, seed=3),
-                      engine=lambda: Engine(folder / "model", max_num_batched_tokens=128),
+    generate_rollouts(folder / "model", files, out, rewards, SamplingSettings(max_tokens=16, seed=3),
+                      generator=lambda: VllmGenerator(folder / "model", on_cpu=True, max_num_batched_tokens=128),
                       n=2, chunk=10, progress=progress)
 
 if __name__ == "__main__":
@@ -62,7 +62,7 @@ def run(log: Path, *command: str) -> subprocess.CompletedProcess[str]:
     with log.open("w") as lines:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=ROOT, stdout=lines, stderr=lines, start_new_session=True,
-            env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **DEFAULTS, **VLLM_DEFAULTS, "VERL_PLATFORM": "cpu"},
         )  # fmt: skip
         try:
             status = process.wait(400)
