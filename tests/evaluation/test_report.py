@@ -13,7 +13,7 @@ from verl_air.errors import DataError
 from verl_air.evaluation import accuracy_of, read_records
 from verl_air.evaluation.report import summarise, to_json, to_markdown
 from verl_air.evaluation.report.alarms import alarms_of
-from verl_air.evaluation.report.charts import proxy_and_accuracy
+from verl_air.evaluation.report.charts import heat_maps, proxy_and_accuracy
 from verl_air.evaluation.report.page import render
 from verl_air.evaluation.report.summary import RunSummary
 from verl_air.evaluation.report.svg import smoothed
@@ -73,8 +73,12 @@ def test_a_run(tmp_path: Path) -> None:
     }
     last = [r for r in read_records(tmp_path / "run" / "validation" / "20.jsonl") if r.split == "ood"]
     assert run.last[1].whole.groups.value == accuracy_of(last).groups
-    assert run.groups["safety/ood"][20].value == accuracy_of(last).groups
-    assert run.framings["safety/ood"]["override"].keys() == {0, 10, 20}
+    assert run.sections("safety/ood")[20].whole.groups == run.last[1].whole.groups
+    maps = {found.source: found for found in heat_maps(report)}
+    assert maps["safety/ood"].columns == ("0", "10", "20")
+    assert [name for name, _ in maps["safety/ood"].rows] == ["anchors", "override", "urgent"]
+    overridden = [r.acc for r in last if r.family == "override"]
+    assert maps["safety/ood"].rows[1][1][-1] == sum(overridden) / len(overridden)
     assert set(levels(run).values()) == {"ok"}
     assert (run.settings["method"], run.settings["coef"], run.settings["estimator"]) == ("air", "0.03", "loo")
     page = render(report)
@@ -139,7 +143,7 @@ def test_metrics_alone_give_numbers_without_intervals(tmp_path: Path) -> None:
     page = render(report)
     check(page)
     assert "25.0 %" in page
-    assert report.runs[0].groups["safety/id"][5].low is None
+    assert report.runs[0].sections("safety/id")[5].whole.groups.low is None
 
 
 def test_one_validation_file(tmp_path: Path) -> None:

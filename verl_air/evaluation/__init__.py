@@ -27,11 +27,12 @@ from verl_air.evaluation.breakdown import (
     novelty_of,
 )
 from verl_air.evaluation.comparison import Comparison, compare
-from verl_air.evaluation.metrics import METRICS, Accuracy, MetaGroup, accuracy_of, meta_groups, rollout_metrics
+from verl_air.evaluation.metrics import Accuracy, MetaGroup, accuracy_of, meta_groups, rollout_metrics
 from verl_air.evaluation.records import ScoredRollout, read_records
 from verl_air.evaluation.report.svg import ChartAxis, ChartLine, line_chart
 from verl_air.evaluation.run_folder import RunFolder, Series, read_run_folder
 from verl_air.evaluation.seeds import (
+    METRICS,
     BySeed,
     Curve,
     Curves,

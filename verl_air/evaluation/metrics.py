@@ -17,9 +17,6 @@ from verl_air.evaluation.records import PromptKey, ScoredRollout
 ALL_DOMAINS = "all domains"
 """The domain's name where several are pooled: intents of different domains are different intents."""
 
-METRICS = ("group_acc", "acc", "anchor_acc", "open_acc", "harmful_acc", "benign_acc", "abstained")
-"""Of :func:`accuracies`; ``harmful_acc`` and ``benign_acc`` are over open rows."""
-
 
 @dataclass(frozen=True)
 class MetaGroup:
@@ -100,33 +97,6 @@ def accuracy_of(rollouts: Iterable[ScoredRollout]) -> Accuracy:
     groups = [group.all_right for group in meta_groups(rollouts) if group.counts]
     abstained = _mean([float(not rollout.judged) for rollout in rollouts])
     return Accuracy(_mean(judged), _mean(groups), len(judged), len(groups), abstained)
-
-
-def accuracies(rollouts: Iterable[ScoredRollout]) -> dict[str, dict[str, float]]:
-    """The :data:`METRICS` of one validation by ``domain/split``; what has nothing to average is left out."""
-    by_source: dict[str, list[ScoredRollout]] = defaultdict(list)
-    for rollout in rollouts:
-        by_source[rollout.source].append(rollout)
-    return {source: _accuracies(rows) for source, rows in sorted(by_source.items())}
-
-
-def _accuracies(rows: list[ScoredRollout]) -> dict[str, float]:
-    whole, opens = accuracy_of(rows), [row for row in rows if row.role == "open"]
-    found = {
-        "group_acc": whole.groups,
-        "acc": whole.prompts,
-        "anchor_acc": prompt_accuracy(row for row in rows if row.role == "anchor"),
-        "open_acc": prompt_accuracy(opens),
-        "harmful_acc": prompt_accuracy(row for row in opens if row.harmful is True),
-        "benign_acc": prompt_accuracy(row for row in opens if row.harmful is False),
-        "abstained": whole.abstained,
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def prompt_accuracy(rollouts: Iterable[ScoredRollout]) -> float | None:
-    """Mean verdict of the judged completions."""
-    return _mean([rollout.acc for rollout in rollouts if rollout.judged])
 
 
 def rollout_metrics(rollouts: Iterable[ScoredRollout]) -> dict[str, float]:

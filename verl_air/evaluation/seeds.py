@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from verl_air.errors import DataError
-from verl_air.evaluation.metrics import accuracies
+from verl_air.evaluation.breakdown import Section, breakdown
+from verl_air.evaluation.metrics import ALL_DOMAINS
 from verl_air.evaluation.run_folder import RunFolder
 from verl_air.evaluation.statistics import LEVEL, Estimate, mean_over_seeds, paired_t
 
@@ -21,7 +22,10 @@ Curve: TypeAlias = dict[int, float]
 """A value by training step."""
 
 Curves: TypeAlias = dict[str, dict[str, Curve]]
-"""Of a run: by ``domain/split``, then by metric (:data:`verl_air.evaluation.metrics.METRICS`)."""
+"""Of a run: by ``domain/split``, then by metric (:data:`METRICS`)."""
+
+METRICS = ("group_acc", "acc", "anchor_acc", "open_acc", "harmful_acc", "benign_acc", "abstained")
+"""Of a validation; ``harmful_acc`` and ``benign_acc`` are over open rows."""
 
 BySeed: TypeAlias = Mapping[int, Curves]
 """One method: the curves of its runs, by seed."""
@@ -29,12 +33,35 @@ BySeed: TypeAlias = Mapping[int, Curves]
 
 def curves_of(run: RunFolder) -> Curves:
     """Curves from the validations that a run stored; a validation that was cut off is left out."""
-    curves: Curves = {}
-    for step, rollouts in run.whole_validations().items():
-        for source, values in accuracies(rollouts).items():
-            for metric, value in values.items():
-                curves.setdefault(source, {}).setdefault(metric, {})[step] = value
-    return curves
+    return curves_from({step: breakdown(rollouts, level=None) for step, rollouts in run.whole_validations().items()})
+
+
+def curves_from(validations: Mapping[int, Iterable[Section]]) -> Curves:
+    """Curves from the tables of each step; what has nothing to average is left out."""
+    curves: Curves = defaultdict(lambda: defaultdict(dict))
+    for step, sections in sorted(validations.items()):
+        for section in sections:
+            if section.domain != ALL_DOMAINS:
+                for metric, value in _metrics(section).items():
+                    if value is not None:
+                        curves[section.name][metric][step] = value
+    return {source: dict(metrics) for source, metrics in sorted(curves.items())}
+
+
+def _metrics(section: Section) -> dict[str, float | None]:
+    lines = {
+        "anchor_acc": "role anchor",
+        "open_acc": "role open",
+        "harmful_acc": "harm harmful",
+        "benign_acc": "harm benign",
+    }
+    found = {metric: section.line(*line.split()) for metric, line in lines.items()}
+    return {
+        "group_acc": section.whole.groups.value,
+        "acc": section.whole.prompts.value,
+        **{metric: line.prompts.value if line else None for metric, line in found.items()},
+        "abstained": section.whole.abstained,
+    }
 
 
 def area_under(curve: Mapping[int, float], steps: Sequence[int]) -> float:
@@ -178,22 +205,6 @@ def seed_tables(methods: Mapping[str, BySeed], threshold: float = 0.5) -> SeedTa
                 tables.rows.extend(seed_rows(methods, source, metric, threshold))
                 tables.differences.extend(seed_differences(methods, tables.methods[0], source, metric, threshold))
     return tables
-
-
-def by_seed(runs: Iterable[tuple[str, RunFolder]]) -> dict[str, BySeed]:
-    """Curves of named runs; several runs of one name are seeds of one method.
-
-    Raises:
-        DataError: a run's stored recipe has no ``data.seed``, or two runs of a method have the same one.
-    """
-    methods: dict[str, dict[int, Curves]] = defaultdict(dict)
-    for name, run in runs:
-        if (seed := seed_of_run(run)) is None:
-            raise DataError(f"{run.path}: its stored recipe has no data.seed, so it cannot be a seed of {name!r}")
-        if seed in methods[name]:
-            raise DataError(f"{name}: two runs with seed {seed}; the second is {run.path}. Name it differently")
-        methods[name][seed] = curves_of(run)
-    return dict(methods)
 
 
 def seed_of_run(run: RunFolder) -> int | None:

@@ -55,7 +55,7 @@ def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
-def share_of(values_Z: np.ndarray, cluster_Z: np.ndarray | None = None, level: float = LEVEL) -> Estimate:
+def share_of(values_Z: np.ndarray, cluster_Z: np.ndarray | None = None, level: float | None = LEVEL) -> Estimate:
     """Mean of numbers in [0, 1], one per meta-group.
 
     Args:
@@ -67,7 +67,7 @@ def share_of(values_Z: np.ndarray, cluster_Z: np.ndarray | None = None, level: f
     return ratio_of(values_Z, np.ones(n), np.arange(n) if cluster_Z is None else cluster_Z, level)
 
 
-def ratio_of(sum_R: np.ndarray, count_R: np.ndarray, cluster_R: np.ndarray, level: float = LEVEL) -> Estimate:
+def ratio_of(sum_R: np.ndarray, count_R: np.ndarray, cluster_R: np.ndarray, level: float | None = LEVEL) -> Estimate:
     """Mean of numbers in [0, 1] that come in clusters: sum / count, resampled by cluster.
 
     Wilson is used where every cluster is one trial, and where no cluster differs from another, since the bootstrap
@@ -76,7 +76,7 @@ def ratio_of(sum_R: np.ndarray, count_R: np.ndarray, cluster_R: np.ndarray, leve
     Args:
         sum_R, count_R: sum and number of the values of each row.
         cluster_R: integer id of the row's cluster.
-        level: nominal coverage.
+        level: nominal coverage; None for the value alone.
     """
     ids_Z, of_row = np.unique(cluster_R, return_inverse=True)
     sum_Z, count_Z = (np.bincount(of_row, weights=column_R, minlength=len(ids_Z)) for column_R in (sum_R, count_R))
@@ -84,6 +84,8 @@ def ratio_of(sum_R: np.ndarray, count_R: np.ndarray, cluster_R: np.ndarray, leve
     if not (n := len(count_Z)):
         return NOTHING
     value = float(sum_Z.sum() / count_Z.sum())
+    if level is None:
+        return Estimate(value, n=n)
     if np.ptp(sum_Z / count_Z) < 1e-12 or ((count_Z == 1).all() and np.isin(sum_Z, (0.0, 1.0)).all()):
         return Estimate(value, *wilson(value * n, n, level), n, "wilson")
     sum_B, count_B = resample(np.stack([sum_Z, count_Z]))

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import yaml
 
 from verl_air.errors import ConfigError
-from verl_air.evaluation.metrics import METRICS
+from verl_air.evaluation.seeds import METRICS
 
 T = TypeVar("T")
 SUMMARIES = ("end", "area")

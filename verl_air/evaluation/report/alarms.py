@@ -133,9 +133,8 @@ def _hacking(run: RunSummary) -> Alarm:
     proxy = run.curves.get("air/open_reward/mean", {})
     before, after = start_of(proxy, 5), end_of(proxy, 5)
     falls = []
-    for source, series in run.open_accuracy.items():
-        values = [value for _, value in sorted(series.items()) if math.isfinite(value)]
-        if len(values) > 1:
+    for source in (section.name for section in run.last):
+        if len(values := list(run.open_accuracy(source).values())) > 1:
             falls.append((values[0] - values[-1], source))
     if before is None or after is None or len(proxy) < 10 or not falls:
         return Alarm("reward hacking", "unknown")
@@ -151,12 +150,12 @@ def _hacking(run: RunSummary) -> Alarm:
 
 def _fall(run: RunSummary, kind: str, name: str) -> tuple[float | None, str]:
     """The largest fall of accuracy between the first and the last validation, and where."""
-    after = {section.name: section.line(kind, name) for section in run.last}
     falls = []
-    for before in run.first:
-        old, new = before.line(kind, name), after.get(before.name)
-        if old and new and old.prompts.value is not None and new.prompts.value is not None:
-            falls.append((old.prompts.value - new.prompts.value, before.name))
+    for section in run.last:
+        lines = [found.line(kind, name) for found in run.sections(section.name).values()]
+        values = [line.prompts.value for line in lines if line and line.prompts.value is not None]
+        if len(values) > 1:
+            falls.append((values[0] - values[-1], section.name))
     return max(falls, default=(None, ""))
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verl_air.evaluation.report.summary import ANCHORS, RunReport, RunSummary
+from verl_air.evaluation.metrics import ALL_DOMAINS
+from verl_air.evaluation.report.summary import RunReport, RunSummary
 from verl_air.evaluation.report.svg import ChartAxis, ChartLine, line_chart, smoothed
 from verl_air.evaluation.run_folder import Series
 
@@ -14,6 +15,8 @@ _STEP = ChartAxis("training step", whole=True)
 _SHARE = ChartAxis("", range=(0.0, 1.0), percent=True)
 _NEAR = 5
 """Training steps around a validation over which the proxy is averaged."""
+ANCHORS = "anchors"
+"""The anchor rows' name among the framing families."""
 _FEW = 3
 """Runs up to which the unsmoothed curves are drawn as well."""
 _PANELS = {
@@ -61,10 +64,11 @@ def learning_curves(report: RunReport) -> list[ReportChart]:
 def group_accuracy_curves(report: RunReport) -> list[ReportChart]:
     """Group accuracy on validation data over the steps, a chart for each domain and split; bands for up to two runs."""
     charts = []
-    for source in report.sources:
+    for source in _sources(report):
         lines = []
         for i, run in enumerate(report.runs):
-            known = [(s, e, e.value) for s, e in sorted(run.groups.get(source, {}).items()) if e.value is not None]
+            groups = {step: section.whole.groups for step, section in run.sections(source).items()}
+            known = [(step, e, e.value) for step, e in groups.items() if e.value is not None]
             intervals = [(s, e.low, e.high) for s, e, _ in known if e.low is not None and e.high is not None]
             marks = [f"{run.name}, step {step}: {value:.1%}" for step, _, value in known]
             points = [(step, value) for step, _, value in known]
@@ -80,7 +84,7 @@ def hacking(report: RunReport) -> list[ReportChart]:
     x = ChartAxis("open reward in training (proxy)")
     y = ChartAxis("accuracy, open rows", (0.0, 1.0), percent=True)
     charts = []
-    for source in report.sources:
+    for source in _sources(report):
         lines = []
         for i, run in enumerate(report.runs):
             if len(points := proxy_and_accuracy(run, source)) > 1:
@@ -95,9 +99,8 @@ def proxy_and_accuracy(run: RunSummary, source: str) -> list[tuple[int, float, f
     """(step, open training reward averaged over the nearest steps, accuracy on open rows) of each validation."""
     proxy = [(step, v) for step, v in run.curves.get("air/open_reward/mean", {}).items() if math.isfinite(v)]
     points = []
-    for step, accuracy in sorted(run.open_accuracy.get(source, {}).items()):
-        near = [value for _, value in sorted(proxy, key=lambda item: abs(item[0] - step))[:_NEAR]]
-        if near and math.isfinite(accuracy):
+    for step, accuracy in run.open_accuracy(source).items():
+        if near := [value for _, value in sorted(proxy, key=lambda item: abs(item[0] - step))[:_NEAR]]:
             points.append((step, sum(near) / len(near), accuracy))
     return points
 
@@ -105,21 +108,39 @@ def proxy_and_accuracy(run: RunSummary, source: str) -> list[tuple[int, float, f
 def heat_maps(report: RunReport) -> list[HeatMap]:
     """Accuracy by framing: over the steps of a single run, or at the end of several."""
     maps = []
-    for source in report.sources:
-        framings = {run.name: run.framings[source] for run in report.runs if source in run.framings}
-        families = sorted({f for series in framings.values() for f in series}, key=lambda f: (f != ANCHORS, f))
-        if not families:
+    for source in _sources(report):
+        framings = {run.name: found for run in report.runs if (found := _framings(run, source))}
+        names = sorted(
+            {name for cells in framings.values() for name, _ in cells}, key=lambda name: (name != ANCHORS, name)
+        )
+        if not names:
             continue
         if len(report.runs) == 1:
-            (series,) = framings.values()
-            steps = _spread(sorted({step for values in series.values() for step in values}), 8)
+            (cells,) = framings.values()
+            steps = _spread(sorted({step for _, step in cells}), 8)
             columns = tuple(f"{step:,}" for step in steps)
-            rows = [(family, [series[family].get(step) for step in steps]) for family in families]
+            rows = [(name, tuple(cells.get((name, step)) for step in steps)) for name in names]
         else:
-            columns = tuple(families)
-            rows = [(name, [_last(series.get(family)) for family in families]) for name, series in framings.items()]
-        maps.append(HeatMap(source, columns, tuple((name, tuple(map(_finite, cells))) for name, cells in rows)))
+            columns, rows = tuple(names), []
+            for run, cells in framings.items():
+                last = {name: max(step for found, step in cells if found == name) for name, _ in cells}
+                rows.append((run, tuple(cells.get((name, last.get(name, 0))) for name in names)))
+        maps.append(HeatMap(source, columns, tuple(rows)))
     return maps
+
+
+def _framings(run: RunSummary, source: str) -> dict[tuple[str, int], float | None]:
+    """Accuracy of each family, and of the anchors, by step."""
+    return {
+        (ANCHORS if line.kind == "role" else line.name, step): line.estimates.prompts.value
+        for step, section in run.sections(source).items()
+        for line in section.lines
+        if line.kind == "family" or (line.kind, line.name) == ("role", "anchor")
+    }
+
+
+def _sources(report: RunReport) -> list[str]:
+    return [source for source in report.sources if not source.startswith(ALL_DOMAINS)]
 
 
 def _curve(name: str, series: Series | None, colour: int) -> list[ChartLine]:
@@ -152,11 +173,3 @@ def _spread(steps: Sequence[int], most: int) -> list[int]:
     if len(steps) <= most:
         return list(steps)
     return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
-
-
-def _last(series: Series | None) -> float | None:
-    return series[max(series)] if series else None
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -15,7 +15,7 @@ from verl_air.evaluation.report import charts
 from verl_air.evaluation.report.alarms import alarms_of
 from verl_air.evaluation.report.summary import RunReport
 from verl_air.evaluation.report.svg import render_template
-from verl_air.evaluation.seeds import paper_table
+from verl_air.evaluation.seeds import curves_from, paper_table
 from verl_air.evaluation.statistics import NOTHING
 from verl_air.evaluation.tables import (
     difference_table,
@@ -63,9 +63,12 @@ def render(report: RunReport) -> str:
 
 def to_json(report: RunReport) -> dict[str, Any]:
     """All numbers of the page, samples left out; null where a number is not known."""
-    runs = [{**asdict(run), "alarms": [asdict(alarm) for alarm in alarms_of(run)]} for run in report.runs]
-    for run in runs:
-        del run["recipe"]
+    runs = []
+    for run in report.runs:
+        numbers = asdict(replace(run, recipe="", validations={}))
+        steps = {"first_step": run.first_step, "last_step": run.last_step}
+        curves = {"validations": curves_from(run.validations), "alarms": list(map(asdict, alarms_of(run)))}
+        runs.append({**numbers, **steps, **curves})
     against = {name: [asdict(c) for c in pairs] for name, pairs in report.against_first.items()}
     seeds = asdict(report.seeds) if report.seeds else None
     return _plain({"runs": runs, "against_first": against, "seeds": seeds})

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from verl_air.errors import DataError
-from verl_air.evaluation.breakdown import Estimates, Section, breakdown, group_share
+from verl_air.evaluation.breakdown import Estimates, Section, SectionLine, breakdown
 from verl_air.evaluation.comparison import Comparison, compare
-from verl_air.evaluation.metrics import meta_groups, prompt_accuracy, rollout_metrics
+from verl_air.evaluation.metrics import rollout_metrics
 from verl_air.evaluation.records import ScoredRollout
 from verl_air.evaluation.report.samples import SampleGroup, sample_groups
 from verl_air.evaluation.report.settings import select, shown_settings, versions, whole_recipe
 from verl_air.evaluation.run_folder import RunFolder, Series, read_run_folder
-from verl_air.evaluation.seeds import SeedTables, by_seed, seed_of_run, seed_tables
+from verl_air.evaluation.seeds import Curves, SeedTables, curves_from, seed_of_run, seed_tables
 from verl_air.evaluation.statistics import Estimate
-
-ANCHORS = "anchors"
-"""The anchor rows' name among the framing families."""
 
 
 @dataclass
@@ -31,11 +29,9 @@ class RunSummary:
     name: short and distinct among the runs of a report.
     steps, planned: training steps done, and how many the recipe asked for.
     curves: training metrics by name (``air/...``), from ``metrics.jsonl`` or else from stored rollouts.
-    groups: group accuracy by source (``safety/ood``) and step; without interval if only the metric is there.
-    framings: accuracy by source, framing family (or ``anchors``) and step.
-    open_accuracy: accuracy on open rows by source and step: what the training reward is compared with.
-    first_step, last_step, first, last: the first and last stored validation, and their tables.
-    change: last compared with first, on the same intents.
+    validations: the table of each step, without most intervals (``breakdown`` with ``level=None``).
+    last: the table of the last validation, with all intervals.
+    change: the last validation compared with the first, on the same intents.
     """
 
     name: str
@@ -43,18 +39,34 @@ class RunSummary:
     steps: int | None = None
     planned: int | None = None
     curves: dict[str, Series] = field(default_factory=dict)
-    groups: dict[str, dict[int, Estimate]] = field(default_factory=dict)
-    framings: dict[str, dict[str, Series]] = field(default_factory=dict)
-    open_accuracy: dict[str, Series] = field(default_factory=dict)
-    first_step: int | None = None
-    last_step: int | None = None
-    first: list[Section] = field(default_factory=list)
+    validations: dict[int, list[Section]] = field(default_factory=dict)
     last: list[Section] = field(default_factory=list)
     change: list[Comparison] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     recipe: str = ""
     faults: list[str] = field(default_factory=list)
+
+    @property
+    def first_step(self) -> int | None:
+        """Of the first validation."""
+        return min(self.validations, default=None)
+
+    @property
+    def last_step(self) -> int | None:
+        """Of the last validation."""
+        return max(self.validations, default=None)
+
+    def sections(self, source: str) -> dict[int, Section]:
+        """The section of a ``domain/split`` by step."""
+        return {
+            step: found for step, sections in self.validations.items() for found in sections if found.name == source
+        }
+
+    def open_accuracy(self, source: str) -> Series:
+        """Accuracy on open rows by step: what the training reward is compared with."""
+        lines = {step: section.line("role", "open") for step, section in self.sections(source).items()}
+        return {step: e.prompts.value for step, e in lines.items() if e and e.prompts.value is not None}
 
 
 @dataclass
@@ -73,9 +85,7 @@ class RunReport:
     @property
     def sources(self) -> list[str]:
         """Domain and split of every validation, in order."""
-        tables = (section.name for run in self.runs for section in run.last)
-        curves = (source for run in self.runs for source in run.groups)
-        return list(dict.fromkeys([*tables, *curves]))
+        return list(dict.fromkeys(section.name for run in self.runs for section in run.last))
 
 
 def summarise(
@@ -94,10 +104,6 @@ def summarise(
     """
     folders = [read_run_folder(path) for path in paths]
     given = [*names] or [None] * len(folders)
-    seeds = None
-    if any(number > 1 for name, number in Counter(given).items() if name is not None):
-        methods = by_seed((name or folder.name, folder) for name, folder in zip(given, folders, strict=True))
-        seeds = seed_tables(methods, threshold)
     runs: list[RunSummary] = []
     first: list[ScoredRollout] = []
     against_first: dict[str, list[Comparison]] = {}
@@ -108,7 +114,23 @@ def summarise(
         elif pairs := _compare(first, last):
             against_first[name] = pairs
         runs.append(run)
+    several = any(number > 1 for name, number in Counter(given).items() if name is not None)
+    seeds = seed_tables(_by_seed(given, folders, runs), threshold) if several else None
     return RunReport(runs, against_first, sample_groups(_sample_columns(runs, folders)), seeds)
+
+
+def _by_seed(
+    given: Sequence[str | None], folders: Sequence[RunFolder], runs: Sequence[RunSummary]
+) -> dict[str, dict[int, Curves]]:
+    methods: dict[str, dict[int, Curves]] = defaultdict(dict)
+    for name, folder, run in zip(given, folders, runs, strict=True):
+        seeds, seed = methods[name or run.name], seed_of_run(folder)
+        if seed is None:
+            raise DataError(f"{folder.path}: its stored recipe has no data.seed, so it cannot be a seed of {name!r}")
+        if seed in seeds:
+            raise DataError(f"{name}: two runs with seed {seed}; the second is {folder.path}. Name it differently")
+        seeds[seed] = curves_from(run.validations)
+    return methods
 
 
 def _summarise(name: str, folder: RunFolder) -> tuple[RunSummary, list[ScoredRollout]]:
@@ -123,14 +145,18 @@ def _summarise(name: str, folder: RunFolder) -> tuple[RunSummary, list[ScoredRol
         versions=versions(folder.record),
         recipe=whole_recipe(folder.config),
     )
-    first, last = _read_validations(run, folder)
+    first: list[ScoredRollout] = []
+    last: list[ScoredRollout] = []
+    for step in folder.validations:  # one at a time in memory
+        for rollouts in folder.whole_validations([step]).values():
+            first, last = first or rollouts, rollouts
+            run.validations[step] = breakdown(rollouts, level=None)
     if last:
-        seen = folder.seen_in_training(last)
-        run.last = breakdown(last, seen)
-        if run.first_step != run.last_step:
-            run.first, run.change = breakdown(first, seen), _compare(first, last)
+        run.last = breakdown(last, folder.seen_in_training(last))
+        run.change = _compare(first, last) if len(run.validations) > 1 else []
     else:
-        _read_validation_metrics(run, folder)
+        run.validations = _validation_metrics(folder)
+        run.last = run.validations[run.last_step] if run.last_step is not None else []
     reached = [step for series in folder.metrics.values() for step in series]
     run.steps = max([*reached, *folder.rollouts, *folder.validations], default=None)
     run.faults = folder.faults
@@ -150,45 +176,18 @@ def _curves(folder: RunFolder) -> dict[str, Series]:
     return curves
 
 
-def _read_validations(run: RunSummary, folder: RunFolder) -> tuple[list[ScoredRollout], list[ScoredRollout]]:
-    """Read the validations that are whole, one at a time; returns the rollouts of the first and of the last."""
-    first: list[ScoredRollout] = []
-    last: list[ScoredRollout] = []
-    for step in folder.validations:
-        for rollouts in folder.whole_validations([step]).values():
-            first, last = first or rollouts, rollouts
-            run.first_step, run.last_step = step if run.first_step is None else run.first_step, step
-            by_source: dict[str, list[ScoredRollout]] = defaultdict(list)
-            for rollout in rollouts:
-                by_source[rollout.source].append(rollout)
-            for source, rows in by_source.items():
-                run.groups.setdefault(source, {})[step] = group_share(meta_groups(rows))
-                opens = prompt_accuracy(row for row in rows if row.role == "open")
-                run.open_accuracy.setdefault(source, {})[step] = math.nan if opens is None else opens
-                by_family: dict[str, list[ScoredRollout]] = defaultdict(list)
-                for row in rows:
-                    by_family[ANCHORS if row.role == "anchor" else row.family].append(row)
-                for family, of_family in by_family.items():
-                    accuracy = prompt_accuracy(of_family)
-                    series = run.framings.setdefault(source, {}).setdefault(family, {})
-                    series[step] = math.nan if accuracy is None else accuracy
-    return first, last
-
-
-def _read_validation_metrics(run: RunSummary, folder: RunFolder) -> None:
+def _validation_metrics(folder: RunFolder) -> dict[int, list[Section]]:
     """Without stored validations there are verl's own metrics: values without intervals."""
+    found: dict[int, list[Section]] = defaultdict(list)
     for name, series in folder.metrics.items():
-        source, _, metric = name.removeprefix("val-core/").rpartition("/")
-        if not name.startswith("val-core/") or not source:
+        if (metric := re.fullmatch(r"val-core/(?:(.+)/)?([^/]+)/group_acc", name)) is None:
             continue
-        if metric == "open_acc":
-            run.open_accuracy[source] = series
-        points = {step: Estimate(value) for step, value in series.items() if math.isfinite(value)}
-        if metric == "group_acc" and points:
-            run.groups[source] = points
-            run.last_step = max(points)
-            domain, _, split = source.rpartition("/")
-            run.last.append(Section(domain, split, (), Estimates(groups=points[run.last_step])))
+        opens = folder.metrics.get(name.replace("group_acc", "open_acc"), {})
+        for step, value in series.items():
+            if math.isfinite(value):
+                line = SectionLine("role", "open", Estimates(prompts=Estimate(opens.get(step))))
+                found[step].append(Section(metric[1] or "", metric[2], (), Estimates(groups=Estimate(value)), (line,)))
+    return dict(sorted(found.items()))
 
 
 def _compare(a: list[ScoredRollout], b: list[ScoredRollout]) -> list[Comparison]:
