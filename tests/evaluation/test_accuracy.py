@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.evaluation.support import record, rows_of
 from verl_air.data.schema import make_row, write_rows
 from verl_air.errors import DataError
-from verl_air.evaluation import ScoredRollout, SeenInTraining, accuracy_of, breakdown, estimate, meta_groups, novelty_of
+from verl_air.evaluation import ScoredRollout, SeenInTraining, accuracy_of, breakdown, meta_groups
+from verl_air.evaluation.breakdown import estimate, novelty_of
 from verl_air.evaluation.metrics import rollout_metrics
 
 VERDICTS = st.sampled_from([1.0, 0.0, None])

@@ -75,7 +75,7 @@ def test_a_run(tmp_path: Path) -> None:
     assert run.last[1].whole.groups.value == accuracy_of(last).groups
     assert run.sections("safety/ood")[20].whole.groups == run.last[1].whole.groups
     maps = {found.source: found for found in heat_maps(report)}
-    assert maps["safety/ood"].columns == ("0", "10", "20")
+    assert maps["safety/ood"].columns == ["0", "10", "20"]
     assert [name for name, _ in maps["safety/ood"].rows] == ["anchors", "override", "urgent"]
     overridden = [r.acc for r in last if r.family == "override"]
     assert maps["safety/ood"].rows[1][1][-1] == sum(overridden) / len(overridden)

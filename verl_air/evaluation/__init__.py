@@ -17,85 +17,30 @@
 ==================  ==================================================================================================
 """
 
-from verl_air.evaluation.breakdown import (
-    Estimates,
-    Section,
-    SectionLine,
-    SeenInTraining,
-    breakdown,
-    estimate,
-    novelty_of,
-)
-from verl_air.evaluation.comparison import Comparison, compare
-from verl_air.evaluation.metrics import Accuracy, MetaGroup, accuracy_of, meta_groups, rollout_metrics
+from verl_air.evaluation.breakdown import SeenInTraining, breakdown
+from verl_air.evaluation.comparison import compare
+from verl_air.evaluation.metrics import accuracy_of, meta_groups
 from verl_air.evaluation.records import ScoredRollout, read_records
 from verl_air.evaluation.report.svg import ChartAxis, ChartLine, line_chart
 from verl_air.evaluation.run_folder import RunFolder, Series, read_run_folder
 from verl_air.evaluation.seeds import (
     METRICS,
-    BySeed,
     Curve,
     Curves,
     SeedDifference,
     SeedRow,
-    SeedTables,
     area_under,
     curves_of,
     paper_table,
     seed_differences,
     seed_rows,
     seed_tables,
-    steps_to,
 )
 from verl_air.evaluation.statistics import LEVEL, Estimate, mean_over_seeds, resample
-from verl_air.evaluation.tables import interval_or_value, markdown_table, p_value, percent, plain, points, visible
 
 __all__ = [
-    "LEVEL",
-    "METRICS",
-    "Accuracy",
-    "BySeed",
-    "ChartAxis",
-    "ChartLine",
-    "Comparison",
-    "Curve",
-    "Curves",
-    "Estimate",
-    "Estimates",
-    "MetaGroup",
-    "RunFolder",
-    "ScoredRollout",
-    "Section",
-    "SectionLine",
-    "SeedDifference",
-    "SeedRow",
-    "SeedTables",
-    "SeenInTraining",
-    "Series",
-    "accuracy_of",
-    "area_under",
-    "breakdown",
-    "compare",
-    "curves_of",
-    "estimate",
-    "interval_or_value",
-    "line_chart",
-    "markdown_table",
-    "mean_over_seeds",
-    "meta_groups",
-    "novelty_of",
-    "p_value",
-    "paper_table",
-    "percent",
-    "plain",
-    "points",
-    "read_records",
-    "read_run_folder",
-    "resample",
-    "rollout_metrics",
-    "seed_differences",
-    "seed_rows",
-    "seed_tables",
-    "steps_to",
-    "visible",
-]
+    "LEVEL", "METRICS", "ChartAxis", "ChartLine", "Curve", "Curves", "Estimate", "RunFolder", "ScoredRollout",
+    "SeedDifference", "SeedRow", "SeenInTraining", "Series", "accuracy_of", "area_under", "breakdown",
+    "compare", "curves_of", "line_chart", "mean_over_seeds", "meta_groups", "paper_table", "read_records",
+    "read_run_folder", "resample", "seed_differences", "seed_rows", "seed_tables",
+]  # fmt: skip

@@ -53,18 +53,12 @@ class Completion:
     truncated: bool
 
 
-class Generator(Protocol):
-    """What draws completions: :class:`VllmGenerator`, or a stand-in."""
-
-    def prompt(self, messages: Sequence[Message], where: str, max_tokens: int) -> EncodedPrompt:
-        """Apply the chat template, ready to be answered; a DataError that names ``where`` if it does not fit."""
-        ...
+class _Generator(Protocol):
+    def prompt(self, messages: Sequence[Message], where: str, max_tokens: int) -> EncodedPrompt: ...
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], names: Sequence[str], sampling: SamplingSettings
-    ) -> list[Completion]:
-        """One completion per prompt; ``names`` distinguish completions of one prompt and give each its seed."""
-        ...
+    ) -> list[Completion]: ...
 
 
 def generate_rollouts(
@@ -74,7 +68,7 @@ def generate_rollouts(
     reward_kwargs: Mapping[str, Any],
     sampling: SamplingSettings,
     *,
-    generator: Callable[[], Generator],
+    generator: Callable[[], _Generator],
     n: int = 1,
     chunk: int = CHUNK,
     progress: Progress = lambda done, total: None,
@@ -87,7 +81,7 @@ def generate_rollouts(
         out: JSONL file; resumed if it is there.
         reward_kwargs: as in a recipe.
         sampling: how completions are drawn.
-        generator: makes the generator; not called if nothing is left to do.
+        generator: makes the :class:`VllmGenerator`; not called if nothing is left to do.
         n: completions per row.
         chunk: completions between two writes.
         progress: called after each write.
@@ -196,7 +190,11 @@ class VllmGenerator:
         self._longest: int = self._llm.llm_engine.model_config.max_model_len
 
     def prompt(self, messages: Sequence[Message], where: str, max_tokens: int) -> EncodedPrompt:
-        """See :class:`Generator`."""
+        """Apply the chat template, ready to be answered.
+
+        Raises:
+            DataError: it does not fit with ``max_tokens`` of response; ``where`` names it.
+        """
         text = self._tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
         ids = self._tokenizer.encode(text, add_special_tokens=False)
         if len(ids) + max_tokens > self._longest:
@@ -209,7 +207,7 @@ class VllmGenerator:
     def complete(
         self, prompts: Sequence[EncodedPrompt], names: Sequence[str], sampling: SamplingSettings
     ) -> list[Completion]:
-        """See :class:`Generator`."""
+        """One completion per prompt; ``names`` distinguish completions of one prompt and give each its seed."""
         from vllm import SamplingParams
 
         settings = {**asdict(sampling), "skip_special_tokens": True}

@@ -48,20 +48,14 @@ def curves_from(validations: Mapping[int, Iterable[Section]]) -> Curves:
     return {source: dict(metrics) for source, metrics in sorted(curves.items())}
 
 
+_LINES = {"anchor_acc": ("role", "anchor"), "open_acc": ("role", "open"),
+          "harmful_acc": ("harm", "harmful"), "benign_acc": ("harm", "benign")}  # fmt: skip
+
+
 def _metrics(section: Section) -> dict[str, float | None]:
-    lines = {
-        "anchor_acc": "role anchor",
-        "open_acc": "role open",
-        "harmful_acc": "harm harmful",
-        "benign_acc": "harm benign",
-    }
-    found = {metric: section.line(*line.split()) for metric, line in lines.items()}
-    return {
-        "group_acc": section.whole.groups.value,
-        "acc": section.whole.prompts.value,
-        **{metric: line.prompts.value if line else None for metric, line in found.items()},
-        "abstained": section.whole.abstained,
-    }
+    whole, lines = section.whole, {metric: section.line(*line) for metric, line in _LINES.items()}
+    values = {metric: line.prompts.value for metric, line in lines.items() if line}
+    return {"group_acc": whole.groups.value, "acc": whole.prompts.value, **values, "abstained": whole.abstained}
 
 
 def area_under(curve: Mapping[int, float], steps: Sequence[int]) -> float:
@@ -143,7 +137,8 @@ def seed_rows(
     rows = []
     for name, runs in methods.items():
         curves = [runs[seed][source][metric] for seed in sorted(runs)]
-        end, area, to = (mean_over_seeds([of(curve) for curve in curves], level) for of in _summaries(steps, threshold))
+        columns = zip(*(_summary(curve, steps, threshold) for curve in curves), strict=True)
+        end, area, to = (mean_over_seeds(column, level) for column in columns)
         if to.low is not None and to.high is not None:  # t has no bounds
             to = replace(to, low=max(steps[0], to.low), high=min(steps[-1], to.high))
         reached = sum(steps_to(curve, threshold, steps) is not None for curve in curves)
@@ -167,11 +162,17 @@ def seed_differences(
         seeds = sorted(set(runs) & set(methods[against]))
         if name == against or not seeds:
             continue
-        pairs = [(runs[seed][source][metric], methods[against][seed][source][metric]) for seed in seeds]
-        ends, areas, tos = ([of(a) - of(b) for a, b in pairs] for of in _summaries(steps, threshold))
+        pairs = [
+            [_summary(of[seed][source][metric], steps, threshold) for of in (runs, methods[against])] for seed in seeds
+        ]
+        ends, areas, tos = zip(*([a - b for a, b in zip(*pair, strict=True)] for pair in pairs), strict=True)
         end, area, to = (mean_over_seeds(values, level) for values in (ends, areas, tos))
-        ahead, p_end, p_area = sum(value > 0 for value in ends), paired_t(ends), paired_t(areas)
-        found.append(SeedDifference(name, against, source, metric, len(seeds), end, area, to, ahead, p_end, p_area))
+        ahead = sum(value > 0 for value in ends)
+        found.append(
+            SeedDifference(
+                name, against, source, metric, len(seeds), end, area, to, ahead, paired_t(ends), paired_t(areas)
+            )
+        )
     return found
 
 
@@ -242,29 +243,24 @@ def paper_table(rows: Iterable[SeedRow], write: Callable[[Estimate], str]) -> li
 
 
 def _common_steps(methods: Mapping[str, BySeed], source: str, metric: str) -> list[int]:
-    common: set[int] | None = None
+    steps = []
     for name, runs in methods.items():
         for seed, curves in runs.items():
             if metric not in curves.get(source, {}):
                 known = ", ".join(f"{place} {found}" for place, metrics in curves.items() for found in metrics)
-                raise DataError(
-                    f"{name}, seed {seed}: no {metric} of {source} was stored; there is {known or 'nothing'}"
-                )
-            steps = set(curves[source][metric])
-            common = steps if common is None else common & steps
-    if len(common or ()) < 2:
-        raise DataError(f"{source}: the runs have {len(common or ())} validation step(s) in common; two are needed")
-    return sorted(common or ())
+                missing = f"no {metric} of {source} was stored; there is {known or 'nothing'}"
+                raise DataError(f"{name}, seed {seed}: {missing}")
+            steps.append(set(curves[source][metric]))
+    common = sorted(set.intersection(*steps)) if steps else []
+    if len(common) < 2:
+        raise DataError(f"{source}: the runs have {len(common)} validation step(s) in common; two are needed")
+    return common
 
 
-def _summaries(steps: Sequence[int], threshold: float) -> tuple[Callable[[Curve], float], ...]:
-    """End point, area, and steps to the threshold, of a curve."""
-
-    def to(curve: Curve) -> float:
-        found = steps_to(curve, threshold, steps)
-        return float(steps[-1]) if found is None else found
-
-    return lambda curve: curve[steps[-1]], lambda curve: area_under(curve, steps), to
+def _summary(curve: Curve, steps: Sequence[int], threshold: float) -> tuple[float, float, float]:
+    """End point, area, and steps to the threshold."""
+    to = steps_to(curve, threshold, steps)
+    return curve[steps[-1]], area_under(curve, steps), float(steps[-1]) if to is None else to
 
 
 def _values(curve: Mapping[int, float], steps: Sequence[int]) -> list[float]:

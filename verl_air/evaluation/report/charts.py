@@ -43,8 +43,8 @@ class HeatMap:
     """
 
     source: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[float | None, ...]], ...]
+    columns: list[str]
+    rows: list[tuple[str, list[float | None]]]
 
 
 def learning_curves(report: RunReport) -> list[ReportChart]:
@@ -99,7 +99,7 @@ def proxy_and_accuracy(run: RunSummary, source: str) -> list[tuple[int, float, f
     """(step, open training reward averaged over the nearest steps, accuracy on open rows) of each validation."""
     proxy = [(step, v) for step, v in run.curves.get("air/open_reward/mean", {}).items() if math.isfinite(v)]
     points = []
-    for step, accuracy in run.open_accuracy(source).items():
+    for step, accuracy in run.accuracy(source, "role", "open").items():
         if near := [value for _, value in sorted(proxy, key=lambda item: abs(item[0] - step))[:_NEAR]]:
             points.append((step, sum(near) / len(near), accuracy))
     return points
@@ -111,32 +111,33 @@ def heat_maps(report: RunReport) -> list[HeatMap]:
     for source in _sources(report):
         framings = {run.name: found for run in report.runs if (found := _framings(run, source))}
         names = sorted(
-            {name for cells in framings.values() for name, _ in cells}, key=lambda name: (name != ANCHORS, name)
+            {name for found in framings.values() for name in found}, key=lambda name: (name != ANCHORS, name)
         )
-        if not names:
-            continue
         if len(report.runs) == 1:
-            (cells,) = framings.values()
-            steps = _spread(sorted({step for _, step in cells}), 8)
-            columns = tuple(f"{step:,}" for step in steps)
-            rows = [(name, tuple(cells.get((name, step)) for step in steps)) for name in names]
+            steps = _spread(sorted(report.runs[0].sections(source)), 8)
+            rows = [
+                (name, [series.get(step) for step in steps]) for f in framings.values() for name, series in f.items()
+            ]
+            rows.sort(key=lambda row: names.index(row[0]))
+            columns = [f"{step:,}" for step in steps]
         else:
-            columns, rows = tuple(names), []
-            for run, cells in framings.items():
-                last = {name: max(step for found, step in cells if found == name) for name, _ in cells}
-                rows.append((run, tuple(cells.get((name, last.get(name, 0))) for name in names)))
-        maps.append(HeatMap(source, columns, tuple(rows)))
+            rows = [(run, [_last(found.get(name)) for name in names]) for run, found in framings.items()]
+            columns = names
+        if rows:
+            maps.append(HeatMap(source, columns, rows))
     return maps
 
 
-def _framings(run: RunSummary, source: str) -> dict[tuple[str, int], float | None]:
-    """Accuracy of each family, and of the anchors, by step."""
-    return {
-        (ANCHORS if line.kind == "role" else line.name, step): line.estimates.prompts.value
-        for step, section in run.sections(source).items()
-        for line in section.lines
-        if line.kind == "family" or (line.kind, line.name) == ("role", "anchor")
-    }
+def _framings(run: RunSummary, source: str) -> dict[str, Series]:
+    """Accuracy by step of the anchors and of each family."""
+    lines = [line for section in run.sections(source).values() for line in section.lines]
+    families = {line.name: ("family", line.name) for line in lines if line.kind == "family"}
+    series = {name: run.accuracy(source, *line) for name, line in {ANCHORS: ("role", "anchor"), **families}.items()}
+    return {name: found for name, found in series.items() if found}
+
+
+def _last(series: Series | None) -> float | None:
+    return series[max(series)] if series else None
 
 
 def _sources(report: RunReport) -> list[str]:

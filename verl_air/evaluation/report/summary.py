@@ -63,9 +63,9 @@ class RunSummary:
             step: found for step, sections in self.validations.items() for found in sections if found.name == source
         }
 
-    def open_accuracy(self, source: str) -> Series:
-        """Accuracy on open rows by step: what the training reward is compared with."""
-        lines = {step: section.line("role", "open") for step, section in self.sections(source).items()}
+    def accuracy(self, source: str, kind: str, name: str) -> Series:
+        """Accuracy of a line of the table by step."""
+        lines = {step: section.line(kind, name) for step, section in self.sections(source).items()}
         return {step: e.prompts.value for step, e in lines.items() if e and e.prompts.value is not None}
 
 

@@ -113,7 +113,7 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: visible(value, None) if type(value) is str else value,
     )
-    environment.filters.update(percent=percent, p_value=p_value)
+    environment.filters.update(percent=percent, p_value=p_value, shortened=lambda text: visible(str(text)))
     return environment
 
 
