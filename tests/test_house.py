@@ -16,14 +16,25 @@ ALLOWED = {
     "objective": set(),
     "rewards": set(),
     "data": {"rewards"},
-    "evaluation": {"objective", "data", "rewards", "cpu"},
+    "evaluation": {"objective", "data", "rewards"},
     "training": {"objective", "data", "rewards", "evaluation"},
     "cpu": set(),
     "planning": set(),
     "cluster": set(),
     "playground": {"data", "rewards", "evaluation"},
     "experiments": {"evaluation", "playground"},
-    "cli": {"objective", "data", "rewards", "evaluation", "training", "plugin", "playground", "planning", "cluster"},
+    "cli": {
+        "objective",
+        "data",
+        "rewards",
+        "evaluation",
+        "training",
+        "plugin",
+        "playground",
+        "planning",
+        "cluster",
+        "cpu",
+    },
 }
 USES_VERL = {"training", "cpu", "cluster"}
 

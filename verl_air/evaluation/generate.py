@@ -80,11 +80,9 @@ def generate_rollouts(
         files: parquet files in the project's row schema.
         out: JSONL file; resumed if it is there.
         reward_kwargs: as in a recipe.
-        sampling: how completions are drawn.
+        sampling, n: how completions are drawn, and how many per row.
         generator: makes the :class:`VllmGenerator`; not called if nothing is left to do.
-        n: completions per row.
-        chunk: completions between two writes.
-        progress: called after each write.
+        chunk, progress: completions between two writes, and what is called after each.
 
     Raises:
         DataError: a file cannot be used, or ``out`` was started with other settings.

@@ -253,7 +253,7 @@ def _common_steps(methods: Mapping[str, BySeed], source: str, metric: str) -> li
             steps.append(set(curves[source][metric]))
     common = sorted(set.intersection(*steps)) if steps else []
     if len(common) < 2:
-        raise DataError(f"{source}: the runs have {len(common)} validation step(s) in common; two are needed")
+        raise DataError(f"{source}: the runs have {len(common)} step(s) with {metric} in common; two are needed")
     return common
 
 

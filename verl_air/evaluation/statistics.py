@@ -56,12 +56,9 @@ def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float
 
 
 def share_of(values_Z: np.ndarray, cluster_Z: np.ndarray | None = None, level: float | None = LEVEL) -> Estimate:
-    """Mean of numbers in [0, 1], one per meta-group.
+    """Mean of numbers in [0, 1], one per meta-group; see :func:`ratio_of`.
 
-    Args:
-        values_Z: of each meta-group.
-        cluster_Z: integer id of its intent; None if each meta-group is an intent of its own.
-        level: nominal coverage.
+    ``cluster_Z``: integer id of its intent; None if each meta-group is an intent of its own.
     """
     n = len(values_Z)
     return ratio_of(values_Z, np.ones(n), np.arange(n) if cluster_Z is None else cluster_Z, level)
@@ -74,8 +71,7 @@ def ratio_of(sum_R: np.ndarray, count_R: np.ndarray, cluster_R: np.ndarray, leve
     would then have no width.
 
     Args:
-        sum_R, count_R: sum and number of the values of each row.
-        cluster_R: integer id of the row's cluster.
+        sum_R, count_R, cluster_R: sum and number of the values of each row, and integer id of its cluster.
         level: nominal coverage; None for the value alone.
     """
     ids_Z, of_row = np.unique(cluster_R, return_inverse=True)

@@ -114,11 +114,9 @@ def heat_maps(report: RunReport) -> list[HeatMap]:
             {name for found in framings.values() for name in found}, key=lambda name: (name != ANCHORS, name)
         )
         if len(report.runs) == 1:
+            series = framings.get(report.runs[0].name, {})
             steps = _spread(sorted(report.runs[0].sections(source)), 8)
-            rows = [
-                (name, [series.get(step) for step in steps]) for f in framings.values() for name, series in f.items()
-            ]
-            rows.sort(key=lambda row: names.index(row[0]))
+            rows = [(name, [series[name].get(step) for step in steps]) for name in names]
             columns = [f"{step:,}" for step in steps]
         else:
             rows = [(run, [_last(found.get(name)) for name in names]) for run, found in framings.items()]

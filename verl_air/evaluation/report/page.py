@@ -52,6 +52,7 @@ def render(report: RunReport) -> str:
         seed_tables=seed_tables_as_text(report),
         novelty=_novelty(report),
         named=_named,
+        verdict=verdict,
         curves=charts.learning_curves(report),
         groups=charts.group_accuracy_curves(report),
         hacking=charts.hacking(report),
@@ -65,10 +66,10 @@ def to_json(report: RunReport) -> dict[str, Any]:
     """All numbers of the page, samples left out; null where a number is not known."""
     runs = []
     for run in report.runs:
-        numbers = asdict(replace(run, recipe="", validations={}))
-        steps = {"first_step": run.first_step, "last_step": run.last_step}
-        curves = {"validations": curves_from(run.validations), "alarms": list(map(asdict, alarms_of(run)))}
-        runs.append({**numbers, **steps, **curves})
+        numbers = asdict(replace(run, validations={}))
+        del numbers["recipe"]
+        numbers |= {"first_step": run.first_step, "last_step": run.last_step}
+        runs.append({**numbers, "validations": curves_from(run.validations), "alarms": [*map(asdict, alarms_of(run))]})
     against = {name: [asdict(c) for c in pairs] for name, pairs in report.against_first.items()}
     seeds = asdict(report.seeds) if report.seeds else None
     return _plain({"runs": runs, "against_first": against, "seeds": seeds})

@@ -36,7 +36,7 @@ _SECRET = re.compile(
 
 
 def select(config: Any, key: str) -> Any:
-    """The value of a dotted key; None if it is not there."""
+    """The value of a dotted key, or None."""
     return reduce(lambda at, name: at.get(name) if isinstance(at, Mapping) else None, key.split("."), config)
 
 
