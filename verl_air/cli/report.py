@@ -39,15 +39,16 @@ def run(args: argparse.Namespace) -> int:
     """
     paths, names = zip(*map(_path_and_name, args.runs), strict=True)
     report = summarise(paths, names, args.threshold)
+    written = [write_page(report, args.out)]
+    if args.json:
+        written.append(write_atomically(args.json, json.dumps(to_json(report), indent=2, allow_nan=False) + "\n"))
+    if args.markdown:
+        written.append(write_atomically(args.markdown, to_markdown(report)))
     for title, (head, *rows) in seed_tables_as_text(report):
         print(f"{visible(title)}\n\n{text_table(head, [[*map(visible, row)] for row in rows], left=2)}\n")
     if report.seeds:
         print("In brackets: 95 % intervals over seeds (Student's t).\n")
-    print(write_page(report, args.out))
-    if args.json:
-        print(write_atomically(args.json, json.dumps(to_json(report), indent=2, allow_nan=False) + "\n"))
-    if args.markdown:
-        print(write_atomically(args.markdown, to_markdown(report)))
+    print(*written, sep="\n")
     return 0
 
 
