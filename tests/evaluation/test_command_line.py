@@ -117,7 +117,7 @@ def test_the_table_of_the_paper(tmp_path: Path, capsys: Capture) -> None:
         assert ["[" in part for part in parts] == [a != b for a, b in wanted]
 
 
-def test_seeds_that_cannot_be_told_apart(tmp_path: Path, capsys: Capture) -> None:
+def test_seeds_that_are_not_distinct(tmp_path: Path, capsys: Capture) -> None:
     run = write_run(tmp_path / "run", steps=4, every=2)
     assert report({"A": [run, run]}, tmp_path) == 2
     assert "A: two runs with seed 0" in capsys.readouterr().err

@@ -234,7 +234,7 @@ def test_alarms_ring(tmp_path: Path) -> None:
     assert last[1] == pytest.approx(1.8)
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_runs_of_one_folder_name_get_distinct_names(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / side / "run", steps=2, every=1, intents=2) for side in "ab"]
     assert len({run.name for run in summarise([*runs, runs[0]]).runs}) == 3
 

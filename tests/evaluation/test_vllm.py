@@ -1,4 +1,4 @@
-"""Rollouts from a real model with real vLLM, in the format that runs store; gone on with after any interruption."""
+"""Rollouts from a real model with real vLLM, in the format that runs store; resumed after any interruption."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def generate(folder: Path, out: Path, die_after: int = 0) -> subprocess.Complete
 
 
 def evaluate(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    """The same from the command line; how long a response may be, and how it is scored, stand in the recipe."""
+    """The same from the command line; how long a response may be, and how it is scored, is in the recipe."""
     recipe = ("--recipe", "recipes/quickstart.yaml", "--n", "2", "--seed", "3", "--out", str(out))
     data = ("--model", str(folder / "model"), "--data", str(folder / "few.parquet"))
     return run(out.with_suffix(".log"), "-m", "verl_air", "evaluate", *data, *recipe)

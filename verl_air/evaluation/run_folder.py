@@ -10,7 +10,7 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,12 @@ class RunFolder:
         self._note_broken(lines)
         return rollouts, not lines.broken
 
-    def whole_validations(self, steps: Iterable[int] | None = None) -> dict[int, list[ScoredRollout]]:
-        """Rollouts by step. A validation cut off in the middle is left out: its meta-groups lack prompts."""
-        read = {step: self.read(self.validations[step]) for step in (self.validations if steps is None else steps)}
-        return {step: rollouts for step, (rollouts, whole) in read.items() if whole and rollouts}
+    def whole_validations(self, steps: Iterable[int] | None = None) -> Iterator[tuple[int, list[ScoredRollout]]]:
+        """(step, rollouts), one at a time; one cut off in the middle is left out: its meta-groups lack prompts."""
+        for step in self.validations if steps is None else steps:
+            rollouts, whole = self.read(self.validations[step])
+            if whole and rollouts:
+                yield step, rollouts
 
     def last_validation(self) -> tuple[int, list[ScoredRollout]]:
         """The last validation that is whole, with its step.
@@ -70,9 +72,8 @@ class RunFolder:
         Raises:
             DataError: there is none.
         """
-        for step in reversed(self.validations):
-            if found := self.whole_validations([step]):
-                return step, found[step]
+        for found in self.whole_validations(reversed(self.validations)):
+            return found
         raise DataError(
             f"{self.path}: no stored validation. Runs store them if trainer.validation_data_dir is set; "
             "for a file of rollouts give the file itself."

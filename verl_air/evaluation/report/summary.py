@@ -147,10 +147,9 @@ def _summarise(name: str, folder: RunFolder) -> tuple[RunSummary, list[ScoredRol
     )
     first: list[ScoredRollout] = []
     last: list[ScoredRollout] = []
-    for step in folder.validations:  # one at a time in memory
-        for rollouts in folder.whole_validations([step]).values():
-            first, last = first or rollouts, rollouts
-            run.validations[step] = breakdown(rollouts, level=None)
+    for step, rollouts in folder.whole_validations():
+        first, last = first or rollouts, rollouts
+        run.validations[step] = breakdown(rollouts, level=None)
     if last:
         run.last = breakdown(last, folder.seen_in_training(last))
         run.change = _compare(first, last) if len(run.validations) > 1 else []
