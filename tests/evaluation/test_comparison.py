@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation.support import record
@@ -26,6 +26,7 @@ def groups(verdicts: str, *, domain: str = "safety", split: str = "id", completi
     return records
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9), st.integers(0, 9))
 def test_mcnemar_counts_every_way_the_coins_could_fall(only_a: int, only_b: int) -> None:
     n, split = only_a + only_b, abs(only_a - only_b)

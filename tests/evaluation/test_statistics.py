@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -28,6 +28,7 @@ def test_wilson_as_published(successes: int, n: int, low: float, high: float) ->
     assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.data())
 def test_wilson_solves_its_equation_and_mirrors(n: int, data: st.DataObject) -> None:
     successes = data.draw(st.integers(0, n))

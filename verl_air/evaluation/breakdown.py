@@ -200,5 +200,7 @@ def _section(
     if len(new) > 1:
         lines += [SectionLine("novelty", name, estimate(new[name], level)) for name in NOVELTIES if name in new]
     by_size = tuple(sorted(new, key=lambda name: (-len(new[name]), name)))
-    whole = replace(estimate(rollouts, level), groups=group_share(groups, level or LEVEL))
+    whole = estimate(rollouts, level)
+    if level is None:
+        whole = replace(whole, groups=group_share(groups))
     return Section(domain, split, by_size, whole, tuple(lines))
