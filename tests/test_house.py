@@ -16,7 +16,7 @@ ALLOWED = {
     "objective": set(),
     "rewards": set(),
     "data": {"rewards"},
-    "evaluation": {"objective", "data", "rewards", "cpu"},
+    "evaluation": {"objective", "data", "rewards"},
     "training": {"objective", "data", "rewards", "evaluation"},
     "cpu": set(),
     "planning": set(),

@@ -17,8 +17,8 @@ from studies.dispersion.measure import Dispersion, dispersion_of, mean_with_inte
 from verl_air.data.schema import PromptMessage, read_rows
 from verl_air.errors import AirError
 from verl_air.evaluation.checkpoints import model_folder
-from verl_air.evaluation.intervals import Estimate
-from verl_air.evaluation.untrusted import visible
+from verl_air.evaluation.statistics import Estimate
+from verl_air.evaluation.tables import visible
 from verl_air.files import write_atomically
 
 Prompts = dict[str, tuple[list[list[PromptMessage]], list[str]]]

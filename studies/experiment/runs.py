@@ -14,8 +14,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from verl_air.errors import ConfigError, DataError
-from verl_air.evaluation.curves import Curves, curves_of
-from verl_air.evaluation.run_folder import read_run_folder
+from verl_air.evaluation import Curves, curves_of, read_run_folder
 from verl_air.files import write_atomically
 
 RunRecord: TypeAlias = dict[str, Any]

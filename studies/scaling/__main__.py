@@ -17,8 +17,7 @@ from studies.scaling.assumptions import Assumptions
 from studies.scaling.simulation import MODES
 from studies.scaling.sweep import SIZES, Cost, conclusions, remedies, scaling
 from verl_air.errors import AirError, ConfigError
-from verl_air.evaluation.report.standalone import standalone
-from verl_air.evaluation.report.svg import Axis, Line, line_chart
+from verl_air.evaluation import ChartAxis, ChartLine, line_chart
 from verl_air.files import write_atomically
 
 
@@ -135,10 +134,10 @@ def _figure(title: str, costs: Sequence[Cost]) -> str:
     for i, mode in enumerate(modes):
         own = [c for c in costs if c.mode == mode]
         marks = [f"{mode}, {c.gpus} GPUs: {c.extra:+.1%}" for c in own]
-        lines.append(Line(mode, [(math.log2(c.gpus), c.extra) for c in own], i, marks=marks))
+        lines.append(ChartLine(mode, [(math.log2(c.gpus), c.extra) for c in own], i, marks=marks))
     sizes = sorted({c.gpus for c in costs})
-    axis = Axis("GPUs", names=tuple((math.log2(gpus), f"{gpus}") for gpus in sizes))
-    return standalone(line_chart(lines, axis, Axis("extra time per trajectory", percent=True), title), title, lines)
+    axis = ChartAxis("GPUs", names=tuple((math.log2(gpus), f"{gpus}") for gpus in sizes))
+    return line_chart(lines, axis, ChartAxis("extra time per trajectory", percent=True), title, standalone=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from verl_air.evaluation import Record
+from verl_air.evaluation import ScoredRollout
 
 FRAMINGS = {"train": ("polite", "story"), "id": ("polite", "story"), "ood": ("override", "urgent")}
 
@@ -33,8 +33,8 @@ def row(**columns: Any) -> dict[str, Any]:
     }
 
 
-def record(**columns: Any) -> Record:
-    return Record.from_mapping(row(**columns), "test row")
+def record(**columns: Any) -> ScoredRollout:
+    return ScoredRollout.from_mapping(row(**columns), "test row")
 
 
 def rows_of(

@@ -1,45 +1,42 @@
-"""The numbers against a calculation written out the long way, on random tables."""
+"""The numbers compared with a calculation written out the long way, on random tables."""
 
+import json
 import math
+import random
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.evaluation.support import record
-from verl_air.evaluation import Record, accuracy_of, breakdown, estimate
-from verl_air.training.validation import group_metrics
+from tests.evaluation.support import record, rows_of
+from verl_air.data.schema import make_row, write_rows
+from verl_air.errors import DataError
+from verl_air.evaluation import ScoredRollout, SeenInTraining, accuracy_of, breakdown, meta_groups
+from verl_air.evaluation.breakdown import estimate, novelty_of
+from verl_air.evaluation.metrics import rollout_metrics
 
 VERDICTS = st.sampled_from([1.0, 0.0, None])
 
 
 @st.composite
-def tables(draw: st.DrawFn, completions: int = 1) -> list[Record]:
+def tables(draw: st.DrawFn, completions: int = 1) -> list[ScoredRollout]:
     """Any number of meta-groups over two domains and two splits, shuffled."""
     records = []
     for domain, split, z in product(("safety", "moral"), ("id", "ood"), range(draw(st.integers(0, 4)))):
         for s in range(draw(st.integers(1, 4))):
             role, family = ("anchor", "multiple_choice") if s == 0 else ("open", f"framing {s}")
+            columns = dict(domain=domain, split=split, intent_id=f"z{z}", role=role, index=s)
             for _ in range(completions):
                 acc = draw(VERDICTS if completions == 1 else st.sampled_from([1.0, 0.0]))
-                records.append(
-                    record(
-                        domain=domain,
-                        split=split,
-                        intent_id=f"z{z}",
-                        role=role,
-                        context=family,
-                        family=family,
-                        index=s,
-                        acc=acc,
-                    )
-                )
+                records.append(record(**columns, context=family, family=family, acc=acc))
     return draw(st.permutations(records))
 
 
-def long_way(records: Sequence[Record]) -> dict[str, float | None]:
+def long_way(records: Sequence[ScoredRollout]) -> dict[str, float | None]:
     verdicts = [r.acc for r in records if not math.isnan(r.acc)]
     right = same = whole = 0
     for name in {(r.domain, r.split, r.intent_id) for r in records}:
@@ -59,18 +56,14 @@ def long_way(records: Sequence[Record]) -> dict[str, float | None]:
 
 @settings(deadline=None, max_examples=40)
 @given(tables())
-def test_accuracy_is_what_the_long_way_gives(records: list[Record]) -> None:
-    expected, found = long_way(records), accuracy_of(records)
-    assert found.prompts == pytest.approx(expected["prompts"])
-    assert found.groups == pytest.approx(expected["groups"])
-    assert found.abstained == pytest.approx(expected["abstained"])
-
-
-@settings(deadline=None, max_examples=40)
-@given(tables())
-def test_every_line_of_the_table_is_what_the_long_way_gives(records: list[Record]) -> None:
-    lines = [(section.domain, section.split, None, None, section.whole) for section in breakdown(records)]
-    lines += [(s.domain, s.split, part.kind, part.name, part.estimates) for s in breakdown(records) for part in s.parts]
+def test_every_line_of_the_table_is_what_the_long_way_gives(records: list[ScoredRollout]) -> None:
+    expected, accuracy = long_way(records), accuracy_of(records)
+    assert accuracy.prompts == pytest.approx(expected["prompts"])
+    assert accuracy.groups == pytest.approx(expected["groups"])
+    assert accuracy.abstained == pytest.approx(expected["abstained"])
+    sections = breakdown(records)
+    lines = [(section.domain, section.split, None, None, section.whole) for section in sections]
+    lines += [(s.domain, s.split, line.kind, line.name, line.estimates) for s in sections for line in s.lines]
     for domain, split, kind, name, found in lines:
         chosen = [
             r
@@ -81,28 +74,19 @@ def test_every_line_of_the_table_is_what_the_long_way_gives(records: list[Record
             and (kind != "family" or (r.family == name and r.role == "open"))
         ]
         expected = long_way(chosen)
-        assert found.prompts.value == pytest.approx(expected["prompts"])
-        assert found.groups.value == pytest.approx(expected["groups"])
-        assert found.consistent.value == pytest.approx(expected["consistent"])
+        for what, one in (("prompts", found.prompts), ("groups", found.groups), ("consistent", found.consistent)):
+            assert one.value == pytest.approx(expected[what])
+            if one.value is not None:
+                assert 0 <= one.low <= one.value + 1e-9
+                assert one.value - 1e-9 <= one.high <= 1
         assert found.abstained == pytest.approx(expected["abstained"])
-        assert found.completions == len(chosen)
-        assert found.intents == len({(r.domain, r.intent_id) for r in chosen})
-
-
-@settings(deadline=None, max_examples=40)
-@given(tables())
-def test_values_lie_in_their_intervals(records: list[Record]) -> None:
-    found = estimate(records)
-    for one in (found.prompts, found.groups, found.consistent):
-        if one.value is not None:
-            assert 0 <= one.low <= one.value + 1e-9
-            assert one.value - 1e-9 <= one.high <= 1
+        assert (found.completions, found.intents) == (len(chosen), len({(r.domain, r.intent_id) for r in chosen}))
 
 
 @settings(deadline=None, max_examples=40)
 @given(tables(completions=2))
-def test_several_completions_are_every_way_to_draw_one_of_each_prompt(records: list[Record]) -> None:
-    """Group accuracy is the share of draws, one completion a prompt, that are all right: enumerated here."""
+def test_several_completions_are_every_way_to_draw_one_of_each_prompt(records: list[ScoredRollout]) -> None:
+    """Group accuracy is the share of draws, one completion per prompt, that are all right: enumerated here."""
     values = []
     for name in {(r.domain, r.split, r.intent_id) for r in records}:
         rows = [r for r in records if (r.domain, r.split, r.intent_id) == name]
@@ -120,11 +104,9 @@ def test_one_wrong_prompt_in_each_group(prompts: int) -> None:
         record(intent_id=f"z{z}", index=s, acc=float(s != z % prompts)) for z in range(20) for s in range(prompts)
     ]
     found = estimate(records)
-    assert found.groups.value == 0.0
+    assert (found.groups.value, found.consistent.value, found.intents) == (0.0, 0.0, 20)
     assert found.groups.high < 0.17  # Wilson: 0 of 20
-    assert found.consistent.value == 0.0
     assert found.prompts.value == pytest.approx((prompts - 1) / prompts)
-    assert found.intents == 20
 
 
 def test_a_group_with_an_abstention_has_no_group_accuracy() -> None:
@@ -134,20 +116,89 @@ def test_a_group_with_an_abstention_has_no_group_accuracy() -> None:
     assert found.abstained == pytest.approx(1 / 3)
 
 
-def test_harm_is_cut_on_open_rows() -> None:
+def test_harm_is_over_open_rows() -> None:
     """Refusing everything: harmful intents all right, benign ones all wrong, whatever the anchors say."""
     rows = []
     for z in range(10):
-        extras = f'{{"harmful": {"true" if z % 2 else "false"}}}'
+        extras = json.dumps({"harmful": z % 2 == 1})
         rows.append(record(intent_id=f"z{z}", role="anchor", context="mc", acc=1.0, extras=extras))
         rows.append(record(intent_id=f"z{z}", acc=float(z % 2), extras=extras))
     (section,) = breakdown(rows)
-    assert section.part("harm", "harmful").prompts.value == 1.0
-    assert section.part("harm", "benign").prompts.value == 0.0
-    assert section.part("harm", "benign").intents == 5
+    assert section.line("harm", "harmful").prompts.value == 1.0
+    assert section.line("harm", "benign").prompts.value == 0.0
+    assert section.line("harm", "benign").intents == 5
+
+
+# ------------------------------------------------------------------------------------------------------------ novelty
+
+TRAIN = [("z0", "anchor", "multiple_choice"), ("z0", "open", "story"), ("z1", "open", "polite")]
+
+
+def seen() -> SeenInTraining:
+    rows = (record(intent_id=z, role=role, context=c, family=c, split="train") for z, role, c in TRAIN)
+    return SeenInTraining.from_rollouts(rows)
+
+
+@pytest.mark.parametrize(
+    ("intent", "family", "novelty"),
+    [
+        ("z0", "story", "nothing new"),
+        ("z0", "override", "new framings"),
+        ("z9", "polite", "new intents"),
+        ("z9", "override", "new intents and framings"),
+    ],
+)
+def test_novelty_by_what_training_has_seen(intent: str, family: str, novelty: str, tmp_path: Path) -> None:
+    rows = [
+        record(intent_id=intent, role="anchor", context="multiple_choice", family="multiple_choice", split="ood"),
+        record(intent_id=intent, context=family, family=family, split="ood", index=1),
+    ]
+    (group,) = meta_groups(rows)
+    assert novelty_of(group, seen()) == novelty
+    columns = dict(prompt="p", ground_truth="A", domain="safety", split="train")
+    train = [make_row(intent_id=z, role=role, context=c, index=i, **columns) for i, (z, role, c) in enumerate(TRAIN)]
+    file = write_rows(tmp_path / "train.parquet", train)
+    assert novelty_of(group, SeenInTraining.from_files([file])) == novelty
+
+
+def test_the_same_id_in_another_domain_is_another_intent() -> None:
+    (group,) = meta_groups([record(intent_id="z0", domain="moral", family="story")])
+    assert novelty_of(group, seen()) == "new intents and framings"
+
+
+@pytest.mark.parametrize(
+    ("shift", "novelty"),
+    [
+        ("none", "nothing new"),
+        ("intent", "new intents"),
+        ("framing", "new framings"),
+        ("intent+framing", "new intents and framings"),
+        ("", "unknown"),
+    ],
+)
+def test_novelty_by_the_rows_own_word(shift: str, novelty: str) -> None:
+    (group,) = meta_groups([record(extras=json.dumps({"shift": shift} if shift else {}))])
+    assert novelty_of(group) == novelty
+
+
+def test_a_mixed_split_is_cut_in_two() -> None:
+    """OOD rows on intents of training are right, those on new intents wrong: the table must show it."""
+    rows = [record(intent_id=f"z{z}", family="override", split="ood", acc=float(z < 2)) for z in range(6)]
+    (section,) = breakdown(rows, seen())
+    assert section.novelty == ("new intents and framings", "new framings")
+    assert section.line("novelty", "new framings").prompts.value == 1.0
+    assert section.line("novelty", "new framings").intents == 2
+    assert section.line("novelty", "new intents and framings").prompts.value == 0.0
+    with pytest.raises(DataError, match="no training rows"):
+        SeenInTraining.from_files([])
+
+
+# ---------------------------------------------------------------------------------------------------- as in training
 
 
 def test_validation_during_training_says_the_same() -> None:
+    from verl_air.training.validation import group_metrics
+
     identities = [
         {"intent_id": f"z{z}", "role": role, "split": "id", "domain": "safety", "context": role, "index": 2 * z + s}
         for z in range(6)
@@ -155,6 +206,44 @@ def test_validation_during_training_says_the_same() -> None:
     ]
     accs = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, None, 1.0, 1.0, 0.0, 1.0]
     metrics = group_metrics(identities, ["safety/id"] * 12, {"acc": accs})
-    found = estimate([Record.from_mapping({**i, "acc": a}, "row") for i, a in zip(identities, accs, strict=True)])
+    rows = [ScoredRollout.from_mapping({**i, "acc": a}, "row") for i, a in zip(identities, accs, strict=True)]
+    found = estimate(rows)
     assert metrics["val-core/safety/id/acc"] == pytest.approx(found.prompts.value) == pytest.approx(7 / 11)
     assert metrics["val-core/safety/id/group_acc"] == pytest.approx(found.groups.value) == pytest.approx(2 / 5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_from_stored_rollouts_are_those_of_training(seed: int) -> None:
+    from verl_air.training.metrics import training_metrics
+    from verl_air.training.trajectories import Trajectories
+
+    rng = random.Random(seed)
+    rows = rows_of(rng, domain="safety", split="train", intents=8, skill=0.5, completions=3)
+    rng.shuffle(rows)
+    for row in rows[:4]:
+        if row["role"] == "open":
+            row.update(acc=None, score=None)
+    records = [ScoredRollout.from_mapping(row, "row") for row in rows]
+    reward = np.array([record.score for record in records])
+    acc = np.array([record.acc for record in records])
+    compact = lambda names: np.unique(names, return_inverse=True)[1]  # noqa: E731
+    n = len(records)
+    batch = Trajectories(
+        keys=[str(i) for i in range(n)],
+        prompt_N=compact([f"{record.intent_id} {record.prompt}" for record in records]),
+        group_N=compact([record.intent_id for record in records]),
+        role_N=np.array([record.role for record in records], dtype=object),
+        domain_N=np.array(["safety"] * n, dtype=object),
+        reward_N=reward,
+        info_N={"acc": acc, "abstained": np.isnan(acc).astype(float)},
+        length_N=np.ones(n, dtype=int),
+        truncated_N=np.zeros(n, dtype=bool),
+        padding_N=np.zeros(n, dtype=bool),
+        final_N=np.ones(n, dtype=bool),
+        session_N=np.arange(n),
+    )
+    expected = training_metrics(batch, np.isfinite(reward), 0)
+    found = rollout_metrics(records)
+    assert found == pytest.approx({name: expected[name] for name in found})
+    assert len(found) == 7
+    assert rollout_metrics([]) == {}, "nothing is left out rather than zero"

@@ -4,16 +4,16 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation.support import record
 from verl_air.errors import DataError
-from verl_air.evaluation import Record, compare
-from verl_air.evaluation.comparison import mcnemar, sign_flip
+from verl_air.evaluation import ScoredRollout, compare
+from verl_air.evaluation.statistics import mcnemar, sign_flip
 
 
-def groups(verdicts: str, *, domain: str = "safety", split: str = "id", completions: int = 1) -> list[Record]:
+def groups(verdicts: str, *, domain: str = "safety", split: str = "id", completions: int = 1) -> list[ScoredRollout]:
     """A letter an intent: r all right, w one prompt wrong, ? one prompt without verdict, - not there."""
     records = []
     for z, letter in enumerate(verdicts):
@@ -26,6 +26,7 @@ def groups(verdicts: str, *, domain: str = "safety", split: str = "id", completi
     return records
 
 
+@settings(deadline=None)
 @given(st.integers(0, 9), st.integers(0, 9))
 def test_mcnemar_counts_every_way_the_coins_could_fall(only_a: int, only_b: int) -> None:
     n, split = only_a + only_b, abs(only_a - only_b)
@@ -40,10 +41,11 @@ def test_mcnemar_of_thousands_of_pairs() -> None:
     assert 0 <= mcnemar(4000, 6000) < 1e-80
 
 
-@pytest.mark.parametrize(("only_a", "only_b"), [(1, 6), (3, 12), (8, 9), (0, 0)])
+@pytest.mark.parametrize(("only_a", "only_b"), [(1, 6), (2, 11), (3, 12), (8, 9), (0, 1), (0, 0)])
 def test_the_sign_flip_test_is_mcnemar_where_both_apply(only_a: int, only_b: int) -> None:
     differences = np.array([-1.0] * only_a + [1.0] * only_b + [0.0] * 30)
-    assert sign_flip(differences) == pytest.approx(mcnemar(only_a, only_b), abs=0.012)
+    exact = only_a + only_b <= 14
+    assert sign_flip(differences) == pytest.approx(mcnemar(only_a, only_b), abs=1e-12 if exact else 0.012)
 
 
 def test_numbers_of_a_comparison() -> None:

@@ -1,12 +1,13 @@
-"""Intervals cover at their nominal rate where prompts of an intent fail together; ignoring that does not."""
+"""Intervals cover at their nominal rate, over intents and over seeds; what was not used instead, and why."""
 
 import math
 from collections.abc import Callable
+from statistics import fmean
 
 import numpy as np
 import pytest
 
-from verl_air.evaluation.intervals import LEVEL, Estimate, difference_of, ratio_of, share_of, wilson
+from verl_air.evaluation.statistics import LEVEL, Estimate, difference_of, mean_over_seeds, ratio_of, share_of, wilson
 
 INTENTS, PROMPTS, RUNS = 48, 5, 500
 SLACK = 3 * math.sqrt(LEVEL * (1 - LEVEL) / RUNS)  # three standard errors of the simulation itself: 0.029
@@ -79,3 +80,75 @@ def test_paired_differences() -> None:
         return difference_of(b.astype(float) - a)
 
     assert coverage(sample, truth) == pytest.approx(LEVEL, abs=SLACK)
+
+
+# ------------------------------------------------------------------------------------------------------- over seeds
+
+SIMULATIONS = 2000
+SEED_SLACK = 3 * math.sqrt(LEVEL * (1 - LEVEL) / SIMULATIONS)
+
+
+def runs(
+    rng: np.random.Generator, seeds: int, mean: float = 0.6, spread: float = 0.08, intents: int = 48
+) -> np.ndarray:
+    """Verdicts on whole groups, [seeds, intents]: runs differ in skill, and every seed has intents of its own."""
+    skill_R = np.clip(rng.normal(mean, spread, size=seeds), 0.05, 0.95)
+    return rng.random((seeds, intents)) < skill_R[:, None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_t_over_seeds_covers(seeds: int) -> None:
+    rng = np.random.default_rng(11)
+    found = [mean_over_seeds(runs(rng, seeds).mean(axis=1).tolist()) for _ in range(SIMULATIONS)]
+    covered = fmean(e.low is not None and e.high is not None and e.low <= 0.6 <= e.high for e in found)
+    assert covered == pytest.approx(LEVEL, abs=SEED_SLACK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_t_over_paired_differences_covers(seeds: int) -> None:
+    """Two methods on the same worlds: a world's difficulty cancels, the luck of each training does not."""
+    rng = np.random.default_rng(12)
+    covered = []
+    for _ in range(SIMULATIONS):
+        world_R = rng.normal(0.0, 0.1, size=seeds)
+        ends = [
+            (rng.random((seeds, 48)) < np.clip(mean + world_R + rng.normal(0, 0.06, size=seeds), 0, 1)[:, None]).mean(1)
+            for mean in (0.5, 0.6)
+        ]
+        e = mean_over_seeds((ends[1] - ends[0]).tolist())
+        covered.append(e.low is not None and e.high is not None and e.low <= 0.1 <= e.high)
+    assert fmean(covered) == pytest.approx(LEVEL, abs=SEED_SLACK)
+
+
+@pytest.mark.slow
+def test_a_bootstrap_is_too_narrow_with_three_seeds() -> None:
+    """Why it is not used: over seeds alone, and over seeds and the intents within each where seeds differ much."""
+    rng = np.random.default_rng(13)
+    seeds_only, both = [], []
+    for _ in range(600):
+        right_RZ = runs(rng, 3, mean=0.5, spread=0.2)
+        end_BR = right_RZ.mean(axis=1)[rng.integers(0, 3, size=(400, 3))]
+        for covered, means_BR in ((seeds_only, end_BR), (both, rng.binomial(48, end_BR) / 48)):
+            low, high = np.quantile(means_BR.mean(axis=1), [0.025, 0.975])
+            covered.append(low <= 0.5 <= high)
+    print(f"a bootstrap with three seeds covers {fmean(seeds_only):.3f}, with intents {fmean(both):.3f}")
+    assert fmean(seeds_only) < 0.85
+    assert fmean(both) < 0.88
+
+
+@pytest.mark.slow
+def test_intents_shared_by_all_seeds_are_not_in_the_interval() -> None:
+    """A warning that the documentation gives: it then speaks about further seeds on these intents only."""
+    rng = np.random.default_rng(14)
+    on_these, on_all = [], []
+    for _ in range(SIMULATIONS):
+        p_Z = rng.beta(1.2, 0.8, size=48)  # mean 0.6
+        e = mean_over_seeds((rng.random((10, 48)) < p_Z).mean(axis=1).tolist())
+        assert e.low is not None
+        assert e.high is not None
+        on_these.append(e.low <= p_Z.mean() <= e.high)
+        on_all.append(e.low <= 0.6 <= e.high)
+    assert fmean(on_these) == pytest.approx(LEVEL, abs=SEED_SLACK)
+    assert fmean(on_all) < 0.85

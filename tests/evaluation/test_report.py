@@ -11,11 +11,11 @@ import pytest
 from tests.evaluation.support import row, write_jsonl, write_run
 from verl_air.errors import DataError
 from verl_air.evaluation import accuracy_of, read_records
-from verl_air.evaluation.report import summarise
-from verl_air.evaluation.report.exports import to_json, to_markdown
-from verl_air.evaluation.report.figures import proxy_against_oracle
+from verl_air.evaluation.report import summarise, to_json, to_markdown
+from verl_air.evaluation.report.alarms import alarms_of
+from verl_air.evaluation.report.charts import heat_maps, proxy_and_accuracy
 from verl_air.evaluation.report.page import render
-from verl_air.evaluation.report.run_summary import RunSummary
+from verl_air.evaluation.report.summary import RunSummary
 from verl_air.evaluation.report.svg import smoothed
 
 VOID = {"meta", "br", "link", "img"}
@@ -60,7 +60,7 @@ def check(page: str) -> None:
 
 
 def levels(run: RunSummary) -> dict[str, str]:
-    return {alarm.check: alarm.level for alarm in run.alarms}
+    return {alarm.check: alarm.level for alarm in alarms_of(run)}
 
 
 def test_a_run(tmp_path: Path) -> None:
@@ -73,10 +73,14 @@ def test_a_run(tmp_path: Path) -> None:
     }
     last = [r for r in read_records(tmp_path / "run" / "validation" / "20.jsonl") if r.split == "ood"]
     assert run.last[1].whole.groups.value == accuracy_of(last).groups
-    assert run.groups["safety/ood"][20].value == accuracy_of(last).groups
-    assert run.framings["safety/ood"]["override"].keys() == {0, 10, 20}
+    assert run.sections("safety/ood")[20].whole.groups == run.last[1].whole.groups
+    maps = {found.source: found for found in heat_maps(report)}
+    assert maps["safety/ood"].columns == ["0", "10", "20"]
+    assert [name for name, _ in maps["safety/ood"].rows] == ["anchors", "override", "urgent"]
+    overridden = [r.acc for r in last if r.family == "override"]
+    assert maps["safety/ood"].rows[1][1][-1] == sum(overridden) / len(overridden)
     assert set(levels(run).values()) == {"ok"}
-    assert (run.settings["method"], run.settings["coef"], run.settings["estimator"]) == ("air", "0.03", "paper")
+    assert (run.settings["method"], run.settings["coef"], run.settings["estimator"]) == ("air", "0.03", "loo")
     page = render(report)
     check(page)
     assert f"{100 * accuracy_of(last).groups:.1f} %" in page
@@ -100,7 +104,7 @@ def test_ten_runs_of_three_domains(tmp_path: Path) -> None:
 def test_an_empty_run(tmp_path: Path) -> None:
     report = summarise([tmp_path])
     check(render(report))
-    assert levels(report.runs[0])["finished"] == "look"
+    assert levels(report.runs[0])["finished"] == "warn"
     json.dumps(to_json(report), allow_nan=False)
     assert "No validation" in to_markdown(report)
 
@@ -117,7 +121,7 @@ def test_a_crashed_run(tmp_path: Path) -> None:
     (run,) = (report := summarise([folder])).runs
     assert run.last_step == 10
     assert max(run.curves["air/gap/mean"]) < 20
-    assert levels(run)["finished"] == "look"
+    assert levels(run)["finished"] == "warn"
     faults = " ".join(run.faults)
     assert all(name in faults for name in ("metrics.jsonl", "20.jsonl of validation", "run.json"))
     check(render(report))
@@ -139,7 +143,7 @@ def test_metrics_alone_give_numbers_without_intervals(tmp_path: Path) -> None:
     page = render(report)
     check(page)
     assert "25.0 %" in page
-    assert report.runs[0].groups["safety/id"][5].low is None
+    assert report.runs[0].sections("safety/id")[5].whole.groups.low is None
 
 
 def test_one_validation_file(tmp_path: Path) -> None:
@@ -217,20 +221,20 @@ def test_alarms_ring(tmp_path: Path) -> None:
         "finished": "unknown",
         "finite loss": "bad",
         "truncation": "bad",
-        "abstention": "look",
+        "abstention": "warn",
         "zero variance": "bad",
         "lost groups": "bad",
         "anchors hold": "bad",
         "benign helped": "bad",
         "reward hacking": "bad",
     }
-    (first, last) = proxy_against_oracle(run, "safety/id")
+    (first, last) = proxy_and_accuracy(run, "safety/id")
     assert (first[0], first[2], last[0], last[2]) == (0, 1.0, 20, 0.0)
     assert first[1] == pytest.approx(0.3)
     assert last[1] == pytest.approx(1.8)
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_runs_of_one_folder_name_get_distinct_names(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / side / "run", steps=2, every=1, intents=2) for side in "ab"]
     assert len({run.name for run in summarise([*runs, runs[0]]).runs}) == 3
 

@@ -1,7 +1,8 @@
-"""Where a checkpoint's model is: a Hugging Face folder, found inside what verl saved or merged from its shards."""
+"""A checkpoint's model: the Hugging Face folder in what verl saved, or merged from its shards, and its fingerprint."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -12,9 +13,10 @@ from pathlib import Path
 from verl_air.errors import DataError
 
 MERGED = "merged"
-"""Folder beside the shards into which they are merged, once."""
+"""Folder alongside the shards into which they are merged, once."""
 
 _STEP = re.compile(r"global_step_(\d+)")
+_SAMPLED = 1 << 16  # bytes read at each of 16 places of a weight file
 
 
 def model_folder(path: str | os.PathLike[str]) -> Path:
@@ -37,8 +39,10 @@ def model_folder(path: str | os.PathLike[str]) -> Path:
             return model_folder(last)
     if (path / "actor").is_dir():
         return model_folder(path / "actor")
-    if (backend := _backend(path)) is not None:
-        return _merge(path, backend)
+    if next(path.glob("model_world_size_*_rank_*.pt"), None) is not None:
+        return _merge(path, "fsdp")
+    if (path / "dist_ckpt").is_dir():
+        return _merge(path, "megatron")
     raise DataError(
         f"{path}: no model. Expected a Hugging Face folder (config.json and weights), a checkpoint of verl's "
         "(global_step_N), or a run's folder with checkpoints (trainer.save_freq)"
@@ -52,9 +56,28 @@ def step_of(path: str | os.PathLike[str]) -> int:
 
 
 def is_model(folder: Path) -> bool:
-    """Whether there is a configuration and there are weights (verl leaves the former alone beside its shards)."""
+    """Whether there is a configuration and there are weights (verl leaves the former alone with its shards)."""
     weights = (file for pattern in ("*.safetensors", "pytorch_model*.bin") for file in folder.glob(pattern))
     return (folder / "config.json").is_file() and next(weights, None) is not None
+
+
+def fingerprint(model: Path) -> str:
+    """A hash of a model's folder that changes with training, without reading all of the weights.
+
+    It is over the size of each file and its contents at 16 places; small files are read whole.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(path for path in model.iterdir() if path.is_file()):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as content:
+            if size <= 16 * _SAMPLED:
+                digest.update(content.read())
+                continue
+            for place in range(16):
+                content.seek((size - _SAMPLED) * place // 15)
+                digest.update(content.read(_SAMPLED))
+    return digest.hexdigest()[:16]
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
@@ -65,12 +88,6 @@ def _last_checkpoint(folder: Path) -> Path | None:
     if not checkpoint.is_dir():
         raise DataError(f"{marker} names {checkpoint.name}, which is not there")
     return checkpoint
-
-
-def _backend(actor: Path) -> str | None:
-    if next(actor.glob("model_world_size_*_rank_*.pt"), None) is not None:
-        return "fsdp"
-    return "megatron" if (actor / "dist_ckpt").is_dir() else None
 
 
 def _merge(actor: Path, backend: str) -> Path:

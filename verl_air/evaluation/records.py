@@ -1,4 +1,4 @@
-"""Scored rollouts as records: what a run stores as JSONL, one line a completion."""
+"""Scored rollouts, read from the JSONL that a run stores: one line per completion, not all of them whole if it died."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from verl_air.errors import DataError
-from verl_air.evaluation.jsonl import JsonLines, open_jsonl
 
 REQUIRED = ("acc", "intent_id", "role", "split")
 
+PromptKey = tuple[str, str, str]
+"""Of a prompt within its meta-group: role, context, and :attr:`ScoredRollout.prompt`."""
+
+
+def source_name(domain: str, split: str) -> str:
+    """As in ``data_source``: ``safety/ood``."""
+    return f"{domain}/{split}" if domain else split
+
 
 @dataclass(frozen=True)
-class Record:
+class ScoredRollout:
     """One scored completion.
 
     acc: 1.0 right, 0.0 wrong, NaN where the reward abstained.
     intent_id, role, context, family, domain, split: of the row, see ``verl_air.data.schema.ExtraInfo``.
     extras: the row's extras, decoded.
-    prompt: tells the prompts of a meta-group apart: the row's index in its file, or else its text.
+    prompt: distinguishes the prompts of a meta-group: the row's index in its file, or else its text.
     score: the total reward, NaN where there is none.
     """
 
@@ -43,9 +51,9 @@ class Record:
         return math.isfinite(self.acc)
 
     @property
-    def right(self) -> bool:
-        """Whether the verdict is full marks."""
-        return self.acc >= 1.0
+    def verdict(self) -> Literal["right", "wrong", "no verdict"]:
+        """In words."""
+        return "no verdict" if not self.judged else "right" if self.acc >= 1.0 else "wrong"
 
     @property
     def harmful(self) -> bool | None:
@@ -54,60 +62,109 @@ class Record:
         return value if isinstance(value, bool) else None
 
     @property
-    def prompt_key(self) -> tuple[str, str, str]:
-        """Of the prompt within its meta-group."""
+    def source(self) -> str:
+        """Domain and split."""
+        return source_name(self.domain, self.split)
+
+    @property
+    def prompt_key(self) -> PromptKey:
+        """Equal for all completions of one prompt."""
         return self.role, self.context, self.prompt
 
     @classmethod
-    def from_mapping(cls, row: Mapping[str, Any], where: str) -> Record:
+    def from_mapping(cls, row: Mapping[str, Any], where: str) -> ScoredRollout:
         """Read one row; ``where`` names it in messages.
 
         Raises:
-            DataError: a column is missing or holds what it cannot hold.
+            DataError: a column is missing or has a value that it cannot have.
         """
         missing = [name for name in REQUIRED if row.get(name) is None and not (name == "acc" and name in row)]
         if missing:
             raise DataError(f"{where}: no {', '.join(missing)}; was this stored by a run with an `air:` recipe?")
-        prompt = row["index"] if row.get("index") is not None else row.get("input", "")
+        text = {name: str(row.get(name) or "") for name in ("context", "family", "domain")}
         return cls(
             acc=_number(row["acc"], "acc", where),
             intent_id=str(row["intent_id"]),
             role=str(row["role"]),
             split=str(row["split"]),
-            context=str(row.get("context") or ""),
-            family=str(row.get("family") or row.get("context") or ""),
-            domain=str(row.get("domain") or ""),
+            context=text["context"],
+            family=text["family"] or text["context"],
+            domain=text["domain"],
             extras=_extras(row.get("extras"), where),
-            prompt=str(prompt),
+            prompt=str(row["index"] if row.get("index") is not None else row.get("input", "")),
             score=_number(row.get("score"), "score", where),
         )
 
 
-def read_records(path: str | os.PathLike[str]) -> list[Record]:
+class JsonLines:
+    """A JSONL file. Iterating yields (where, row): file and line number for messages, and the object.
+
+    broken: numbers of the lines without a JSON object, filled by iterating. A run that dies leaves its last one broken.
+
+    Raises:
+        DataError: there is no such file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.broken: list[int] = []
+        if not self.path.is_file():
+            raise DataError(f"{path}: no such file")
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        self.broken.clear()
+        with self.path.open(encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    row = None
+                if isinstance(row, dict):
+                    yield f"{self.path}, line {number}", row
+                else:
+                    self.broken.append(number)
+
+    def rollouts(self) -> Iterator[tuple[dict[str, Any], ScoredRollout]]:
+        """Each row with its rollout; verl's padding rows are left out.
+
+        Raises:
+            DataError: a column is missing.
+        """
+        for where, row in self:
+            if not row.get("padding"):
+                yield row, ScoredRollout.from_mapping(row, where)
+
+    def require_whole(self) -> None:
+        """To be called after iterating.
+
+        Raises:
+            DataError: a line has no JSON object.
+        """
+        if self.broken:
+            raise DataError(
+                f"{self.path}, line {self.broken[0]}: not a JSON object. "
+                "If the run died while writing, `verl-air report` reads what is whole; else delete that line."
+            )
+
+
+def read_records(path: str | os.PathLike[str]) -> list[ScoredRollout]:
     """Read a JSONL file that a run stored under ``validation_data_dir`` or ``rollout_data_dir``.
 
     Raises:
-        DataError: the file is missing, a line is no JSON, or a column is missing; the message names the line.
+        DataError: the file is missing, a line is not JSON, or a column is missing; the message names the line.
     """
-    lines = open_jsonl(path)
-    records = list(records_of(lines))
+    lines = JsonLines(path)
+    rollouts = [rollout for _, rollout in lines.rollouts()]
     lines.require_whole()
-    return records
-
-
-def records_of(lines: JsonLines) -> Iterator[Record]:
-    """The records of the lines that are whole; verl's padding rows are left out."""
-    for where, row in lines:
-        if not row.get("padding"):
-            yield Record.from_mapping(row, where)
+    return rollouts
 
 
 def _number(value: Any, name: str, where: str) -> float:
     """JSON has no NaN: verl writes it as null."""
-    if value is None:
-        return math.nan
     try:
-        return float(value)
+        return math.nan if value is None else float(value)
     except (TypeError, ValueError):
         raise DataError(f"{where}: {name} is {value!r}, expected a number or null") from None
 

@@ -1,8 +1,8 @@
-"""A JSONL file of rollouts that grows in whole rows, in a known order, and can be gone on with after any death.
+"""A JSONL file of rollouts that grows in whole rows, in a fixed order, and can be resumed however it was interrupted.
 
-Rows are made in an order that the settings fix, so what is done is the number of whole rows in the file. A last line
-that was cut off is taken away when the file is opened again, and its row is made again. The settings stand beside the
-file; a file of other settings is refused, so that one table never mixes two.
+The settings fix the order, so what is done is the number of whole rows in the file. A last line that was cut off is
+removed when the file is opened again, and its row is made again. The settings are stored in a file alongside; a file
+with other settings is refused, so that one table never mixes two.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from verl_air.errors import DataError
+from verl_air.files import write_atomically
 
 
 class RolloutStore:
-    """Opens the file; to be used as a context manager.
+    """Opens the file; a context manager.
 
     Args:
-        path: the file, made if it is not there.
+        path: the file, created if it is not there.
         settings: everything that the rows depend on, as JSON values.
 
     Raises:
-        DataError: the file was made with other settings or by something else, or another process writes to it.
+        DataError: the file has other settings or was written by something else, or another process writes to it.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
@@ -34,7 +35,10 @@ class RolloutStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file: BinaryIO = self.path.open("a+b")
         try:
-            self._lock()
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(f"{self.path}: another process is writing to it") from None
             self._check_settings(json.loads(json.dumps(settings)))
             self.rows = self._recover()
         except BaseException:
@@ -49,34 +53,24 @@ class RolloutStore:
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Add rows, all of them on disk when this returns. A NaN is written as null, as verl does."""
-        rows = list(rows)
         lines = [json.dumps({name: _plain(value) for name, value in row.items()}, allow_nan=False) for row in rows]
         self._file.write("".join(f"{line}\n" for line in lines).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.rows += len(rows)
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{self.path}: another process is writing to it") from None
+        self.rows += len(lines)
 
     def _check_settings(self, settings: Any) -> None:
-        beside = settings_path(self.path)
-        if not self.path.stat().st_size:  # new, or begun by an attempt that failed before its first row
-            temporary = beside.with_name(f".{beside.name}.tmp")
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-            temporary.replace(beside)
+        alongside = self.path.with_name(f"{self.path.name}.settings.json")
+        if not self.path.stat().st_size:  # new, or started by an attempt that failed before its first row
+            write_atomically(alongside, json.dumps(settings, indent=2) + "\n")
             return
-        if not beside.is_file():
-            raise DataError(f"{self.path}: not begun by `verl-air evaluate`; name another file with --out")
-        known = json.loads(beside.read_text(encoding="utf-8"))
-        if known != settings:
-            names = [name for name in sorted({*known, *settings}) if known.get(name) != settings.get(name)]
+        if not alongside.is_file():
+            raise DataError(f"{self.path}: not written by `verl-air evaluate`; name another file with --out")
+        known = json.loads(alongside.read_text(encoding="utf-8"))
+        if names := [name for name in sorted({*known, *settings}) if known.get(name) != settings.get(name)]:
             raise DataError(
-                f"{self.path}: begun with another {', '.join(names)} (see {beside.name}): name another file with "
-                "--out, or remove both to begin again"
+                f"{self.path}: was started with another {', '.join(names)} (see {alongside.name}): name another file "
+                "with --out, or remove both to start again"
             )
 
     def _recover(self) -> int:
@@ -90,11 +84,6 @@ class RolloutStore:
             rows += 1
         self._file.truncate(whole)
         return rows
-
-
-def settings_path(path: Path) -> Path:
-    """Where the settings of a file stand."""
-    return path.with_name(f"{path.name}.settings.json")
 
 
 def _plain(value: Any) -> Any:

@@ -21,23 +21,23 @@ _ROW = ("index", "intent_id", "role", "context", "family", "domain", "split", "e
 
 
 @dataclass(frozen=True)
-class RecipeSettings:
+class EvaluationSettings:
     """What an evaluation takes from a recipe.
 
-    max_response_length: of ``data``, in tokens; None in a file that holds rewards alone.
+    max_response_length: of ``data``, in tokens; None in a file that has rewards alone.
     """
 
     reward_kwargs: dict[str, Any]
-    max_response_length: int | None
+    max_response_length: int | None = None
 
 
-def read_recipe_settings(path: str | os.PathLike[str]) -> RecipeSettings:
-    """From a recipe, a run's folder (its resolved recipe), or a YAML file that holds ``reward_kwargs`` bare.
+def read_evaluation_settings(path: str | os.PathLike[str]) -> EvaluationSettings:
+    """From a recipe, a run's folder (its resolved recipe), or a YAML file that has the ``reward_kwargs`` alone.
 
-    A recipe, known by its ``defaults``, is composed as ``main_ppo`` composes it: routes may stand in what it includes.
+    A recipe, identified by its ``defaults``, is composed as ``main_ppo`` composes it.
 
     Raises:
-        ConfigError: there are no rewards, or they refer to what the file does not hold.
+        ConfigError: there are no rewards, or they refer to what the file does not have.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -45,24 +45,24 @@ def read_recipe_settings(path: str | os.PathLike[str]) -> RecipeSettings:
     path = Path(path)
     if not path.exists():
         raise ConfigError(f"{path}: no such file; give a recipe (recipes/NAME.yaml), a run's folder, or a YAML file")
-    is_recipe = not path.is_dir()
-    if not is_recipe:
-        inside = (path / "checkpoints" / "config.yaml", path / "config.yaml")
-        path = next((file for file in inside if file.is_file()), path)
+    if is_run := path.is_dir():
+        path = next((f for f in (path / "checkpoints" / "config.yaml", path / "config.yaml") if f.is_file()), path)
     try:
         config = OmegaConf.load(path)
-        if is_recipe and "defaults" in config:
+        if not is_run and "defaults" in config:
             config = compose_recipe(path.parent, path.stem)
         found = OmegaConf.select(config, _IN_RECIPE)
         if found is None and OmegaConf.select(config, "routes") is not None:
             found = config
-        plain = None if found is None else OmegaConf.to_container(found, resolve=True)
+        kwargs = None if found is None else OmegaConf.to_container(found, resolve=True)
         length = OmegaConf.select(config, "data.max_response_length")
     except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: the reward settings cannot be read ({error})") from error
-    if not isinstance(plain, dict):
-        raise ConfigError(f"{path}: neither {_IN_RECIPE} nor routes are there")
-    return RecipeSettings({str(name): value for name, value in plain.items()}, None if length is None else int(length))
+    if not isinstance(kwargs, dict):
+        raise ConfigError(f"{path}: has neither {_IN_RECIPE} nor routes")
+    return EvaluationSettings(
+        {str(name): value for name, value in kwargs.items()}, None if length is None else int(length)
+    )
 
 
 def merge_reward_kwargs(
@@ -83,8 +83,16 @@ def merge_reward_kwargs(
     return merged
 
 
+def _pairs(items: Sequence[str], option: str, form: str) -> dict[str, str]:
+    pairs = [item.partition("=") for item in items]
+    for item, pair in zip(items, pairs, strict=True):
+        if not all(pair):
+            raise ConfigError(f"{option} {item}: write {form}")
+    return {name: value for name, _, value in pairs}
+
+
 class Scorer:
-    """Scores many completions at once; to be used as a context manager, which holds the judge's connections.
+    """Scores many completions at once; a context manager, which keeps the judge's connections.
 
     Args:
         reward_kwargs: as in a recipe.
@@ -103,31 +111,21 @@ class Scorer:
         self._loop.run_until_complete(close_clients())
         self._loop.close()
 
-    def score(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-        """Score stored rows by their ``output``, ``gts`` and identity, in order.
+    def score(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The stored rows with the scores of their ``output``, in order.
 
         Raises:
             ConfigError, RewardError: the recipe or a row is at fault. A judge that fails abstains instead.
         """
         return self._loop.run_until_complete(self._score(rows))
 
-    async def _score(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
+    async def _score(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         free = asyncio.Semaphore(self._concurrency)
 
-        async def one(row: Mapping[str, Any]) -> dict[str, float]:
+        async def one(row: Mapping[str, Any]) -> dict[str, Any]:
+            source = f"{row.get('domain') or ''}/{row['split']}"
+            info = {name: row.get(name) for name in _ROW}
             async with free:
-                source = f"{row.get('domain') or ''}/{row['split']}"
-                info = {name: row.get(name) for name in _ROW}
-                return await compute_score(source, row["output"], row.get("gts"), info, **self._kwargs)
+                return {**row, **await compute_score(source, row["output"], row.get("gts"), info, **self._kwargs)}
 
         return list(await asyncio.gather(*map(one, rows)))
-
-
-def _pairs(items: Sequence[str], option: str, form: str) -> dict[str, str]:
-    pairs = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not (name and equals and value):
-            raise ConfigError(f"{option} {item}: write {form}")
-        pairs[name] = value
-    return pairs

@@ -1,38 +1,97 @@
-"""Several runs of each method: means over seeds with intervals, and differences between methods on the same seeds.
+"""Methods over several seeds: curves of each run, means over seeds with intervals, and paired differences.
 
-The unit is the training run. An interval over intents (``verl_air.evaluation.intervals``) answers how sure one policy's
-accuracy is; only runs with other seeds tell how another run of the method would have ended. The interval is Student's t
-over runs: each run's number carries the noise of its own intents and completions already, so nothing needs to be
-resampled within a run. Bootstraps were tried beside it and are too narrow with few seeds: with three that differ much
-one over seeds covers 78 %, one over seeds and intents 85 %, where t covers 95 % (``tests/evaluation/test_seeds.py``).
-
-If all runs share their held-out intents, the interval is about further seeds on these intents. If every seed has
-a world and intents of its own, as in the experiment, it is about new intents too.
+Only runs with other seeds tell how another run of a method would have ended. The interval is Student's t over runs
+(``verl_air.evaluation.statistics``). If all runs share their held-out intents, it is about further seeds on these
+intents; if every seed has intents of its own, as in the experiment, it is about new intents too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
 from typing import TypeAlias
 
 from verl_air.errors import DataError
-from verl_air.evaluation.curves import Curve, Curves, area_under, steps_to
-from verl_air.evaluation.intervals import LEVEL, NOTHING, Estimate
-from verl_air.evaluation.student import central_probability, two_sided_quantile
+from verl_air.evaluation.breakdown import Section, breakdown
+from verl_air.evaluation.metrics import ALL_DOMAINS
+from verl_air.evaluation.run_folder import RunFolder
+from verl_air.evaluation.statistics import LEVEL, Estimate, mean_over_seeds, paired_t
+
+Curve: TypeAlias = dict[int, float]
+"""A value by training step."""
+
+Curves: TypeAlias = dict[str, dict[str, Curve]]
+"""Of a run: by ``domain/split``, then by metric (:data:`METRICS`)."""
+
+METRICS = ("group_acc", "acc", "anchor_acc", "open_acc", "harmful_acc", "benign_acc", "abstained")
+"""Of a validation; ``harmful_acc`` and ``benign_acc`` are over open rows."""
 
 BySeed: TypeAlias = Mapping[int, Curves]
 """One method: the curves of its runs, by seed."""
+
+
+def curves_of(run: RunFolder) -> Curves:
+    """Curves from the validations that a run stored; a validation that was cut off is left out."""
+    return curves_from({step: breakdown(rollouts, level=None) for step, rollouts in run.whole_validations()})
+
+
+def curves_from(validations: Mapping[int, Iterable[Section]]) -> Curves:
+    """Curves from the tables of each step; what has nothing to average is left out."""
+    curves: Curves = defaultdict(lambda: defaultdict(dict))
+    for step, sections in sorted(validations.items()):
+        for section in sections:
+            if section.domain != ALL_DOMAINS:
+                for metric, value in _metrics(section).items():
+                    if value is not None:
+                        curves[section.name][metric][step] = value
+    return {source: dict(metrics) for source, metrics in sorted(curves.items())}
+
+
+_LINES = {"anchor_acc": ("role", "anchor"), "open_acc": ("role", "open"),
+          "harmful_acc": ("harm", "harmful"), "benign_acc": ("harm", "benign")}  # fmt: skip
+
+
+def _metrics(section: Section) -> dict[str, float | None]:
+    whole, lines = section.whole, {metric: section.line(*line) for metric, line in _LINES.items()}
+    values = {metric: line.prompts.value for metric, line in lines.items() if line}
+    return {"group_acc": whole.groups.value, "acc": whole.prompts.value, **values, "abstained": whole.abstained}
+
+
+def area_under(curve: Mapping[int, float], steps: Sequence[int]) -> float:
+    """Mean height of a curve between the first and the last of these steps, straight lines between validations.
+
+    Raises:
+        DataError: a step is missing, or there is only one.
+    """
+    values = _values(curve, steps)
+    if len(steps) < 2:
+        raise DataError("the area under a curve needs validations at two steps at least; lower trainer.test_freq")
+    pieces = zip(steps, steps[1:], values, values[1:], strict=False)
+    return sum((b - a) * (u + v) / 2 for a, b, u, v in pieces) / (steps[-1] - steps[0])
+
+
+def steps_to(curve: Mapping[int, float], threshold: float, steps: Sequence[int]) -> float | None:
+    """The first step at which a curve is at a threshold, straight lines between validations; None if it never is.
+
+    A curve that begins above it counts as its first step.
+    """
+    values = _values(curve, steps)
+    if values[0] >= threshold:
+        return float(steps[0])
+    for a, b, u, v in zip(steps, steps[1:], values, values[1:], strict=False):
+        if v >= threshold:
+            return a + (b - a) * (threshold - u) / (v - u)
+    return None
 
 
 @dataclass(frozen=True)
 class SeedRow:
     """One method on one ``domain/split``, in one metric.
 
-    end: at the last step. area: mean height of the curve. steps: steps to the threshold; a run that never gets there
+    end: at the last step. area: mean height of the curve. steps: steps to the threshold; a run that never reaches it
     counts with the last step, so the mean is a lower bound, and its interval is cut to the steps that there are.
-    reached: how many runs got there, of ``seeds``.
+    reached: how many runs reached it, of ``seeds``.
     """
 
     method: str
@@ -50,7 +109,7 @@ class SeedDifference:
     """``method`` minus ``against`` on the seeds that both have.
 
     ahead: seeds in which ``method`` ends higher. p_end, p_area: two-sided, paired t; None with fewer than two seeds, or
-    if all differences are alike.
+    if all differences are equal.
     """
 
     method: str
@@ -66,60 +125,23 @@ class SeedDifference:
     p_area: float | None
 
 
-def mean_over_seeds(values_R: Sequence[float], level: float = LEVEL) -> Estimate:
-    """Mean and t interval of one number a run.
-
-    Without an interval for a single run, and where all runs agree exactly: their spread cannot be estimated then, and
-    an interval of no width would be a lie.
-    """
-    n = len(values_R)
-    if n == 0:
-        return NOTHING
-    mean = fmean(values_R)
-    if n == 1 or max(values_R) - min(values_R) < 1e-12:
-        return Estimate(mean, None, None, n, "none")
-    half = two_sided_quantile(level, n - 1) * stdev(values_R) / n**0.5
-    return Estimate(mean, mean - half, mean + half, n, "t")
-
-
-def p_of(differences_R: Sequence[float]) -> float | None:
-    """Two-sided p of no mean difference, paired t."""
-    n = len(differences_R)
-    if n < 2 or max(differences_R) - min(differences_R) < 1e-12:
-        return None
-    return 1 - central_probability(abs(fmean(differences_R)) / (stdev(differences_R) / n**0.5), n - 1)
-
-
-def common_steps(methods: Mapping[str, BySeed], source: str, metric: str) -> list[int]:
-    """Steps at which every run was validated.
-
-    Raises:
-        DataError: there are fewer than two.
-    """
-    curves = [
-        _curve(runs[seed], source, metric, f"{name}, seed {seed}") for name, runs in methods.items() for seed in runs
-    ]
-    steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
-    if len(steps) < 2:
-        raise DataError(f"{source}: the runs have {len(steps)} validation step(s) in common; two are needed")
-    return steps
-
-
 def seed_rows(
     methods: Mapping[str, BySeed], source: str, metric: str, threshold: float, level: float = LEVEL
 ) -> list[SeedRow]:
-    """One row a method.
+    """One row per method, over the steps at which every run was validated.
 
     Raises:
-        DataError: a run lacks the metric, or the runs have no steps in common.
+        DataError: a run lacks the metric, or the runs have fewer than two steps in common.
     """
-    steps = common_steps(methods, source, metric)
+    steps = _common_steps(methods, source, metric)
     rows = []
     for name, runs in methods.items():
         curves = [runs[seed][source][metric] for seed in sorted(runs)]
-        end, area, to = (mean_over_seeds([of(curve) for curve in curves], level) for of in _summaries(steps, threshold))
+        columns = zip(*(_summary(curve, steps, threshold) for curve in curves), strict=True)
+        end, area, to = (mean_over_seeds(column, level) for column in columns)
+        if to.low is not None and to.high is not None:  # t has no bounds
+            to = replace(to, low=max(steps[0], to.low), high=min(steps[-1], to.high))
         reached = sum(steps_to(curve, threshold, steps) is not None for curve in curves)
-        to = _within(to, steps[0], steps[-1])
         rows.append(SeedRow(name, source, metric, len(curves), end, area, to, reached))
     return rows
 
@@ -127,57 +149,121 @@ def seed_rows(
 def seed_differences(
     methods: Mapping[str, BySeed], against: str, source: str, metric: str, threshold: float, level: float = LEVEL
 ) -> list[SeedDifference]:
-    """Every other method against one, paired by seed; a method without a seed in common is left out.
+    """Every other method compared with one, paired by seed; a method without a seed in common is left out.
 
     Raises:
         DataError: see :func:`seed_rows`; or there is no method ``against``.
     """
     if against not in methods:
         raise DataError(f"there is no method {against!r}; known: {', '.join(methods)}")
-    steps = common_steps(methods, source, metric)
+    steps = _common_steps(methods, source, metric)
     found = []
     for name, runs in methods.items():
         seeds = sorted(set(runs) & set(methods[against]))
         if name == against or not seeds:
             continue
-        pairs = [(runs[seed][source][metric], methods[against][seed][source][metric]) for seed in seeds]
-        end, area, to = ([of(a) - of(b) for a, b in pairs] for of in _summaries(steps, threshold))
+        pairs = [
+            [_summary(of[seed][source][metric], steps, threshold) for of in (runs, methods[against])] for seed in seeds
+        ]
+        ends, areas, tos = zip(*([a - b for a, b in zip(*pair, strict=True)] for pair in pairs), strict=True)
+        end, area, to = (mean_over_seeds(values, level) for values in (ends, areas, tos))
+        ahead = sum(value > 0 for value in ends)
         found.append(
             SeedDifference(
-                name,
-                against,
-                source,
-                metric,
-                len(seeds),
-                mean_over_seeds(end, level),
-                mean_over_seeds(area, level),
-                mean_over_seeds(to, level),
-                ahead=sum(value > 0 for value in end),
-                p_end=p_of(end),
-                p_area=p_of(area),
+                name, against, source, metric, len(seeds), end, area, to, ahead, paired_t(ends), paired_t(areas)
             )
         )
     return found
 
 
-def _summaries(steps: Sequence[int], threshold: float) -> tuple[Callable[[Curve], float], ...]:
-    """End point, area, and steps to the threshold, of a curve."""
+@dataclass(frozen=True)
+class SeedTables:
+    """What a report says of methods over seeds, on every ``domain/split`` that all runs have.
 
-    def to(curve: Curve) -> float:
-        found = steps_to(curve, threshold, steps)
-        return float(steps[-1]) if found is None else found
+    rows: in each metric that all runs have. differences: of the other methods from the first one, in the same.
+    """
 
-    return lambda curve: curve[steps[-1]], lambda curve: area_under(curve, steps), to
-
-
-def _within(e: Estimate, low: float, high: float) -> Estimate:
-    """The interval without what cannot be: t knows no bounds."""
-    return e if e.low is None or e.high is None else replace(e, low=max(low, e.low), high=min(high, e.high))
+    methods: tuple[str, ...]
+    threshold: float
+    rows: list[SeedRow]
+    differences: list[SeedDifference]
 
 
-def _curve(curves: Curves, source: str, metric: str, where: str) -> Curve:
-    try:
-        return curves[source][metric]
-    except KeyError:
-        known = ", ".join(f"{place} {name}" for place, metrics in curves.items() for name in metrics)
-        raise DataError(f"{where}: no {metric} of {source} was stored; there is {known or 'nothing'}") from None
+def seed_tables(methods: Mapping[str, BySeed], threshold: float = 0.5) -> SeedTables:
+    """All tables; a metric that some run lacks (every meta-group has an abstention) is left out.
+
+    Raises:
+        DataError: the runs have no ``domain/split`` in common, or fewer than two steps.
+    """
+    runs = [curves for by_seed in methods.values() for curves in by_seed.values()]
+    sources = [source for source in runs[0] if all(source in curves for curves in runs)]
+    if not sources:
+        raise DataError("the runs have no validation of one domain and split in common")
+    tables = SeedTables(tuple(methods), threshold, [], [])
+    for source in sources:
+        for metric in runs[0][source]:
+            if all(metric in curves[source] for curves in runs):
+                tables.rows.extend(seed_rows(methods, source, metric, threshold))
+                tables.differences.extend(seed_differences(methods, tables.methods[0], source, metric, threshold))
+    return tables
+
+
+def seed_of_run(run: RunFolder) -> int | None:
+    """``data.seed`` of the stored recipe."""
+    seed = (run.config.get("data") or {}).get("seed")
+    return seed if isinstance(seed, int) else None
+
+
+def paper_table(rows: Iterable[SeedRow], write: Callable[[Estimate], str]) -> list[list[str]]:
+    """The paper's table: a line per split and method, a column per domain, ``accuracy / group accuracy`` at the end.
+
+    Args:
+        rows: of several ``domain/split``; those of other metrics are ignored. A method that was not measured somewhere
+            has a dash there.
+        write: writes an estimate.
+
+    Returns:
+        The head, then splits in the order of their names, and methods and domains in the order of the rows.
+    """
+    ends: dict[tuple[str, str, str], dict[str, Estimate]] = defaultdict(dict)
+    seeds: dict[tuple[str, str], int] = {}
+    domains: dict[str, None] = {}
+    for row in rows:
+        if row.metric in ("acc", "group_acc"):
+            domain, _, split = row.source.rpartition("/")
+            domains.setdefault(domain)
+            ends[split, row.method, domain][row.metric] = row.end
+            seeds[split, row.method] = max(row.seeds, seeds.get((split, row.method), 0))
+    table = [["split", "method", "seeds", *(domain or "accuracy / group accuracy" for domain in domains)]]
+    for split, method in sorted(seeds, key=lambda line: line[0]):  # stable: methods keep their order
+        cells = [[ends[split, method, domain].get(metric) for metric in ("acc", "group_acc")] for domain in domains]
+        written = [" / ".join(write(end) for end in pair if end is not None) or "-" for pair in cells]
+        table.append([split, method, str(seeds[split, method]), *written])
+    return table
+
+
+def _common_steps(methods: Mapping[str, BySeed], source: str, metric: str) -> list[int]:
+    steps = []
+    for name, runs in methods.items():
+        for seed, curves in runs.items():
+            if metric not in curves.get(source, {}):
+                known = ", ".join(f"{place} {found}" for place, metrics in curves.items() for found in metrics)
+                missing = f"no {metric} of {source} was stored; there is {known or 'nothing'}"
+                raise DataError(f"{name}, seed {seed}: {missing}")
+            steps.append(set(curves[source][metric]))
+    common = sorted(set.intersection(*steps)) if steps else []
+    if len(common) < 2:
+        raise DataError(f"{source}: the runs have {len(common)} step(s) with {metric} in common; two are needed")
+    return common
+
+
+def _summary(curve: Curve, steps: Sequence[int], threshold: float) -> tuple[float, float, float]:
+    """End point, area, and steps to the threshold."""
+    to = steps_to(curve, threshold, steps)
+    return curve[steps[-1]], area_under(curve, steps), float(steps[-1]) if to is None else to
+
+
+def _values(curve: Mapping[int, float], steps: Sequence[int]) -> list[float]:
+    if missing := [step for step in steps if step not in curve]:
+        raise DataError(f"no validation at step {missing[0]}; the curve has steps {', '.join(map(str, sorted(curve)))}")
+    return [curve[step] for step in steps]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from verl_air.compose import hydra_arguments
 from verl_air.errors import AirError
-from verl_air.evaluation import Record, accuracy_of, read_records
+from verl_air.evaluation import ScoredRollout, accuracy_of, read_records
 from verl_air.playground.build import PlaygroundConfig, build_playground
 from verl_air.playground.measure import shortfalls
 
@@ -146,7 +146,7 @@ def before_and_after(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _cell(records: list[Record], split: str, role: str | None, harmful: bool | None, groups: bool) -> str:
+def _cell(records: list[ScoredRollout], split: str, role: str | None, harmful: bool | None, groups: bool) -> str:
     accuracy = accuracy_of(
         record
         for record in records

@@ -1,54 +1,187 @@
-"""The page: one HTML file with everything in it, which loads nothing and runs nothing."""
+"""The report as one HTML file, as JSON for programs, and as Markdown for an issue or a README."""
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
-
-import jinja2
-from markupsafe import Markup
+from typing import Any, Protocol, TypeVar
 
 from verl_air import __version__
-from verl_air.evaluation.report import figures
-from verl_air.evaluation.report.headline import headline, novelty_of_sources, sentences, verdict
-from verl_air.evaluation.report.run_summary import Report
-from verl_air.evaluation.report.svg import COLOURS
-from verl_air.evaluation.text_table import p_value, part_title, percent
-from verl_air.evaluation.untrusted import visible
+from verl_air.evaluation.metrics import ALL_DOMAINS
+from verl_air.evaluation.report import charts
+from verl_air.evaluation.report.alarms import alarms_of
+from verl_air.evaluation.report.summary import RunReport
+from verl_air.evaluation.report.svg import render_template
+from verl_air.evaluation.seeds import curves_from, paper_table
+from verl_air.evaluation.statistics import NOTHING
+from verl_air.evaluation.tables import (
+    difference_table,
+    in_markdown,
+    interval_or_value,
+    line_title,
+    markdown_table,
+    p_value,
+    percent,
+    points,
+    seed_table,
+    visible,
+)
 from verl_air.files import write_atomically
 
-_TEMPLATES = Path(__file__).parent
+_FEW = 3
+"""Runs that are still compared in sentences; more are read off the table."""
 
 
-def write_page(report: Report, out: str | os.PathLike[str]) -> Path:
+def write_page(report: RunReport, out: str | os.PathLike[str]) -> Path:
     """Render and write; the file is replaced as a whole."""
     return write_atomically(out, render(report))
 
 
-def render(report: Report) -> str:
-    """The HTML. Everything is escaped but the charts, which ``svg`` makes and escapes itself."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: visible(value, None) if type(value) is str else value,
-    )
-    environment.filters.update(percent=percent, p_value=p_value, verdict=verdict)
-    return environment.get_template("page.html.jinja").render(
+def render(report: RunReport) -> str:
+    """The HTML; the templates escape everything."""
+    return render_template(
+        "page.html.jinja",
         report=report,
         runs=report.runs,
         single=len(report.runs) == 1,
-        table=headline(report),
-        novelty=novelty_of_sources(report),
+        alarms={run.name: alarms_of(run) for run in report.runs},
         sentences=sentences(report),
-        curves=figures.learning_curves(report),
-        groups=figures.group_accuracy(report),
-        hacking=figures.hacking(report),
-        heat=figures.heat_maps(report),
-        colours=COLOURS,
-        drawn=Markup,
-        title_of=part_title,
+        seed_tables=seed_tables_as_text(report),
+        novelty=_novelty(report),
+        named=_named,
+        verdict=verdict,
+        curves=charts.learning_curves(report),
+        groups=charts.group_accuracy_curves(report),
+        hacking=charts.hacking(report),
+        heat=charts.heat_maps(report),
+        title_of=line_title,
         version=__version__,
     )
+
+
+def to_json(report: RunReport) -> dict[str, Any]:
+    """All numbers of the page, samples left out; null where a number is not known."""
+    runs = []
+    for run in report.runs:
+        numbers = asdict(replace(run, validations={}))
+        del numbers["recipe"]
+        numbers |= {"first_step": run.first_step, "last_step": run.last_step}
+        runs.append({**numbers, "validations": curves_from(run.validations), "alarms": [*map(asdict, alarms_of(run))]})
+    against = {name: [asdict(c) for c in pairs] for name, pairs in report.against_first.items()}
+    seeds = asdict(report.seeds) if report.seeds else None
+    return _plain({"runs": runs, "against_first": against, "seeds": seeds})
+
+
+def to_markdown(report: RunReport) -> str:
+    """What to take away, tables and alarms."""
+    lines = ["# Run report", "", *(f"- {in_markdown(sentence)}" for _, sentence in sentences(report)), ""]
+    for title, table in seed_tables_as_text(report):
+        lines += [f"{title}:", "", *markdown_table([[*map(in_markdown, row)] for row in table]), ""]
+    head = ["domain/split", "run", "step", "intents", "group accuracy", "accuracy", "harmful", "benign", "consistent"]
+    table = [head]
+    for source in report.sources:
+        for run in report.runs:
+            if (section := _named(run.last, source)) is not None:
+                harms = [section.line("harm", name) for name in ("harmful", "benign")]
+                numbers = [section.whole.groups, section.whole.prompts, *(h.prompts if h else NOTHING for h in harms)]
+                cells = [source, run.name, str(run.last_step), str(section.whole.intents or "-")]
+                consistent = percent(section.whole.consistent.value)
+                table.append([*map(in_markdown, cells), *map(interval_or_value, numbers), consistent])
+    lines += markdown_table(table) if len(table) > 1 else ["No validation is stored."]
+    lines += ["", "Intervals: 95 %. Group accuracy: Wilson over intents; accuracy: bootstrap over intents.", ""]
+    for name, pairs in report.against_first.items():
+        for c in pairs:
+            lines.append(
+                f"- {in_markdown(name)} compared with {in_markdown(report.runs[0].name)}, {in_markdown(c.name)}: "
+                f"group accuracy {points(c.groups)}, accuracy {points(c.prompts)}, "
+                f"{c.intents} intents, {c.test} {p_value(c.p)}"
+            )
+    alarms = [f"{run.name}, {a.check} ({a.level}): {a.text}" for run in report.runs for a in alarms_of(run) if a.text]
+    faults = [f"{run.name}: {fault}" for run in report.runs for fault in run.faults]
+    lines += ["", "## Alarms", "", *(f"- {in_markdown(text)}" for text in alarms + faults or ["None."])]
+    return "\n".join(lines) + "\n"
+
+
+def sentences(report: RunReport) -> list[tuple[str, str]]:
+    """What a reader in a hurry should take away: (verdict, sentence) on group accuracy in each domain and split."""
+    if report.seeds is not None:
+        ends = [(d, verdict(d.end.value, d.p_end)) for d in report.seeds.differences if d.metric == "group_acc"]
+        return [
+            (
+                found,
+                f"{d.source}: group accuracy of {d.method} minus {d.against}: {points(d.end)} over {d.seeds} paired "
+                f"seeds{'' if d.p_end is None else f', {p_value(d.p_end)}'}: {found}.",
+            )
+            for d, found in ends
+        ]
+    if len(report.runs) == 1:
+        run = report.runs[0]
+        compared = [(c, f"at step {run.first_step}", f"at step {run.last_step}") for c in run.change]
+    else:
+        pairs = report.against_first.items() if len(report.runs) <= _FEW else ()
+        compared = [(c, f"in {report.runs[0].name}", f"in {name}") for name, found in pairs for c in found]
+    pooled = [item for item in compared if item[0].domain == ALL_DOMAINS]
+    return [
+        (
+            verdict(c.groups.value, c.p),
+            f"{c.name}: group accuracy {percent(c.groups_a)} {a}, {percent(c.groups_b)} {b} "
+            f"({points(c.groups)} on the same {c.intents} intents, {p_value(c.p)}): {verdict(c.groups.value, c.p)}.",
+        )
+        for c, a, b in pooled or compared
+    ]
+
+
+def verdict(difference: float | None, p: float | None) -> str:
+    """``better``, ``worse`` or ``no clear difference``, at 5 %."""
+    if p is None or p >= 0.05:
+        return "no clear difference"
+    return "better" if (difference or 0.0) > 0 else "worse"
+
+
+def seed_tables_as_text(report: RunReport) -> list[tuple[str, list[list[str]]]]:
+    """Tables over seeds with their titles, the paper's first; none without several runs of one name."""
+    if (seeds := report.seeds) is None:
+        return []
+    metric = "group_acc" if any(row.metric == "group_acc" for row in seeds.rows) else "acc"
+    differences = [d for d in seeds.differences if d.metric == metric]
+    tables = [
+        ("Accuracy / group accuracy at the end point, mean over seeds", paper_table(seeds.rows, interval_or_value)),
+        (
+            f"Over the steps: mean height of the curve, and steps to {percent(seeds.threshold, 0)} "
+            "(a run that never reaches it counts with its last step)",
+            seed_table(row for row in seeds.rows if row.metric == metric),
+        ),
+        (f"Compared with {seeds.methods[0]} on the same seeds", difference_table(differences)),
+    ]
+    return tables if differences else tables[:2]
+
+
+def _novelty(report: RunReport) -> dict[str, str]:
+    """What is new in each domain and split, where it is known."""
+    sections = [section for run in report.runs for section in run.last if section.novelty not in ((), ("unknown",))]
+    return {section.name: ", ".join(section.novelty) for section in reversed(sections)}
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_N = TypeVar("_N", bound=_Named)
+
+
+def _named(items: Iterable[_N], name: str) -> _N | None:
+    return next((item for item in items if item.name == name), None)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return visible(value, limit=None)
+    if isinstance(value, dict):
+        return {visible(str(name), limit=None): _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value

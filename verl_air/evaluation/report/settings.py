@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import yaml
@@ -17,12 +17,12 @@ SHOWN = {
     "estimator": "air.estimator",
     "auxiliary reward": "air.aux_reward",
     "reward scale": "air.reward_scale",
-    "anchors + open an intent": "air.anchors_per_intent+air.open_per_intent",
+    "anchors + open per intent": "air.anchors_per_intent+air.open_per_intent",
     "advantage": "algorithm.adv_estimator",
     "policy loss": "actor_rollout_ref.actor.policy_loss.loss_mode",
     "learning rate": "actor_rollout_ref.actor.optim.lr",
-    "prompts a step": "data.train_batch_size",
-    "completions a prompt": "actor_rollout_ref.rollout.n",
+    "prompts per step": "data.train_batch_size",
+    "completions per prompt": "actor_rollout_ref.rollout.n",
     "model": "actor_rollout_ref.model.path",
     "judge": "reward.reward_model.model_path",
     "trainer": "trainer.v1.trainer_mode",
@@ -33,26 +33,20 @@ SHOWN = {
 _SECRET = re.compile(
     r"(api_?key|secret|passw(or)?d|credential|access_?key|auth(orization)?$|(^|_)token$)", re.IGNORECASE
 )
-HIDDEN = "(hidden)"
+
+
+def select(config: Any, key: str) -> Any:
+    """The value of a dotted key, or None."""
+    return reduce(lambda at, name: at.get(name) if isinstance(at, Mapping) else None, key.split("."), config)
 
 
 def shown_settings(config: Mapping[str, Any]) -> dict[str, str]:
     """The settings of :data:`SHOWN` that the recipe has; ``air`` with its defaults."""
     if isinstance(air := config.get("air"), Mapping):
-        defaults = {field.name: field.default for field in dataclasses.fields(AirConfig)}
+        defaults = {name: field.default for name, field in AirConfig.model_fields.items()}
         config = {**config, "air": {**defaults, **air}}
-    found = {}
-    for title, keys in SHOWN.items():
-        values = [_select(config, key) for key in keys.split("+")]
-        if all(value is not None for value in values):
-            found[title] = " + ".join(map(str, values))
-    return found
-
-
-def planned_steps(config: Mapping[str, Any]) -> int | None:
-    """How long the run was to be, if the recipe says so."""
-    steps = _select(config, "trainer.total_training_steps")
-    return steps if isinstance(steps, int) else None
+    found = {title: [select(config, key) for key in keys.split("+")] for title, keys in SHOWN.items()}
+    return {title: " + ".join(map(str, values)) for title, values in found.items() if None not in values}
 
 
 def whole_recipe(config: Mapping[str, Any]) -> str:
@@ -62,30 +56,16 @@ def whole_recipe(config: Mapping[str, Any]) -> str:
 
 def versions(record: Mapping[str, Any]) -> dict[str, str]:
     """Versions of packages and the commit."""
-    found = {"python": str(record["python"])} if record.get("python") else {}
-    packages = record.get("versions")
-    if isinstance(packages, Mapping):
-        found.update({str(name): str(value) for name, value in packages.items() if value})
-    git = record.get("git")
-    if isinstance(git, Mapping) and git.get("commit"):
-        found["commit"] = f"{git['commit']}{' with changes' if git.get('modified') else ''}"
-    return found
-
-
-def _select(config: Any, key: str) -> Any:
-    for name in key.split("."):
-        if not isinstance(config, Mapping):
-            return None
-        config = config.get(name)
-    return config
+    found = {"python": record.get("python"), **(select(record, "versions") or {})}
+    if commit := select(record, "git.commit"):
+        found["commit"] = f"{commit}{' with changes' if select(record, 'git.modified') else ''}"
+    return {str(name): str(value) for name, value in found.items() if value}
 
 
 def _hide(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {
-            name: HIDDEN if inner and isinstance(inner, str) and _SECRET.search(str(name)) else _hide(inner)
+            name: "(hidden)" if inner and isinstance(inner, str) and _SECRET.search(str(name)) else _hide(inner)
             for name, inner in value.items()
         }
-    if isinstance(value, list):
-        return [_hide(inner) for inner in value]
-    return value
+    return [_hide(inner) for inner in value] if isinstance(value, list) else value

@@ -17,10 +17,18 @@ from verl_air.cli import main
 from verl_air.data.schema import make_row, write_rows
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation import read_records
-from verl_air.evaluation.generation import Completion, Prompt, Sampling, seed_of
-from verl_air.evaluation.making import fingerprint, generate_rollouts, rejudge_rollouts
+from verl_air.evaluation.checkpoints import fingerprint
+from verl_air.evaluation.generate import (
+    Completion,
+    EncodedPrompt,
+    SamplingSettings,
+    generate_rollouts,
+    rejudge_rollouts,
+    seed_of,
+)
 from verl_air.evaluation.rollout_store import RolloutStore
-from verl_air.evaluation.scoring import RecipeSettings, Scorer, merge_reward_kwargs, read_recipe_settings
+from verl_air.evaluation.scoring import EvaluationSettings, merge_reward_kwargs, read_evaluation_settings
+from verl_air.rewards import REWARD_KEYS
 
 RULES = {"routes": {"lab/anchor": "multiple_choice", "lab/open": "refusal_keywords"}}
 KINDER = {"routes": {"lab/anchor": "multiple_choice", "lab/open": {"name": "refusal_keywords", "keywords": ["sure"]}}}
@@ -33,10 +41,12 @@ class Parrot:
         self.left = die_after
         self.made: list[str] = []
 
-    def prompt(self, messages: Any, where: str, max_tokens: int) -> Prompt:
-        return Prompt((1, 2, 3), messages[0]["content"])
+    def prompt(self, messages: Any, where: str, max_tokens: int) -> EncodedPrompt:
+        return EncodedPrompt((1, 2, 3), messages[0]["content"])
 
-    def complete(self, prompts: Sequence[Prompt], names: Sequence[str], sampling: Sampling) -> list[Completion]:
+    def complete(
+        self, prompts: Sequence[EncodedPrompt], names: Sequence[str], sampling: SamplingSettings
+    ) -> list[Completion]:
         if self.left < len(names):
             raise KeyboardInterrupt
         self.left -= len(names)
@@ -72,8 +82,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def generate(lab: Mapping[str, Any], out: Path, engine: Parrot, *, n: int = 3, chunk: int = 5, **changes: Any) -> Path:
-    sampling = Sampling(**changes)
-    return generate_rollouts(lab["model"], lab["files"], out, RULES, sampling, engine=lambda: engine, n=n, chunk=chunk)
+    sampling = SamplingSettings(**changes)
+    return generate_rollouts(
+        lab["model"], lab["files"], out, RULES, sampling, generator=lambda: engine, n=n, chunk=chunk
+    )
 
 
 @settings(max_examples=25, deadline=None)
@@ -116,7 +128,7 @@ def test_nothing_left_to_do_starts_no_engine(lab: dict[str, Any], tmp_path: Path
 
 def test_an_attempt_that_failed_before_its_first_row_binds_nobody(lab: dict[str, Any], tmp_path: Path) -> None:
     class Broken(Parrot):
-        def prompt(self, messages: Any, where: str, max_tokens: int) -> Prompt:
+        def prompt(self, messages: Any, where: str, max_tokens: int) -> EncodedPrompt:
             raise DataError(f"{where}: does not fit; lower --max-tokens")
 
     with pytest.raises(DataError, match="does not fit"):
@@ -131,14 +143,14 @@ def test_an_attempt_that_failed_before_its_first_row_binds_nobody(lab: dict[str,
 def test_other_settings_are_refused(lab: dict[str, Any], tmp_path: Path, changes: dict[str, Any], named: str) -> None:
     out = generate(lab, tmp_path / "out.jsonl", Parrot())
     before = out.read_bytes()
-    with pytest.raises(DataError, match=f"begun with another {named}"):
+    with pytest.raises(DataError, match=f"started with another {named}"):
         generate(lab, out, Parrot(), **changes)
     assert out.read_bytes() == before
 
 
 def test_a_file_of_another_hand_is_left_alone(lab: dict[str, Any], tmp_path: Path) -> None:
     out = write_jsonl(tmp_path / "mine.jsonl", [{"precious": True}])
-    with pytest.raises(DataError, match="not begun by"):
+    with pytest.raises(DataError, match="not written by"):
         generate(lab, out, Parrot())
     assert json.loads(out.read_text()) == {"precious": True}
 
@@ -151,7 +163,7 @@ def test_two_writers_at_once_are_refused(tmp_path: Path) -> None:
 def test_judging_again_changes_the_scores_and_nothing_else(lab: dict[str, Any], tmp_path: Path) -> None:
     source = generate(lab, tmp_path / "out.jsonl", Parrot())
     out = rejudge_rollouts(source, tmp_path / "again.jsonl", KINDER, chunk=7)
-    scores = set(Scorer(RULES).score([json.loads(source.read_text().splitlines()[0])])[0])
+    scores = REWARD_KEYS
     for line, judged in zip(source.read_text().splitlines(), out.read_text().splitlines(), strict=True):
         old, new = json.loads(line), json.loads(judged)
         assert {k: v for k, v in old.items() if k not in scores} == {k: v for k, v in new.items() if k not in scores}
@@ -198,60 +210,31 @@ def test_trained_weights_have_another_fingerprint(tmp_path: Path) -> None:
 def test_settings_are_read_from_recipes_runs_and_bare_files(tmp_path: Path) -> None:
     bare = tmp_path / "rewards.yaml"
     bare.write_text("routes: {lab/open: refusal_keywords}\n")
-    assert read_recipe_settings(bare) == RecipeSettings({"routes": {"lab/open": "refusal_keywords"}}, None)
+    assert read_evaluation_settings(bare) == EvaluationSettings({"routes": {"lab/open": "refusal_keywords"}}, None)
     from tests.conftest import RECIPES
 
-    recipe = read_recipe_settings(RECIPES / "quickstart.yaml")
+    recipe = read_evaluation_settings(RECIPES / "quickstart.yaml")
     assert recipe.reward_kwargs["routes"]["playground/open"] == "playground_oracle"
     assert recipe.max_response_length == 16
-    included = read_recipe_settings(RECIPES / "grpo-qwen2.5_14b-1x8-fsdp2.yaml")
+    included = read_evaluation_settings(RECIPES / "grpo-qwen2.5_14b-1x8-fsdp2.yaml")
     routes = included.reward_kwargs["routes"]
     assert routes["safety/open"] == "safety_judge", "routes of a file that the recipe includes"
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "config.yaml").write_text((RECIPES / "quickstart.yaml").read_text())
-    assert read_recipe_settings(tmp_path) == recipe
+    assert read_evaluation_settings(tmp_path) == recipe
     bare.write_text("trainer: {}\n")
     with pytest.raises(ConfigError, match="neither"):
-        read_recipe_settings(bare)
+        read_evaluation_settings(bare)
     with pytest.raises(ConfigError, match=r"give a recipe \(recipes/NAME.yaml\)"):
-        read_recipe_settings("quickstart")
+        read_evaluation_settings("quickstart")
 
 
-def test_the_command_line_judges_again(lab: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_judges_again(lab: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = generate(lab, tmp_path / "out.jsonl", Parrot())
     arguments = ["evaluate", "--rejudge", str(source), "--out", str(tmp_path / "new.jsonl")]
     routes = ["--route", "lab/anchor=multiple_choice", "lab/open=refusal_keywords"]
     assert main([*arguments, *routes]) == 0
-    captured = capsys.readouterr()
+    captured = capfd.readouterr()
     assert "lab/id" in captured.out
     assert "24 of 24 rollouts" in captured.err
     assert (tmp_path / "new.jsonl").read_bytes() == source.read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--model", "x", "--rejudge", "y"], "name one"),
-        (["--model", "x"], "--out"),
-        (["--model", "x", "--out", "o"], "say how to score"),
-        (["--model", "x", "--out", "o", "--route", "lab/open=nobody"], "no reward named"),
-        (["--model", "x", "--out", "o", "--route", "lab/open"], "write DOMAIN/ROLE=NAME"),
-        (["--model", "x", "--out", "o", "--route", "*/*=exact_match"], "--data"),
-        (["--model", "nowhere", "--out", "o", "--route", "*/*=exact_match", "--data", "d"], "no model"),
-        (
-            ["--model", "x", "--out", "o", "--route", "*/*=exact_match", "--data", "d", "--max-tokens", "0"],
-            "at least 1",
-        ),
-    ],
-)
-def test_mistakes_are_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", *arguments]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_vllm_is_not_imported_before_it_is_needed() -> None:
-    import subprocess
-    import sys
-
-    code = "import sys, verl_air.cli.evaluate; sys.exit(any(m in sys.modules for m in ('vllm', 'torch', 'verl')))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

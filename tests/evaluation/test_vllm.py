@@ -1,4 +1,4 @@
-"""Rollouts from a real model with real vLLM, in the format that runs store; gone on with after any interruption."""
+"""Rollouts from a real model with real vLLM, in the format that runs store; resumed after any interruption."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT
+from verl_air.cpu.environment import DEFAULTS, VLLM_DEFAULTS
 from verl_air.evaluation import accuracy_of, read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -22,8 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SPEC = """
 import sys
 from pathlib import Path
-from verl_air.evaluation.generation import Engine, Sampling
-from verl_air.evaluation.making import generate_rollouts
+from verl_air.evaluation.generate import SamplingSettings, VllmGenerator, generate_rollouts
 from verl_air.evaluation.scoring import merge_reward_kwargs
 
 def main():
@@ -38,8 +38,8 @@ def main():
             import os, signal
             os.kill(os.getpid(), signal.SIGKILL)
     files = [folder / "few.parquet"]
-    generate_rollouts(folder / "model", files, out, rewards, Sampling(max_tokens=16, seed=3),
-                      engine=lambda: Engine(folder / "model", max_num_batched_tokens=128),
+    generate_rollouts(folder / "model", files, out, rewards, SamplingSettings(max_tokens=16, seed=3),
+                      generator=lambda: VllmGenerator(folder / "model", on_cpu=True, max_num_batched_tokens=128),
                       n=2, chunk=10, progress=progress)
 
 if __name__ == "__main__":
@@ -62,7 +62,7 @@ def run(log: Path, *command: str) -> subprocess.CompletedProcess[str]:
     with log.open("w") as lines:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=ROOT, stdout=lines, stderr=lines, start_new_session=True,
-            env={**os.environ, "VERL_PLATFORM": "cpu", "OMP_NUM_THREADS": "1"},
+            env={**os.environ, **DEFAULTS, **VLLM_DEFAULTS, "VERL_PLATFORM": "cpu"},
         )  # fmt: skip
         try:
             status = process.wait(400)
@@ -78,7 +78,7 @@ def generate(folder: Path, out: Path, die_after: int = 0) -> subprocess.Complete
 
 
 def evaluate(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    """The same from the command line; how long a response may be, and how it is scored, stand in the recipe."""
+    """The same from the command line; how long a response may be, and how it is scored, is in the recipe."""
     recipe = ("--recipe", "recipes/quickstart.yaml", "--n", "2", "--seed", "3", "--out", str(out))
     data = ("--model", str(folder / "model"), "--data", str(folder / "few.parquet"))
     return run(out.with_suffix(".log"), "-m", "verl_air", "evaluate", *data, *recipe)
@@ -89,6 +89,10 @@ def test_an_interrupted_evaluation_ends_as_one_that_was_not(folder: Path, tmp_pa
     done = evaluate(folder, whole)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "playground/id" in done.stdout
+    progress = [f"{rows} of 30 rollouts" for rows in (0, 30)]
+    assert done.stdout.splitlines()[:3] == [*progress, str(whole)], "only lines of its own reach the terminal"
+    assert done.stdout.splitlines()[-1].startswith("In brackets: 95% intervals")
+    assert "vllm" in (tmp_path / "whole.jsonl.log").read_text().lower()
     killed = generate(folder, parted, die_after=10)
     assert killed.returncode == -signal.SIGKILL, killed.stdout[-3000:]
     assert len(parted.read_text().splitlines()) == 10

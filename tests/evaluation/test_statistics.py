@@ -4,10 +4,19 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
-from verl_air.evaluation.intervals import difference_of, ratio_of, resample, share_of, wilson
+from verl_air.evaluation.statistics import (
+    difference_of,
+    mean_over_seeds,
+    paired_t,
+    ratio_of,
+    resample,
+    share_of,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,11 +28,14 @@ def test_wilson_as_published(successes: int, n: int, low: float, high: float) ->
     assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 500), st.data())
 def test_wilson_solves_its_equation_and_mirrors(n: int, data: st.DataObject) -> None:
     successes = data.draw(st.integers(0, n))
     low, high = wilson(successes, n)
     share = successes / n
+    ours = stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((ours.low, ours.high), abs=1e-12)
     for end in (low, high):
         if 0 < end < 1:  # an end is where the share is z standard errors away, the standard error being the end's own
             assert abs(share - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / n), rel=1e-4)
@@ -42,7 +54,7 @@ def test_bootstrap_variance_is_the_analytic_one() -> None:
 def test_chunks_of_the_bootstrap_do_not_change_its_variance(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(1).random((1, 50))
     whole = resample(values)
-    monkeypatch.setattr("verl_air.evaluation.intervals._CELLS", 50 * 300)
+    monkeypatch.setattr("verl_air.evaluation.statistics._CELLS", 50 * 300)
     chunked = resample(values)
     assert chunked.shape == whole.shape == (1, 2000)
     assert np.unique(chunked).size > 1900  # chunks draw anew: they do not repeat each other
@@ -84,3 +96,22 @@ def test_nothing_is_nothing() -> None:
         assert (found.value, found.low, found.high, found.n) == (None, None, None, 0)
     unjudged = ratio_of(np.zeros(3), np.zeros(3), np.arange(3))
     assert (unjudged.value, unjudged.n) == (None, 0)
+
+
+@pytest.mark.parametrize(("runs", "quantile"), [(2, 12.7062), (3, 4.3027), (4, 3.1824), (5, 2.7764), (10, 2.2622)])
+def test_intervals_over_seeds_have_the_quantiles_of_the_tables(runs: int, quantile: float) -> None:
+    values = np.random.default_rng(runs).random(runs)
+    found, error = mean_over_seeds(values.tolist()), values.std(ddof=1) / math.sqrt(runs)
+    assert (found.high - found.value) / error == pytest.approx(quantile, abs=1e-4)
+    assert (found.value - found.low) / error == pytest.approx(quantile, abs=1e-4)
+    t = abs(values.mean()) / error
+    assert paired_t(values.tolist()) == pytest.approx(2 * stats.t.sf(t, runs - 1))
+
+
+def test_no_interval_over_seeds_is_made_up() -> None:
+    assert mean_over_seeds([]).value is None
+    assert mean_over_seeds([0.4]).low is None
+    same = mean_over_seeds([0.5, 0.5, 0.5])
+    assert (same.value, same.low, same.n) == (0.5, None, 3)
+    assert paired_t([0.1, 0.1]) is None
+    assert paired_t([0.1, -0.1]) == pytest.approx(1.0)
