@@ -10,10 +10,12 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import RECIPES
-from verl_air.cluster.needs import pools_of, shortfall
+from verl_air.cluster.memory import GIB
+from verl_air.cluster.memory_plan import plan_memory
+from verl_air.cluster.nodes import pools_of, shortfall
+from verl_air.cluster.size_checks import check_sizes
 from verl_air.compose import compose_recipe
 from verl_air.config import AirConfig
-from verl_air.planning import GIB, check_recipe_sizes, make_plan
 from verl_air.rewards import reward_names
 from verl_air.training.preflight import settings
 
@@ -57,7 +59,7 @@ def test_our_checks_accept_it(name: str) -> None:
         settings.check_batch(config, air, config.trainer.v1.trainer_mode)
         settings.check_loss(config, air)
         settings.check_micro_batches(config)
-    check_recipe_sizes(config)
+    check_sizes(config)
     routes = config.reward.custom_reward_function.reward_kwargs.routes
     assert set(routes.values()) <= set(reward_names())
 
@@ -81,9 +83,9 @@ def test_verls_own_checks_accept_it(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 @each_recipe
 def test_it_fits_and_its_header_says_what_the_plan_says(name: str) -> None:
-    plan = make_plan(recipe(name), 79 * GIB)
+    plan = plan_memory(recipe(name), 79 * GIB)
     assert plan.faults == ()
-    assert plan.remarks == ()
+    assert plan.notes == ()
     header = (RECIPES / f"{name}.yaml").read_text().split("\ndefaults:")[0]
     update = plan.phases[0].bytes / GIB
     (stated,) = re.findall(r"(\d+) GiB in an update", header)
