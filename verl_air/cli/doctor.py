@@ -27,11 +27,12 @@ from packaging.requirements import Requirement
 from verl_air.cli.terminal import of_other_packages
 from verl_air.cluster.memory import GIB
 from verl_air.cluster.memory_plan import MemoryPlan, plan_memory
+from verl_air.cluster.model_shapes import find_shapes
 from verl_air.cluster.nodes import check_ports, connect, live_nodes, pools_of, shortfall
-from verl_air.cluster.size_checks import check_sizes
 from verl_air.compose import read_recipe
 from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
+from verl_air.training import preflight
 
 GPU_GIB = 79.0  # an 80 GB card
 # Packages whose version must be the same on every node of a cluster.
@@ -158,7 +159,7 @@ class Doctor:
         self.config = read_recipe(self.args.recipe, self.args.overrides, config_dir=self.args.config_dir)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            self.air = check_settings(self.config, self.args.model_config)
+            self.air = check_recipe_settings(self.config, self.args.model_config)
         if self.air is None:
             return f"{self.args.recipe} composes; it has no `air:` key, so this is plain verl"
         changed = ", ".join(f"{key}={value}" for key, value in self.air.model_dump(exclude_defaults=True).items())
@@ -167,27 +168,21 @@ class Doctor:
 
     def model(self) -> str:
         """Model folders exist."""
-        from verl_air.training.preflight.inputs import check_model
-
-        check_model(self.config)
+        preflight.check_model(self.config)
         return str(self.config.actor_rollout_ref.model.path)
 
     def data(self) -> str:
         """Data files exist and hold whole meta-groups."""
-        from verl_air.training.preflight.inputs import check_data
-
         if self.air is None:
             raise _SkipError("no `air:` key")
-        check_data(self.config, self.air)
+        preflight.check_data(self.config, self.air)
         return "files are readable, meta-groups complete (`verl-air check FILE...` checks every row)"
 
     def rewards(self) -> str:
         """Every kind of row has a reward, and a judge that is asked exists."""
-        from verl_air.training.preflight.inputs import check_rewards
-
         if self.air is None:
             raise _SkipError("no `air:` key")
-        check_rewards(self.config, self.air)
+        preflight.check_rewards(self.config, self.air)
         server = OmegaConf.select(self.config, "reward.custom_reward_function.reward_kwargs.judge.base_url")
         if not server:
             return "every kind of row has a route"
@@ -240,7 +235,7 @@ class Doctor:
         return f"{found}; the recipe asks for {wanted}"
 
 
-def check_settings(config: DictConfig, model_config: str | None = None) -> AirConfig | None:
+def check_recipe_settings(config: DictConfig, model_config: str | None = None) -> AirConfig | None:
     """What a recipe says, without a look at its model, data and rewards. ``verl-air launch`` checks the same.
 
     Returns:
@@ -249,19 +244,13 @@ def check_settings(config: DictConfig, model_config: str | None = None) -> AirCo
     Raises:
         ConfigError: settings contradict each other, or sizes do not divide.
     """
-    from verl_air.training.preflight import MODES
-    from verl_air.training.preflight.settings import check_batch, check_loss, check_micro_batches, check_trainer
-
-    air, mode = None, OmegaConf.select(config, "trainer.v1.trainer_mode")
-    if config.get("air", None) is not None:
-        air = AirConfig.from_mapping(OmegaConf.to_container(config.air, resolve=True))
-        check_trainer(config, mode)
-        check_batch(config, air, mode)
-        check_loss(config, air)
-        check_micro_batches(config)
-    elif mode in MODES:
-        raise ConfigError(f"trainer.v1.trainer_mode={mode} needs an `air:` key (`air: {{}}` for defaults)")
-    check_sizes(config, model_config)
+    air = preflight.check_settings(config)
+    try:
+        shapes = find_shapes(str(config.actor_rollout_ref.model.path), model_config)
+    except ConfigError:
+        return air  # the memory plan, which cannot do without the model's shapes, reports it
+    sizes = preflight.sizes.ModelSizes(shapes.layers, shapes.heads, shapes.kv_heads, shapes.experts)
+    preflight.check_sizes(config, sizes)
     return air
 
 
@@ -318,11 +307,9 @@ def check_plugin() -> str:
             "(pip install --no-deps -e .) and leave that variable unset; `python -c 'import verl_air.plugin'` shows "
             "an error in loading it."
         )
-    from verl_air.training.preflight import MODES
-
-    for mode in MODES:
+    for mode in preflight.MODES:
         get_trainer_cls(mode)
-    return f"loaded; trainers {', '.join(MODES)}"
+    return f"loaded; trainers {', '.join(preflight.MODES)}"
 
 
 def check_names() -> str:

@@ -44,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the recipe or the cluster cannot work.
     """
-    from verl_air.cli.doctor import check_settings
+    from verl_air.cli.doctor import check_recipe_settings
 
     config = read_recipe(args.recipe, args.overrides, config_dir=args.config_dir)
-    check_settings(config)
+    check_recipe_settings(config)
     _check_ray_init(config)
     found = hydra_arguments(args.recipe, config_dir=args.config_dir)
     command = [sys.executable, "-u", "-W", "ignore", "-m", "verl.trainer.main_ppo", *found, *args.overrides]

@@ -3,7 +3,6 @@
 ===================  ================================================================================================
 ``model_shapes.py``  a model's sizes and parameter counts, from its ``config.json`` or ``models.yaml``
 ``layout.py``        parallel sizes and the batch of a step
-``size_checks.py``   which of these do not divide
 ``memory.py``        what the parts of a training GPU and of a vLLM GPU take, in bytes
 ``memory_plan.py``   the memory of every GPU of a recipe, by phase
 ``nodes.py``         the GPUs that a recipe asks for, the nodes that Ray has, and a bounded wait for them

@@ -1,6 +1,7 @@
 """The memory plan of a recipe: what a GPU holds in each phase of a step, and what cannot fit.
 
-For a recipe whose sizes divide (``size_checks.py``). Estimates, not bounds; their assumptions are in the notes.
+For a recipe that passed ``verl_air.training.preflight``, which checks that sizes divide. Estimates, not bounds; their
+assumptions are in the notes.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def plan_memory(config: DictConfig, gpu_bytes: float, model_config: str | Path |
         phases,
         gpu_bytes,
         host_bytes=layout.gpus_per_node * offloaded,
-        faults=tuple(_faults(phases, shapes, gpu_bytes)),
+        faults=tuple(_faults(phases, shapes, batch, gpu_bytes)),
         notes=tuple(_notes(layout)),
     )
 
@@ -149,7 +150,11 @@ def _phases(
         yield MemoryPhase("reward model (own GPUs)", tuple(memory.vllm_parts(judge, judge_model, gpu_bytes)))
 
 
-def _faults(phases: tuple[MemoryPhase, ...], shapes: Mapping[VllmPool, ModelShapes], gpu_bytes: float) -> Iterator[str]:
+def _faults(
+    phases: tuple[MemoryPhase, ...], shapes: Mapping[VllmPool, ModelShapes], batch: StepBatch, gpu_bytes: float
+) -> Iterator[str]:
+    for number, (pool, model) in enumerate(shapes.items()):
+        yield from _pool_faults(pool, model, pool.longest if number else batch.sequence_length)
     for pool, model in shapes.items():
         if fault := memory.cache_fault(pool, model, gpu_bytes):
             yield fault
@@ -160,6 +165,22 @@ def _faults(phases: tuple[MemoryPhase, ...], shapes: Mapping[VllmPool, ModelShap
                 f"{phase.name} needs about {phase.bytes / GIB:.1f} GiB per GPU and there are {gpu_bytes / GIB:.1f}; "
                 f"the largest part is {largest.name} ({largest.bytes / GIB:.1f} GiB)"
             )
+
+
+def _pool_faults(pool: VllmPool, model: ModelShapes, length: int) -> Iterator[str]:
+    """vLLM's engines fill the pool, split the model, and hold a sequence."""
+    tensor = f"{pool.key}.tensor_model_parallel_size={pool.tensor}"
+    if pool.gpus % (pool.tensor * pool.data):
+        yield f"{tensor} x data_parallel_size={pool.data} does not divide the {pool.gpus} GPUs of its pool"
+    if model.heads % pool.tensor:
+        yield f"{tensor} does not divide the {model.heads} attention heads"
+    elif model.kv_heads % pool.tensor and pool.tensor % model.kv_heads:
+        yield f"{tensor} is neither a divisor nor a multiple of the {model.kv_heads} key-value heads"
+    if pool.longest < length:
+        yield f"{pool.key}.max_model_len={pool.longest} cannot hold one sequence of {length} tokens"
+    if pool.longest > model.max_positions:
+        longest = f"sequences of {pool.longest} tokens"
+        yield f"{pool.key}: {longest} are longer than the model's {model.max_positions} positions"
 
 
 def _notes(layout: ParallelLayout) -> Iterator[str]:
