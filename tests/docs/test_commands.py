@@ -25,6 +25,7 @@ OTHER_BLOCKS = {
 }
 # Parsed with the real parser, and not run.
 PARSED_ONLY = {
+    "verl-air doctor": "fails where there is no GPU; tests/cli/test_doctor.py runs it",
     "verl-air evaluate --model": "generates with vLLM",
     "verl-air evaluate --rejudge": "asks a judge on another machine",
     "verl-air scale --figures": "many sizes and settings: a quarter of a minute; tests/planning/test_scale.py runs it",

@@ -19,10 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. An error that the user can fix is one line, with exit status 2."""
     parser = argparse.ArgumentParser(prog="verl-air", description="Anchor Invariance Regularization for verl.")
     parser.add_argument("--version", action="version", version=f"verl-air {__version__}")
-    parser.add_argument("--verbose", action="store_true", help="show what other packages print, too")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         import_module(f"{__name__}.{command}").add_parser(subparsers)
+        subparsers.choices[command].add_argument("--verbose", action="store_true", help="show other packages' output")
     args = parser.parse_args(argv)
     try:
         with nullcontext() if args.verbose else own_lines_only():

@@ -51,7 +51,11 @@ def of_other_packages() -> Iterator[None]:
     assert sys.__stdout__ is not None
     assert sys.__stderr__ is not None
     with redirect_stdout(sys.__stdout__), redirect_stderr(sys.__stderr__):
-        yield
+        try:
+            yield
+        finally:
+            sys.__stdout__.flush()
+            sys.__stderr__.flush()
 
 
 def _stream_of_its_own(stream: TextIO, stack: ExitStack) -> TextIO:
@@ -70,6 +74,9 @@ def _redirect(descriptor: int, target: int, stack: ExitStack) -> None:
     os.dup2(target, descriptor)
 
     def restore() -> None:
+        for stream in (sys.__stdout__, sys.__stderr__):
+            if stream is not None:
+                stream.flush()  # what they hold is for the buffer
         os.dup2(saved, descriptor)
         os.close(saved)
 
