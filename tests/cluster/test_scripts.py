@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from tests.conftest import RECIPES, ROOT
-from verl_air.cluster.needs import pools_of, shortfall
-from verl_air.compose import compose_recipe
+from verl_air.cluster.nodes import pools_of, shortfall
+from verl_air.compose import read_recipe
 
 CLUSTER = ROOT / "scripts" / "cluster"
 SCRIPTS = sorted([*ROOT.glob("scripts/**/*.sh"), CLUSTER / "slurm.sbatch", ROOT / ".ci" / "run"])
@@ -110,7 +110,7 @@ def test_plain_ray_says_what_it_would_run_where() -> None:
         "--interface",
         "eth1",
     ]
-    done = run(*command, "--", "--config-name", RECIPE, "run_dir=/shared/a run")
+    done = run(*command, "--", RECIPE, "run_dir=/shared/a run")
     assert done.returncode == 0, done.stderr
     for host in ("node2", "node3"):
         (line,) = [line for line in done.stdout.splitlines() if f" {host} env " in line]
@@ -134,15 +134,15 @@ def test_a_recipe_that_cannot_work_is_told_before_any_node_starts(tmp_path: Path
         "--logs",
         tmp_path / "logs",
     ]
-    done = run(*command, "--", "--config-name", RECIPE, sizes)
+    done = run(*command, "--", RECIPE, sizes)
     assert done.returncode == 2
     assert "tp 2 x pp 2 x cp 5=20 does not divide the 2 x 6 GPUs of trainer (12)" in done.stderr
     assert list((tmp_path / "logs").glob("*.ray.log")) == []
 
 
 PLAIN_FAULTS = {
-    "nothing to train": (["--workers", "a"], "nothing to train: add -- --config-name NAME"),
-    "training's arguments too early": (["--config-name", "x"], "arguments of the training go after --"),
+    "nothing to train": (["--workers", "a"], "nothing to train: add -- RECIPE"),
+    "training's arguments too early": (["x"], "arguments of the training go after --"),
     "port": (["--port", "x"], "--port x: must be a whole number"),
 }
 
@@ -173,7 +173,7 @@ def test_slurm_says_what_it_would_run(scontrol: str) -> None:
         INTERFACE="ib0",
         SLURM_SUBMIT_DIR=str(ROOT),
     )
-    done = run("bash", CLUSTER / "slurm.sbatch", "--config-name", RECIPE, **variables)
+    done = run("bash", CLUSTER / "slurm.sbatch", RECIPE, **variables)
     assert done.returncode == 0, done.stderr
     head, worker, training, *_ = done.stdout.splitlines()
     assert "--nodelist=n1" in head
@@ -184,7 +184,7 @@ def test_slurm_says_what_it_would_run(scontrol: str) -> None:
         assert "--interface ib0" in line
         assert "--token-file" in line
     assert "--nodelist=n1" in training
-    assert f"launch --address n1:6379 --timeout 600 --config-name {RECIPE}" in training
+    assert f"launch --address n1:6379 --timeout 600 {RECIPE}" in training
     assert "would wait for trainer 2 x 6, reward model 2 x 2" in done.stdout
 
 
@@ -194,18 +194,19 @@ def test_slurm_with_a_wrong_environment_says_so(scontrol: str) -> None:
         assert done.returncode == 2
         return done.stderr
 
-    assert "SLURM_JOB_NODELIST is not set; start this with sbatch" in start("--config-name", "x")
-    assert "submit from the project's folder" in start("--config-name", "x", SLURM_SUBMIT_DIR="/")
+    assert "SLURM_JOB_NODELIST is not set; start this with sbatch" in start("x")
+    assert "submit from the project's folder" in start("x", SLURM_SUBMIT_DIR="/")
     assert "nothing to train" in start(SLURM_JOB_NODELIST="n[1-2]")
-    assert "scontrol cannot read the node list n[3-" in start("--config-name", "x", SLURM_JOB_NODELIST="n[3-")
-    assert "WAIT soon: must be a whole number" in start("--config-name", "x", SLURM_JOB_NODELIST="n[1-2]", WAIT="soon")
+    assert "scontrol cannot read the node list n[3-" in start("x", SLURM_JOB_NODELIST="n[3-")
+    assert "WAIT soon: must be a whole number" in start("x", SLURM_JOB_NODELIST="n[1-2]", WAIT="soon")
 
 
 def test_the_rayjobs_pods_hold_what_its_recipe_asks_for() -> None:
     job = yaml.safe_load((CLUSTER / "kuberay.yaml").read_text())
     words = shlex.split(job["spec"]["entrypoint"])
     assert words[:5] == ["python", "-W", "ignore", "-m", "verl_air"]
-    config = compose_recipe(RECIPES, words[words.index("--config-name") + 1], [word for word in words if "=" in word])
+    recipe = next(Path(word).name for word in words if word.endswith(".yaml"))
+    config = read_recipe(RECIPES / recipe, [word for word in words if "=" in word])
     cluster = job["spec"]["rayClusterSpec"]
     templates = [cluster["headGroupSpec"]["template"]]
     for group in cluster["workerGroupSpecs"]:

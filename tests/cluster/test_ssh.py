@@ -45,7 +45,7 @@ def test_what_the_other_machine_is_asked_to_do(playground_files: Path, tmp_path:
         options = ["--workers", "node2", "--address", "127.0.0.1", "--port", port, "--gpus", 1, "--cpus", 8]
         options += ["--timeout", 25, "--temp-dir", f"{short}/ray", "--logs", tmp_path / "logs"]
         options += ["--ssh", f"{stand_in} -tt -o BatchMode=yes"]
-        training = ["--config-name", "quickstart", f"run_dir={tmp_path}/run", f"playground={playground_files}", *RECIPE]
+        training = ["quickstart", f"run_dir={tmp_path}/run", f"playground={playground_files}", *RECIPE]
         done = subprocess.run(
             [str(word) for word in ("bash", SCRIPT, *options, "--", *training)],
             cwd=ROOT,

@@ -90,7 +90,7 @@ def start(folder: Path, playground: Path, temp_dir: Path, steps: int) -> Cluster
         300,
     ]
     options += ["--temp-dir", temp_dir, "--logs", folder / "logs"]
-    training = ["--config-name", "quickstart", f"run_dir={folder}", f"playground={playground}", *RECIPE]
+    training = ["quickstart", f"run_dir={folder}", f"playground={playground}", *RECIPE]
     command = [
         str(word) for word in ("bash", SCRIPT, *options, "--", *training, f"trainer.total_training_steps={steps}")
     ]
@@ -147,7 +147,7 @@ def test_a_lost_node_is_reported_and_the_same_command_goes_on(
     log = cluster.log.read_text(errors="replace")
     assert status == 75, log[-4000:]
     assert time.monotonic() - killed < NOTICED_WITHIN
-    assert "doctor: all well on 2 node(s), versions equal" in log
+    assert "doctor: no fault on 2 node(s), versions equal" in log
     assert re.search(r"verl-air launch: lost during the training: .*id [0-9a-f]{6}", log)
     assert "the same command resumes from the last checkpoint" in log
     assert {"head.ray.log", "local-1.ray.log", "head.ray-session"} <= {

@@ -11,8 +11,8 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngine, FSDPEngineWith
 
 from tests.contract.expect import function_in, holds, source_of, takes, text_of
 from verl_air.cpu.engine import CpuEngineWithLMHead, CpuEngineWithValueHead
+from verl_air.cpu.environment import install_vllm_alias
 from verl_air.cpu.platform import PlatformCPU
-from verl_air.cpu.vllm_alias import install_vllm_alias
 
 
 def test_a_platform_is_registered_by_name() -> None:
@@ -83,13 +83,13 @@ def test_two_back_ends_are_the_default_of_a_process_group() -> None:
     holds(
         "backend = backend or f'cpu:gloo,{get_device_name()}:{get_nccl_backend()}'" in text,
         "the default back end names the CPU and the device",
-        used_by="verl_air/cpu/process_group.py",
+        used_by="verl_air/cpu/platform.py (use_single_backend)",
     )
 
 
 def test_verl_asks_for_the_distribution_vllm() -> None:
     text = text_of("verl.third_party.vllm.__init__")
-    holds("package_name = 'vllm'" in text, "verl looks up the version of `vllm`", used_by="verl_air/cpu/vllm_alias.py")
+    holds("package_name = 'vllm'" in text, "verl looks up the version of `vllm`", used_by="verl_air/cpu/environment.py")
     install_vllm_alias()
     assert metadata.version("vllm"), "importlib.metadata does not ask our finder for `vllm`"
 

@@ -77,7 +77,7 @@ def test_process_groups_are_made_by_the_function_that_we_wrap() -> None:
     from verl.workers import engine_workers
 
     wrapped = distributed.initialize_global_process_group_ray
-    used_by = "verl_air/cpu/process_group.py"
+    used_by = "verl_air/cpu/platform.py (use_single_backend)"
     assert isinstance(wrapped, FunctionWrapper)
     takes(wrapped.__wrapped__, "timeout_second", "backend", used_by=used_by)
     holds(

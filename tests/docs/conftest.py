@@ -12,7 +12,7 @@ from tests.conftest import RECIPES
 from tests.data.support import FIXTURES
 from tests.docs.pages import blocks, read
 from tests.evaluation.support import write_run
-from verl_air.planning.architecture import known_models
+from verl_air.cluster.model_shapes import known_models
 
 
 @pytest.fixture(scope="session")

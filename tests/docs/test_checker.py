@@ -18,7 +18,7 @@ BOGUS = {
     "verl-air report runs/mine --mark x.md": "unrecognized arguments: --mark",  # argparse would take it for --markdown
     "verl-air evaluate runs/nowhere": "no such file",
     "verl-air check nowhere/*.parquet": "no such files",
-    "verl-air plan grpo-qwen2.5_14b-2x8-megatron trainer.n_gpus_per_node=5": "status 2",
+    "verl-air launch --dry-run grpo-qwen2.5_14b-2x8-megatron trainer.n_gpus_per_node=5": "status 2",
     f"{MAIN} --config-dir recipes --config-name nowhere": "no recipe 'nowhere'",
     f"{MAIN} --config-dir recipes --config-name quickstart trainer.no_such_key=1": "no_such_key",
     f"{MAIN} --config-dir recipes --config-nam quickstart": "required",
@@ -31,9 +31,9 @@ BOGUS = {
     "python -m pytest tests/nowhere": "no tests there",
     "pytest tests/docs -m exhaustive": "none exhaustive",
     "scripts/cluster/nothing.sh --workers a": "cannot be executed",
-    "scripts/cluster/plain_ray.sh --wrokers a -- --config-name NAME": "unknown option --wrokers",
+    "scripts/cluster/plain_ray.sh --wrokers a -- NAME": "unknown option --wrokers",
     "sbatch --nodes=2 scripts/cluster/slurm.sbatch": "nothing to train",
-    "sbatch --nods=2 scripts/cluster/slurm.sbatch --config-name NAME": "not an option",
+    "sbatch --nods=2 scripts/cluster/slurm.sbatch NAME": "not an option",
 }
 
 

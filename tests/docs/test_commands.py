@@ -22,6 +22,7 @@ OTHER_BLOCKS = {
 }
 # Parsed with the real parser, and not run.
 PARSED_ONLY = {
+    "verl-air doctor": "fails where there is no GPU; tests/cli/test_doctor.py runs it",
     "verl-air evaluate --model": "generates with vLLM",
     "verl-air evaluate --rejudge": "asks a judge on another machine",
 }

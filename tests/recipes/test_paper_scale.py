@@ -12,12 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import RECIPES
 from tests.recipes.support import MINE
-from verl_air.cluster.needs import pools_of, shortfall
+from verl_air.cluster.memory import GIB
+from verl_air.cluster.memory_plan import plan_memory
+from verl_air.cluster.model_shapes import find_shapes
+from verl_air.cluster.nodes import pools_of, shortfall
 from verl_air.compose import read_recipe
-from verl_air.config import AirConfig
-from verl_air.planning import GIB, check_recipe_sizes, make_plan
 from verl_air.rewards import validate_routes
-from verl_air.training.preflight import settings
+from verl_air.training.preflight import check_settings, check_sizes
 
 NODES = {
     "grpo-qwen2.5_14b-1x8-fsdp2": 1,
@@ -35,14 +36,10 @@ def recipe(name: str) -> DictConfig:
 
 
 def check(config: DictConfig) -> None:
-    air = AirConfig.from_mapping(OmegaConf.to_container(config.air, resolve=True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an off-policy update would warn
-        settings.check_trainer(config, config.trainer.v1.trainer_mode)
-        settings.check_batch(config, air, config.trainer.v1.trainer_mode)
-        settings.check_loss(config, air)
-        settings.check_micro_batches(config)
-    check_recipe_sizes(config)
+        check_settings(config)
+    check_sizes(config, find_shapes(str(config.actor_rollout_ref.model.path)))
     validate_routes(**OmegaConf.to_container(config.reward.custom_reward_function.reward_kwargs))
 
 
@@ -70,7 +67,7 @@ def test_our_checks_accept_the_example_of_the_readme(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(MINE)
     config = read_recipe(tmp_path / "mine.yaml")
     check(config)
-    assert make_plan(config, 79 * GIB).faults == ()
+    assert plan_memory(config, 79 * GIB).faults == ()
 
 
 @each_recipe
@@ -92,9 +89,9 @@ def test_verls_own_checks_accept_it(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 @each_recipe
 def test_it_fits_and_its_header_says_what_the_plan_says(name: str) -> None:
-    plan = make_plan(recipe(name), 79 * GIB)
+    plan = plan_memory(recipe(name), 79 * GIB)
     assert plan.faults == ()
-    assert plan.remarks == ()
+    assert plan.notes == ()
     header = (RECIPES / f"{name}.yaml").read_text().split("\ndefaults:")[0]
     update = plan.phases[0].bytes / GIB
     (stated,) = re.findall(r"(\d+) GiB in an update", header)
@@ -121,4 +118,4 @@ def test_gspo_is_refused_with_context_parallelism() -> None:
         [f"{actor}.policy_loss.loss_mode=gspo", f"{actor}.loss_agg_mode=seq-mean-token-mean"],
     )
     with pytest.raises(ConfigError, match="rejected by verl's Megatron engine"):
-        settings.check_loss(config, AirConfig())
+        check_settings(config)

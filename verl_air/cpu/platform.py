@@ -1,6 +1,6 @@
 """``PlatformCPU``: verl's hardware interface (verl.plugin.platform) for a machine without a GPU.
 
-verl asks Ray for GPUs by name, so a CPU run pretends to have some: ``ray_kwargs.ray_init.num_gpus``.
+verl asks Ray for GPUs by name, so a CPU run simulates some: ``ray_kwargs.ray_init.num_gpus``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ from typing import Any
 import psutil
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
+from wrapt import wrap_function_wrapper
 
 from verl_air.cpu.environment import VLLM_DEFAULTS
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """There is one device, its work is done when a call returns, and it caches, profiles and configures nothing."""
 
 
 class _CpuDevice(str):
@@ -46,6 +51,10 @@ class _CpuModule(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         return getattr(torch.cpu, name)
 
+    set_device = synchronize = empty_cache = ipc_collect = _nothing
+    # The operating system keeps the peak of memory; it cannot be reset.
+    reset_peak_memory_stats = reset_accumulated_memory_stats = _nothing
+
     def is_available(self) -> bool:
         return True
 
@@ -55,18 +64,6 @@ class _CpuModule(types.ModuleType):
     def current_device(self) -> _CpuDevice:
         return _CpuDevice()
 
-    def set_device(self, device: Any) -> None:
-        """There is only one."""
-
-    def synchronize(self, device: Any = None) -> None:
-        """CPU work is done when the call returns."""
-
-    def empty_cache(self) -> None:
-        """Nothing is cached."""
-
-    def ipc_collect(self) -> None:
-        """There is no IPC."""
-
     def memory_allocated(self, device: Any = None) -> int:
         return int(psutil.Process().memory_info().rss)
 
@@ -75,11 +72,6 @@ class _CpuModule(types.ModuleType):
 
     memory_reserved = memory_allocated
     max_memory_reserved = max_memory_allocated
-
-    def reset_peak_memory_stats(self, device: Any = None) -> None:
-        """The operating system keeps the peak; it cannot be reset."""
-
-    reset_accumulated_memory_stats = reset_peak_memory_stats
 
     def mem_get_info(self, device: Any = None) -> tuple[int, int]:
         memory = psutil.virtual_memory()
@@ -110,20 +102,12 @@ _MODULE = _CpuModule("verl_air.cpu.device_module")
 class PlatformCPU(PlatformBase):
     """Chosen with ``VERL_PLATFORM=cpu``."""
 
-    @property
-    def device_name(self) -> str:
-        """The device type."""
-        return "cpu"
+    device_name = "cpu"
+    vendor_name = "cpu"  # selects no engine of its own
+    device_module = _MODULE  # verl uses it in place of torch.cuda
 
-    @property
-    def vendor_name(self) -> str:
-        """The vendor, which selects no engine of its own."""
-        return "cpu"
-
-    @property
-    def device_module(self) -> types.ModuleType:
-        """What verl takes for ``torch.cuda``."""
-        return _MODULE
+    set_device = synchronize = empty_cache = set_allocator_settings = _nothing
+    profiler_start = profiler_stop = cudart = _nothing
 
     def is_available(self) -> bool:
         """There is always a CPU."""
@@ -138,26 +122,14 @@ class PlatformCPU(PlatformBase):
         return _CpuDevice()
 
     def device_count(self) -> int:
-        """One device a process."""
+        """One device per process."""
         return 1
-
-    def set_device(self, device_index: int) -> None:
-        """There is only one."""
-
-    def synchronize(self, device_index: int | None = None) -> None:
-        """CPU work is done when the call returns."""
 
     def manual_seed(self, seed: int) -> None:
         """Seed torch."""
         torch.manual_seed(seed)
 
     manual_seed_all = manual_seed
-
-    def set_allocator_settings(self, settings: str) -> None:
-        """The CPU allocator has no settings."""
-
-    def empty_cache(self) -> None:
-        """Nothing is cached."""
 
     def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
         """A CPU has none."""
@@ -168,19 +140,13 @@ class PlatformCPU(PlatformBase):
         return "gloo"
 
     def visible_devices_envvar(self) -> str:
-        """Nobody sets it, and so nothing is hidden."""
+        """A variable that nobody sets, so that nothing is hidden."""
         return "VERL_AIR_CPU_VISIBLE_DEVICES"
 
     @contextmanager
     def nvtx_range(self, msg: str) -> Iterator[None]:
         """No profiler ranges."""
         yield
-
-    def profiler_start(self) -> None:
-        """No device profiler."""
-
-    def profiler_stop(self) -> None:
-        """No device profiler."""
 
     def ray_resource_name(self) -> str:
         """verl's ``_check_resource_available`` counts only GPU and NPU."""
@@ -198,5 +164,16 @@ class PlatformCPU(PlatformBase):
         """vLLM's CPU back end: a small cache, and threads left to the operating system."""
         return {name: os.environ.get(name, value) for name, value in VLLM_DEFAULTS.items()}
 
-    def cudart(self) -> None:
-        """There is no CUDA runtime."""
+
+def use_single_backend(module: Any) -> None:
+    """Wrap ``verl.utils.distributed.initialize_global_process_group_ray`` so that its default back end is plain gloo.
+
+    verl names a back end for the CPU and one for the device, ``"cpu:gloo,cpu:gloo"``, and torch rejects the pair.
+    """
+
+    def with_gloo(wrapped: Any, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        timeout_second = args[0] if args else kwargs.get("timeout_second")
+        backend = args[1] if len(args) > 1 else kwargs.get("backend")
+        return wrapped(timeout_second=timeout_second, backend=backend or "cpu:gloo")
+
+    wrap_function_wrapper(module, "initialize_global_process_group_ray", with_gloo)

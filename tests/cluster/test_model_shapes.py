@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from verl_air.cluster.model_shapes import find_shapes, known_models, read_shapes
 from verl_air.errors import ConfigError
-from verl_air.planning.architecture import find_architecture, known_models, read_architecture
 
 # (all, without embeddings), in billions, as the model cards state them
 CARDS = {
@@ -23,14 +23,14 @@ CARDS = {
 
 @pytest.mark.parametrize("name", known_models())
 def test_counts_are_those_of_the_model_cards(name: str) -> None:
-    model = find_architecture(name)
+    model = find_shapes(name)
     whole, bare = CARDS[name]
     assert model.parameters / 1e9 == pytest.approx(whole, abs=0.12)
     assert (model.parameters - model.embedding - model.head) / 1e9 == pytest.approx(bare, abs=0.12)
 
 
 def test_qwen2_5_14b_by_hand() -> None:
-    model = find_architecture("Qwen/Qwen2.5-14B")
+    model = find_shapes("Qwen/Qwen2.5-14B")
     attention = 5120 * 5120 * 2 + 5120 * 1024 * 2 + 5120 + 2 * 1024
     feed_forward = 3 * 5120 * 13824
     layer = attention + feed_forward + 2 * 5120
@@ -39,13 +39,13 @@ def test_qwen2_5_14b_by_hand() -> None:
 
 
 def test_active_parameters_of_a_mixture_of_experts() -> None:
-    model = find_architecture("Qwen/Qwen3-30B-A3B")
+    model = find_shapes("Qwen/Qwen3-30B-A3B")
     assert model.active_parameters / 1e9 == pytest.approx(3.3, abs=0.06)
     assert model.layer_experts == 128 * 3 * 2048 * 768
 
 
 def test_keys_and_values_of_a_token() -> None:
-    model = find_architecture("Qwen/Qwen2.5-14B")
+    model = find_shapes("Qwen/Qwen2.5-14B")
     assert model.kv_bytes_per_token() == 2 * 48 * 8 * 128 * 2 == 192 * 1024
     assert model.kv_bytes_per_token(4) == 48 * 1024
     assert model.kv_bytes_per_token(16) == model.kv_bytes_per_token(8)  # one head a GPU is the least
@@ -69,20 +69,20 @@ def test_counts_are_those_of_the_real_modules(family: str, tmp_path: Path) -> No
     config = AutoConfig.for_model(family, **SIZES, **TINY[family])
     config.save_pretrained(tmp_path)
     real = sum(tensor.numel() for tensor in AutoModelForCausalLM.from_config(config).parameters())
-    assert find_architecture(str(tmp_path)).parameters == real
+    assert find_shapes(str(tmp_path)).parameters == real
 
 
-def test_what_cannot_be_planned_for_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_planned_for_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"acme/model: no such model folder.*--model-config"):
-        find_architecture("acme/model")
+        find_shapes("acme/model")
     with pytest.raises(ConfigError, match="model_type='mamba' is not one that can be planned for"):
-        read_architecture({"model_type": "mamba"}, "config.json")
+        read_shapes({"model_type": "mamba"}, "config.json")
     with pytest.raises(ConfigError, match="not a usable model config, KeyError: 'num_attention_heads'"):
-        read_architecture({"model_type": "qwen2"}, "config.json")
+        read_shapes({"model_type": "qwen2"}, "config.json")
     with pytest.raises(ConfigError, match="both dense and expert layers"):
-        read_architecture({**known_models()["Qwen/Qwen3-30B-A3B"], "mlp_only_layers": [0]}, "config.json")
+        read_shapes({**known_models()["Qwen/Qwen3-30B-A3B"], "mlp_only_layers": [0]}, "config.json")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=r"config\.json: cannot be read"):
-        find_architecture("any", tmp_path)
+        find_shapes("any", tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(known_models()["Qwen/Qwen3-8B"]))
-    assert find_architecture("any", tmp_path) == find_architecture("Qwen/Qwen3-8B")
+    assert find_shapes("any", tmp_path) == find_shapes("Qwen/Qwen3-8B")

@@ -1,4 +1,4 @@
-"""A transformer's sizes, read from a Hugging Face ``config.json``, and how many parameters each part has.
+"""A decoder's sizes, read from a Hugging Face ``config.json``, and how many parameters each part has.
 
 Dense and mixture-of-experts decoders with gated feed-forward layers (Llama, Mistral, Qwen2, Qwen2-MoE without shared
 experts, Qwen3, Qwen3-MoE). Norms, router and biases are counted.
@@ -18,7 +18,7 @@ import yaml
 
 from verl_air.errors import ConfigError
 
-# model_type -> (are q, k and v biased, are q and k normalised per head)
+# model_type -> (do q, k and v have biases, are q and k normalised per head)
 FAMILIES = {
     "llama": (False, False),
     "mistral": (False, False),
@@ -29,7 +29,7 @@ FAMILIES = {
 
 
 @dataclass(frozen=True)
-class Architecture:
+class ModelShapes:
     """Sizes of a decoder; every count is of parameters."""
 
     family: str
@@ -90,20 +90,20 @@ class Architecture:
 
     @property
     def active_parameters(self) -> int:
-        """Those that a token meets."""
+        """Parameters that process a token: all but the experts it is not routed to."""
         return self.parameters - self.layers * (self.experts - self.experts_per_token) * self.expert
 
     def kv_bytes_per_token(self, tensor_parallel: int = 1, width: int = 2) -> int:
-        """Keys and values of one token in all layers, in bytes on one GPU; heads are copied once they run out."""
+        """Bytes of one token's keys and values in all layers, on one GPU; heads are replicated once they run out."""
         heads = max(self.kv_heads // tensor_parallel, 1)
         return 2 * self.layers * heads * self.head_dim * width
 
 
-def read_architecture(config: Mapping[str, Any], source: str) -> Architecture:
+def read_shapes(config: Mapping[str, Any], source: str) -> ModelShapes:
     """Read the contents of a ``config.json``.
 
     Raises:
-        ConfigError: a size is missing, or the architecture is one that is not known here.
+        ConfigError: a size is missing, or the model family is not known here.
     """
     family = config.get("model_type")
     if family not in FAMILIES:
@@ -115,7 +115,7 @@ def read_architecture(config: Mapping[str, Any], source: str) -> Architecture:
         if experts and (int(config.get("decoder_sparse_step", 1)) != 1 or config.get("mlp_only_layers")):
             raise ConfigError(f"{source}: models with both dense and expert layers cannot be planned for")
         heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-        return Architecture(
+        return ModelShapes(
             family=family,
             layers=int(config["num_hidden_layers"]),
             hidden=hidden,
@@ -138,16 +138,16 @@ def read_architecture(config: Mapping[str, Any], source: str) -> Architecture:
 @cache
 def known_models() -> dict[str, dict[str, Any]]:
     """The sizes of published models that recipes name (``models.yaml``)."""
-    text = files("verl_air.planning").joinpath("models.yaml").read_text(encoding="utf-8")
+    text = files("verl_air.cluster").joinpath("models.yaml").read_text(encoding="utf-8")
     models: dict[str, dict[str, Any]] = yaml.safe_load(text)
     return models
 
 
-def find_architecture(model: str, model_config: str | Path | None = None) -> Architecture:
-    """The sizes of a recipe's model: from ``model_config``, from the model's folder, or from the models known here.
+def find_shapes(model: str, model_config: str | Path | None = None) -> ModelShapes:
+    """The sizes of a recipe's model: from ``model_config``, from the model's folder, or from ``models.yaml``.
 
     Raises:
-        ConfigError: there is no such file, or none of the three knows the model.
+        ConfigError: there is no such file, or the model is in none of the three.
     """
     if model_config is not None:
         path = Path(model_config)
@@ -156,12 +156,12 @@ def find_architecture(model: str, model_config: str | Path | None = None) -> Arc
         path = Path(model).expanduser() / "config.json"
         if not path.is_file():
             if model in known_models():
-                return read_architecture(known_models()[model], model)
+                return read_shapes(known_models()[model], model)
             raise ConfigError(
                 f"{model}: no such model folder, and not one of the models whose sizes are known here "
                 f"({', '.join(known_models())}). Give its config.json with --model-config."
             )
     try:
-        return read_architecture(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return read_shapes(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a model's config.json: {error}") from error

@@ -1,12 +1,16 @@
-"""What a recipe asks of a cluster, versions compared between nodes: no Ray needed."""
+"""What a recipe asks of a cluster, ports, and versions compared between nodes: no Ray needed."""
 
 from __future__ import annotations
 
+import socket
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_air.cluster.needs import Pool, pools_of, shortfall
-from verl_air.cluster.preflight import differing_versions, faults_of
+from verl_air.cluster.node_checks import differing_versions, failed_checks
+from verl_air.cluster.nodes import Node, Pool, check_ports, connect, pools_of, shortfall
+from verl_air.errors import ConfigError
 
 
 def test_the_pools_of_a_recipe_in_the_order_in_which_verl_places_them(compose) -> None:
@@ -55,6 +59,24 @@ def test_a_mismatch_names_package_versions_and_nodes() -> None:
     assert differing_versions({"a": {**same, "vllm": "0.24"}, "b": same}) == ["vllm: 0.24 on a; not installed on b"]
 
 
-def test_failed_checks_of_a_report() -> None:
-    checks = [{"name": "plugin", "ok": True, "text": "loaded"}, {"name": "device", "ok": False, "text": "no GPU"}]
-    assert faults_of({"versions": {}, "checks": checks}) == ["device: no GPU"]
+def test_failed_checks_of_a_diagnosis() -> None:
+    statuses = {"plugin": "ok", "machine": "FAIL", "memory": "skip"}
+    checks = [{"name": name, "status": status, "text": "why"} for name, status in statuses.items()]
+    assert failed_checks({"versions": {}, "checks": checks}) == ["machine: why"]
+
+
+def test_an_unreachable_head_is_reported_in_bounded_time() -> None:
+    with pytest.raises(ConfigError, match=r"no Ray head answers at 127\.0\.0\.1:9 after 1 s"):
+        connect("127.0.0.1:9", timeout=1)
+    with pytest.raises(ConfigError, match="write HOST:PORT"):
+        connect("localhost", timeout=1)
+
+
+def test_a_closed_port_of_a_node_is_named() -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        check_ports([Node("abcdef0", "node1", "127.0.0.1", 8, (port,))])
+        with pytest.raises(ConfigError, match=r"node1 \(127.0.0.1, 8 GPU, id abcdef\): Ray's port 9 cannot be reached"):
+            check_ports([Node("abcdef0", "node1", "127.0.0.1", 8, (port, 9))])

@@ -6,21 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_air.planning.architecture import find_architecture
-from verl_air.planning.layout import Layout
-from verl_air.planning.memory import (
+from verl_air.cluster.layout import ParallelLayout as Layout
+from verl_air.cluster.memory import (
     GIB,
-    Training,
+    TrainerSettings,
     fsdp_parts,
     layer_activation_bytes,
     megatron_parts,
     megatron_stages,
     total,
 )
+from verl_air.cluster.model_shapes import find_shapes
 
-DENSE = find_architecture("Qwen/Qwen2.5-14B")
-EXPERTS = find_architecture("Qwen/Qwen3-30B-A3B")
-TRAINING = Training(tokens=8192, recompute=True)
+DENSE = find_shapes("Qwen/Qwen2.5-14B")
+EXPERTS = find_shapes("Qwen/Qwen3-30B-A3B")
+SETTINGS = TrainerSettings(tokens=8192, recompute=True)
 
 
 def by_name(parts) -> dict[str, float]:
@@ -28,7 +28,7 @@ def by_name(parts) -> dict[str, float]:
 
 
 def test_fsdp_states_are_16_bytes_a_parameter_over_the_shards() -> None:
-    parts = by_name(fsdp_parts(DENSE, Layout("fsdp2", 1, 8, shards=8), TRAINING))
+    parts = by_name(fsdp_parts(DENSE, Layout("fsdp2", 1, 8, shards=8), SETTINGS))
     assert parts["weights"] + parts["gradients"] + parts["optimizer states"] == pytest.approx(27.51, abs=0.01)
     assert parts["activations: layer inputs"] == 3.75  # 8192 x 5120 x 2 B x 48
     assert parts["logits"] == pytest.approx(8192 * 152064 * 8 / 2**30)
@@ -41,7 +41,7 @@ def test_activations_of_a_layer_by_hand() -> None:
 
 def test_without_recomputation_every_layer_keeps_all() -> None:
     layout = Layout("fsdp2", 1, 8, shards=8)
-    parts = by_name(fsdp_parts(DENSE, layout, Training(tokens=8192, recompute=False)))
+    parts = by_name(fsdp_parts(DENSE, layout, TrainerSettings(tokens=8192, recompute=False)))
     assert parts["activations"] == pytest.approx(8192 * 229_376 * 48 / 2**30)
 
 
@@ -51,12 +51,12 @@ def test_megatron_by_hand() -> None:
     first, last = megatron_stages(DENSE, layout)
     own = (24 * DENSE.layer + DENSE.embedding) / 2
     assert first.shared == last.shared == own
-    parts = by_name(megatron_parts(DENSE, layout, TRAINING, last))
+    parts = by_name(megatron_parts(DENSE, layout, SETTINGS, last))
     assert parts["weights"] == pytest.approx(2 * own / 2**30)
     assert parts["gradients"] == pytest.approx(4 * own / 2**30)
     assert parts["optimizer states"] == pytest.approx(12 * own / 3 / 2**30)
     assert parts["logits"] == pytest.approx(8192 * 152064 / 2 * 8 / 2**30)
-    inputs = by_name(megatron_parts(DENSE, layout, TRAINING, first))["activations: layer inputs"]
+    inputs = by_name(megatron_parts(DENSE, layout, SETTINGS, first))["activations: layer inputs"]
     assert inputs == 2 * parts["activations: layer inputs"]  # two micro-batches in flight
 
 
@@ -64,7 +64,7 @@ def test_experts_are_split_by_their_own_sizes() -> None:
     layout = Layout("megatron", 2, 8, tensor=2, expert=8, sequence_parallel=True)
     (stage,) = megatron_stages(EXPERTS, layout)
     assert stage.experts == 48 * 16 * EXPERTS.expert
-    parts = by_name(megatron_parts(EXPERTS, layout, TRAINING, stage))
+    parts = by_name(megatron_parts(EXPERTS, layout, SETTINGS, stage))
     assert parts["optimizer states"] == pytest.approx(12 * (stage.shared / 8 + stage.experts / 2) / 2**30)
 
 
@@ -76,7 +76,7 @@ def test_all_gpus_together_hold_the_model_at_least_once(tensor: int, pipeline: i
     assert all(share >= DENSE.parameters * 0.94 for share in shares)
     split, whole = (Layout("megatron", 8, 8, tensor=t, pipeline=pipeline, context=context) for t in (tensor, 1))
     most = [
-        max(total(list(megatron_parts(DENSE, lay, TRAINING, s))) for s in megatron_stages(DENSE, lay))
+        max(total(list(megatron_parts(DENSE, lay, SETTINGS, s))) for s in megatron_stages(DENSE, lay))
         for lay in (split, whole)
     ]
     assert most[0] <= most[1] * (1 + 1e-9)
@@ -86,6 +86,6 @@ def test_all_gpus_together_hold_the_model_at_least_once(tensor: int, pipeline: i
 def test_more_shards_or_fewer_tokens_never_need_more(shards: int, tokens: int) -> None:
     def needs(shards: int, tokens: int) -> float:
         layout = Layout("fsdp2", 1, shards, shards=shards)
-        return total(list(fsdp_parts(DENSE, layout, Training(tokens=tokens, recompute=True))))
+        return total(list(fsdp_parts(DENSE, layout, TrainerSettings(tokens=tokens, recompute=True))))
 
     assert needs(shards + 1, tokens) < needs(shards, tokens) < needs(shards, tokens + 1)
