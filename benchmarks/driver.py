@@ -32,8 +32,8 @@ from verl_air.objective import trajectory_weights
 from verl_air.training.metrics import training_metrics
 from verl_air.training.replay_buffer import whole_groups_class
 from verl_air.training.sampler import MetaGroupSampler
-from verl_air.training.trajectories import REWARD_INFO, Trajectories
-from verl_air.training.weights import loss_weights
+from verl_air.training.batch import REWARD_INFO, Trajectories
+from verl_air.training.batch import loss_weights
 
 GROUP, K = 4, 3  # prompts an intent, completions a prompt
 GROWTH = 4.0  # sets and dicts outgrow the caches; a quadratic step would show 10

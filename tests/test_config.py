@@ -31,7 +31,7 @@ def test_reads_a_number_that_yaml_takes_for_a_string() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"coeff": 1.0}, r"air.coeff: unknown key \(did you mean 'coef'\?\); known: regularizer, coef"),
+        ({"coeff": 1.0}, r"air.coeff: unknown key \(did you mean 'coef'\?\); known: estimator, gap, gap_shrinkage, regularizer, coef"),
         ({"estimator": "lo"}, "air.estimator: 'lo' should be 'loo' or 'paper'"),
         ({"coef": -1.0}, "air.coef: -1.0 should be greater than or equal to 0"),
         ({"coef": "much"}, "air.coef: 'much' should be a valid number"),

@@ -17,7 +17,7 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from tests.contract.expect import holds, takes, text_of
 from tests.contract.test_trainer_hooks import probe
-from verl_air.training.colocated_rewards import ROW_FIELDS, rows_for_rewards
+from verl_air.training.verl_patches import ROW_FIELDS, rows_for_rewards
 
 OURS = "verl_air/training/colocated_rewards.py"
 REWARD_LOOP = "verl.experimental.reward_loop.reward_loop"

@@ -1,4 +1,4 @@
-"""verl's file logger, whose file ``verl_air.training.metrics_file`` keeps whole."""
+"""verl's file logger, whose file ``verl_air.training.run_folder`` keeps whole."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_importing_verl_loads_us_and_stays_light() -> None:
     script = (
         "import sys, verl\n"
         "assert 'verl_air.plugin' in sys.modules, 'import verl does not load entry points'\n"
-        "assert 'verl_air.training.registered' not in sys.modules, 'the trainers are imported too early'\n"
+        "assert 'verl_air.training.trainer' not in sys.modules, 'the trainers are imported too early'\n"
         "import verl.trainer.ppo.v1 as v1\n"
         "for mode in ('air_sync', 'air_colocate_async', 'air_separate_async'):\n"
         "    v1.get_trainer_cls(mode)\n"
@@ -49,7 +49,7 @@ def test_trainers_are_looked_up_after_the_import_that_registers_ours() -> None:
 def test_register_trainer() -> None:
     from verl.trainer.ppo.v1.trainer_base import get_trainer_cls, register_trainer
 
-    from verl_air.training.registered import TRAINERS
+    from verl_air.training.trainer import TRAINERS
 
     takes(register_trainer, "name", used_by="verl_air/training/registered.py")
     for mode, cls in TRAINERS.items():

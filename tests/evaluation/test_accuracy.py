@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.evaluation.support import record
 from verl_air.evaluation import Record, accuracy_of, breakdown, estimate
-from verl_air.training.validation import group_metrics
+from verl_air.training.metrics import validation_metrics
 
 VERDICTS = st.sampled_from([1.0, 0.0, None])
 
@@ -154,7 +154,7 @@ def test_validation_during_training_says_the_same() -> None:
         for s, role in enumerate(("anchor", "open"))
     ]
     accs = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, None, 1.0, 1.0, 0.0, 1.0]
-    metrics = group_metrics(identities, ["safety/id"] * 12, {"acc": accs})
+    metrics = validation_metrics(identities, ["safety/id"] * 12, {"acc": accs})
     found = estimate([Record.from_mapping({**i, "acc": a}, "row") for i, a in zip(identities, accs, strict=True)])
     assert metrics["val-core/safety/id/acc"] == pytest.approx(found.prompts.value) == pytest.approx(7 / 11)
     assert metrics["val-core/safety/id/group_acc"] == pytest.approx(found.groups.value) == pytest.approx(2 / 5)

@@ -9,7 +9,7 @@ from tests.evaluation.support import rows_of
 from verl_air.evaluation import Record
 from verl_air.evaluation.rollout_metrics import rollout_metrics
 from verl_air.training.metrics import training_metrics
-from verl_air.training.trajectories import Trajectories
+from verl_air.training.batch import Trajectories
 
 
 @pytest.mark.parametrize("seed", range(5))

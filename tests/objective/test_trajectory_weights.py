@@ -173,7 +173,7 @@ def test_shapes_must_agree() -> None:
 
 def test_unknown_names_are_told_with_the_known_ones() -> None:
     batch = group([1.0], [0.5])
-    with pytest.raises(ConfigError, match=r"'airr' is not registered. Did you mean 'air'"):
+    with pytest.raises(ConfigError, match=r"'airr' is not registered \(did you mean 'air'"):
         trajectory_weights(*batch, regularizer="airr")
     with pytest.raises(ValueError, match="estimator"):
         trajectory_weights(*batch, estimator="looo")

@@ -12,10 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from tests.conftest import RECIPES
 from verl_air.cluster.needs import pools_of, shortfall
 from verl_air.compose import compose_recipe
-from verl_air.config import AirConfig
 from verl_air.planning import GIB, check_recipe_sizes, make_plan
 from verl_air.rewards import reward_names
-from verl_air.training.preflight import settings
+from verl_air.training.preflight import check_settings
 
 NODES = {
     "grpo-qwen2.5_14b-1x8-fsdp2": 1,
@@ -50,13 +49,9 @@ def test_the_papers_settings(name: str) -> None:
 @each_recipe
 def test_our_checks_accept_it(name: str) -> None:
     config = recipe(name)
-    air = AirConfig.from_mapping(OmegaConf.to_container(config.air, resolve=True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an off-policy update would be warned of
-        settings.check_trainer(config, config.trainer.v1.trainer_mode)
-        settings.check_batch(config, air, config.trainer.v1.trainer_mode)
-        settings.check_loss(config, air)
-        settings.check_micro_batches(config)
+        check_settings(config)
     check_recipe_sizes(config)
     routes = config.reward.custom_reward_function.reward_kwargs.routes
     assert set(routes.values()) <= set(reward_names())
@@ -111,4 +106,4 @@ def test_gspo_is_refused_with_context_parallelism() -> None:
         [f"{actor}.policy_loss.loss_mode=gspo", f"{actor}.loss_agg_mode=seq-mean-token-mean"],
     )
     with pytest.raises(ConfigError, match="rejected by verl's Megatron engine"):
-        settings.check_loss(config, AirConfig())
+        check_settings(config)

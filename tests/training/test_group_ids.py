@@ -1,4 +1,4 @@
-from verl_air.training.group_ids import group_of, new_group_uids, session_of, uid_of
+from verl_air.training.rows import group_of, new_group_uids, session_of, uid_of
 
 
 def test_a_key_tells_its_prompt_session_and_group() -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from verl.utils.tracking import FileLogger
 
-from verl_air.training.metrics_file import PATH_VARIABLE, put_metrics_back, set_metrics_aside
+from verl_air.training.run_folder import PATH_VARIABLE, put_metrics_back, set_metrics_aside
 
 TRAINER = SimpleNamespace(logger=["console", "file"])
 

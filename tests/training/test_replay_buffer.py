@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-from verl_air.training.group_ids import group_of, new_group_uids
+from verl_air.training.rows import group_of, new_group_uids
 from verl_air.training.replay_buffer import whole_groups_class
 
 SIZE = 3

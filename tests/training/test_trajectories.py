@@ -12,11 +12,11 @@ from tensordict.tensorclass import NonTensorData, NonTensorStack
 from verl_air.config import AirConfig
 from verl_air.errors import DataError, RewardError
 from verl_air.objective import trajectory_weights
-from verl_air.training.abstentions import AbstentionGuard
-from verl_air.training.group_ids import new_group_uids
+from verl_air.training.batch import AbstentionGuard
+from verl_air.training.rows import new_group_uids
 from verl_air.training.metrics import training_metrics
-from verl_air.training.trajectories import Trajectories, read_trajectories
-from verl_air.training.weights import auxiliary_reward, loss_weights
+from verl_air.training.batch import Trajectories, read_trajectories
+from verl_air.training.batch import auxiliary_reward, loss_weights
 
 EOS = 7
 K = 3
@@ -112,7 +112,7 @@ def test_abstained_rows_take_no_part() -> None:
     t = batch([[[2.5] * K, [0.25, nan, 2.5]]])
     assert t.abstained_N.tolist() == [False] * 4 + [True, False]
     valid_N = ~t.abstained_N
-    weight_N = loss_weights(t, valid_N, AirConfig())
+    weight_N = loss_weights(t, valid_N, AirConfig(estimator="paper"))
     assert weight_N[4] == 0
     gap = 2.5 - (0.25 + 2.5) / 2
     np.testing.assert_allclose(weight_N[[3, 5]], np.array([gap * 0.25, gap * 2.5]) * 6 / 5, rtol=1e-6)

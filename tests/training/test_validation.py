@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from verl_air.training.run_record import remember_command, write_run_record
-from verl_air.training.validation import group_metrics
+from verl_air.training.run_folder import remember_command, write_run_record
+from verl_air.training.metrics import validation_metrics
 
 
 def rows(*accs: float, intent: str, split: str = "id") -> tuple[list[dict], list[str], list[float]]:
@@ -26,7 +26,7 @@ def test_a_group_with_one_wrong_prompt_is_wrong() -> None:
         rows(0.0, 0.0, intent="a", split="ood"),
     ]
     identities, sources, accs = ([item for part in column for item in part] for column in zip(*parts, strict=True))
-    metrics = group_metrics(identities, sources, {"acc": accs})
+    metrics = validation_metrics(identities, sources, {"acc": accs})
     assert metrics["val-core/toy/id/acc"] == pytest.approx(7 / 8)
     assert metrics["val-core/toy/id/group_acc"] == pytest.approx(1 / 2)
     assert metrics["val-core/toy/id/anchor_acc"] == 1.0
@@ -36,8 +36,8 @@ def test_a_group_with_one_wrong_prompt_is_wrong() -> None:
 
 def test_without_acc_or_identity_nothing_is_claimed() -> None:
     identities, sources, accs = rows(1.0, intent="a")
-    assert group_metrics(identities, sources, {"score": accs}) == {}
-    assert group_metrics([{}], sources, {"acc": accs}) == {}
+    assert validation_metrics(identities, sources, {"score": accs}) == {}
+    assert validation_metrics([{}], sources, {"acc": accs}) == {}
 
 
 def test_the_run_record_resolves_the_recipe_and_names_the_command(

@@ -1,1 +1,15 @@
-"""The glue to verl: what is registered with its trainers and its actor. See ``verl_air.plugin`` for the list."""
+"""The glue to verl. Its private seams are used in four files: trainer, replay_buffer, batch and verl_patches.
+
+======================  ===============================================================================================
+``preflight/``          a recipe is checked before anything starts
+``sampler.py``          prompts leave the data set in whole meta-groups
+``replay_buffer.py``    rollouts leave the queue in whole meta-groups
+``rows.py``             what a prompt is called in the queue, and which row of the data it is
+``batch.py``            a step's batch: arrays, weights, masks
+``actor_loss.py``       the auxiliary term in the actor's loss
+``metrics.py``          what a user watches
+``run_folder.py``       what a run leaves behind
+``trainer.py``          all of it put together, as a mixin on verl's trainers
+``verl_patches.py``     faults of the installed verl, patched
+======================  ===============================================================================================
+"""

@@ -1,7 +1,7 @@
 """The actor's loss: verl's own ``ppo_loss`` plus ``coef * J_aux``.
 
 The same function runs in verl's FSDP and Megatron workers. It is set with ``actor_rollout_wg.set_loss_fn`` and called
-once a micro-batch; on Megatron only on the last pipeline stage, and alike on all tensor- and context-parallel ranks.
+once per micro-batch; on Megatron only on the last pipeline stage, and alike on all tensor- and context-parallel ranks.
 It uses the log-probs that the policy loss uses: no second forward pass.
 """
 
@@ -51,7 +51,7 @@ def auxiliary_loss(
     """J_aux of one micro-batch, on verl's scale: divided by a data-parallel rank's share of the mini-batch."""
     fields = ["response_mask", WEIGHT_FIELD] + (["old_log_probs"] if air.importance == "ratio" else [])
     padded = data.select(*fields).to_padded_tensor()
-    # Scalars may come wrapped; the mini-batch's size counts padding rows, which trajectory_scale has allowed for.
+    # Scalars may come wrapped; the mini-batch's size counts padding rows, which batch.loss_weights has allowed for.
     dp_size = tu.unwrap_non_tensor_data(config.global_batch_info["dp_size"])
     batch_size = tu.unwrap_non_tensor_data(config.global_batch_info["global_batch_size"])
     return surrogate_loss(

@@ -37,8 +37,11 @@ def check_model(config: DictConfig) -> None:
             raise ConfigError(f"{key}={path}: no such model folder (it should hold a config.json)")
 
 
-def _files(value: Any) -> list[str]:
-    return [str(path) for path in (value if OmegaConf.is_list(value) or isinstance(value, list | tuple) else [value])]
+def _local_files(config: DictConfig, *keys: str) -> list[str]:
+    """Data files of this machine; those with a scheme (``hdfs://``) are left to verl."""
+    values = [config.data[key] for key in keys]
+    paths = [str(path) for value in values for path in (value if OmegaConf.is_list(value) else [value])]
+    return [path for path in paths if "://" not in path]
 
 
 def check_data(config: DictConfig, air: AirConfig) -> None:
@@ -47,16 +50,14 @@ def check_data(config: DictConfig, air: AirConfig) -> None:
     Raises:
         ConfigError or DataError: it is not so.
     """
-    for key in ("train_files", "val_files"):
-        for path in _files(config.data[key]):
-            if "://" not in path:
-                open_table(path)
-    local = [path for path in _files(config.data.train_files) if "://" not in path]
+    for path in _local_files(config, "train_files", "val_files"):
+        open_table(path)
+    local = _local_files(config, "train_files")
     index = read_groups(local, air.anchors_per_intent, air.open_per_intent)
     intents = int(config.data.train_batch_size) // air.group_size
     if len(index) < intents:
         raise ConfigError(
-            f"data.train_batch_size={config.data.train_batch_size} takes {intents} intents a step, and "
+            f"data.train_batch_size={config.data.train_batch_size} takes {intents} intents per step, and "
             f"{', '.join(local)} hold only {len(index)}"
         )
 
@@ -64,18 +65,16 @@ def check_data(config: DictConfig, air: AirConfig) -> None:
 def _legacy_keys(config: DictConfig) -> Iterator[str]:
     """Top-level reward keys of older releases that verl 0.9.1 accepts and then ignores (its tracker, 7331)."""
 
-    def set_leaves(node: Any, prefix: str) -> Iterator[str]:
-        for key, value in node.items():
-            name = f"{prefix}.{key}"
-            if OmegaConf.is_dict(value):
-                yield from set_leaves(value, name)
-            elif value is not None:
-                yield name
+    def set_leaves(node: Any, name: str) -> Iterator[str]:
+        if OmegaConf.is_dict(node):
+            for key, value in node.items():
+                yield from set_leaves(value, f"{name}.{key}")
+        elif node is not None:
+            yield name
 
     for section in ("custom_reward_function", "reward_model", "sandbox_fusion"):
-        node = config.get(section, None)
-        if OmegaConf.is_dict(node):
-            yield from set_leaves(node, section)
+        if OmegaConf.is_dict(config.get(section, None)):
+            yield from set_leaves(config[section], section)
 
 
 def check_rewards(config: DictConfig, air: AirConfig) -> None:
@@ -110,8 +109,7 @@ def _check_routes(config: DictConfig, plan: Plan) -> None:
     In a reward worker either fault would look like a failed rollout.
     """
     served = bool(config.reward.reward_model.enable) or (plan.judge.base_url or plan.judge.in_process) is not None
-    files = [path for key in ("train_files", "val_files") for path in _files(config.data[key]) if "://" not in path]
-    for path in files:
+    for path in _local_files(config, "train_files", "val_files"):
         kinds = read_extra_columns(path, ("domain", "role", "split"))
         for kind in kinds.group_by(kinds.column_names).aggregate([]).to_pylist():
             bound = plan.routes.find(f"{kind['domain']}/{kind['split']}", kind)

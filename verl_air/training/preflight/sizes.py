@@ -1,0 +1,188 @@
+"""Sizes that must divide: batches by meta-groups, ranks and micro-batches; GPUs, heads and layers by parallel sizes.
+
+The rules are those of verl 0.9.1 (utils/config.py, workers/engine_workers.py, workers/engine/utils.py) and of
+megatron-core 0.16 (parallel_state.py, transformer_config.py). Each would stop a run after minutes of start-up. This is
+the only place that checks them; ``verl_air.cluster`` computes numbers for a recipe that passed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from verl_air.errors import ConfigError
+
+ROLE = "actor_rollout_ref"
+ACTOR = f"{ROLE}.actor"
+ENGINES = ("fsdp", "fsdp2", "megatron")
+
+
+class ModelSizes(NamedTuple):
+    """What parallel sizes must fit; ``experts`` is 0 in a dense model."""
+
+    layers: int
+    heads: int
+    kv_heads: int
+    experts: int = 0
+
+
+def read_model_sizes(folder: str) -> ModelSizes | None:
+    """The sizes in a model folder's ``config.json``; None if there is no such file or it does not name them.
+
+    Raises:
+        ConfigError: the file is not JSON.
+    """
+    path = Path(folder).expanduser() / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        whole = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read as a model's config.json: {error}") from error
+    found = whole.get("text_config") or whole
+    if not {"num_hidden_layers", "num_attention_heads"} <= set(found):
+        return None
+    heads, experts = int(found["num_attention_heads"]), found.get("num_experts") or found.get("num_local_experts") or 0
+    kv_heads = int(found.get("num_key_value_heads") or heads)
+    return ModelSizes(int(found["num_hidden_layers"]), heads, kv_heads, int(experts))
+
+
+def check_sizes(config: DictConfig, model: ModelSizes | None = None) -> None:
+    """Check a composed recipe, with an ``air:`` key or without.
+
+    Args:
+        config: the recipe.
+        model: of the policy; None: as :func:`read_model_sizes` finds them, and what depends on them is left unchecked
+            where it finds none.
+
+    Raises:
+        ConfigError: something does not divide; the first such thing.
+    """
+    if str(config.actor_rollout_ref.actor.strategy) not in ENGINES:
+        return
+    model = model or read_model_sizes(str(config.actor_rollout_ref.model.path))
+    for faults in (_group_faults(config), _parallel_faults(config, model), _batch_faults(config)):
+        for fault in faults:
+            raise ConfigError(fault)
+
+
+def _number(config: DictConfig, key: str, default: int = 1) -> int:
+    return int(OmegaConf.select(config, key, default=default) or default)
+
+
+def _divides(what: str, size: int, of: str, number: int) -> Iterator[str]:
+    if size < 1 or number % size:
+        yield f"{what}={size} does not divide {of} ({number})"
+
+
+def _group_faults(config: DictConfig) -> Iterator[str]:
+    """Every batch that is drawn or trained on holds whole meta-groups."""
+    air = config.get("air", None)
+    if air is None:
+        return
+    size = int(air.get("anchors_per_intent", 1)) + int(air.get("open_per_intent", 3))
+    groups = f"whole meta-groups: a meta-group has {size} prompts (air.anchors_per_intent + air.open_per_intent)"
+    batch, mode = int(config.data.train_batch_size), str(config.trainer.v1.trainer_mode).removeprefix("air_")
+    if batch % size:
+        nearest = max(size, batch // size * size)
+        yield f"data.train_batch_size={batch} cannot hold {groups}. Use a multiple, say {nearest}."
+    syncs = _number(config, f"trainer.v1.{mode}.parameter_sync_step")
+    if batch % syncs or batch // syncs % size:
+        parts = f"data.train_batch_size={batch} over parameter_sync_step={syncs} leaves batches"
+        yield f"{parts} that cannot hold {groups}."
+    drawn = _number(config, "data.gen_batch_size")
+    if mode == "sync" and drawn != 1 and drawn % size:
+        yield f"data.gen_batch_size={drawn} cannot hold {groups}."
+
+
+def _parallel_faults(config: DictConfig, model: ModelSizes | None) -> Iterator[str]:
+    """Parallel sizes divide the trainer's GPUs and what the model has of each thing."""
+    nodes, per_node = int(config.trainer.nnodes), int(config.trainer.n_gpus_per_node)
+    world, gpus = nodes * per_node, f"the {nodes} x {per_node} GPUs of trainer"
+    if config.actor_rollout_ref.actor.strategy != "megatron":
+        shards = int(OmegaConf.select(config, f"{ACTOR}.fsdp_config.fsdp_size", default=-1))
+        ulysses, name = _sequence_ranks(config), f"{ACTOR}.ulysses_sequence_parallel_size"
+        yield from _divides(name, ulysses, gpus, world)
+        if shards >= 0:
+            yield from _divides(f"{ACTOR}.fsdp_config.fsdp_size", shards, gpus, world)
+        if model:
+            yield from _divides(name, ulysses, "attention heads", model.heads)
+        return
+    key = f"{ACTOR}.megatron"
+    tp, pp, cp, vpp, ep = (_number(config, f"{key}.{name}_parallel_size") for name in _MEGATRON)
+    etp = _number(config, f"{key}.expert_tensor_parallel_size", default=tp)
+    yield from _divides(f"{key}: tp {tp} x pp {pp} x cp {cp}", tp * pp * cp, gpus, world)
+    if ep > 1:
+        yield from _divides(f"{key}: ep {ep} x etp {etp} x pp {pp}", ep * etp * pp, gpus, world)
+    if model is None:
+        return
+    yield from _divides(f"{key}.tensor_model_parallel_size", tp, "attention heads", model.heads)
+    if model.kv_heads % tp and tp % model.kv_heads:
+        yield f"{key}.tensor_model_parallel_size={tp} is neither a divisor nor a multiple of {model.kv_heads} kv heads"
+    yield from _divides(f"{key}.pipeline_model_parallel_size", pp, "layers", model.layers)
+    if vpp > 1:
+        yield from _divides(f"{key}: pp {pp} x vpp {vpp}", pp * vpp, "layers", model.layers)
+    if ep > 1 and not model.experts:
+        yield f"{key}.expert_model_parallel_size={ep}, but the model has no experts"
+    elif model.experts:
+        yield from _divides(f"{key}.expert_model_parallel_size", ep, "experts", model.experts)
+
+
+_MEGATRON = ("tensor_model", "pipeline_model", "context", "virtual_pipeline_model", "expert_model")
+
+
+def _sequence_ranks(config: DictConfig) -> int:
+    """Ranks that share each sequence: context parallel on Megatron, Ulysses on FSDP."""
+    if config.actor_rollout_ref.actor.strategy == "megatron":
+        return _number(config, f"{ACTOR}.megatron.context_parallel_size")
+    places = ("fsdp_config.ulysses_sequence_parallel_size", "ulysses_sequence_parallel_size")
+    return max(_number(config, f"{ACTOR}.{place}") for place in places)
+
+
+def _batch_faults(config: DictConfig) -> Iterator[str]:
+    """Mini-batches divide over data-parallel ranks, and their parts into micro-batches; or a token budget suffices."""
+    actor, completions = config.actor_rollout_ref.actor, int(config.actor_rollout_ref.rollout.n)
+    per_replica = _sequence_ranks(config)
+    if actor.strategy == "megatron":
+        per_replica *= int(actor.megatron.tensor_model_parallel_size)
+        per_replica *= int(actor.megatron.pipeline_model_parallel_size)
+    ranks = int(config.trainer.nnodes) * int(config.trainer.n_gpus_per_node) // per_replica
+    batch, mini_batch = int(config.data.train_batch_size), int(actor.ppo_mini_batch_size)
+    if mini_batch > batch:
+        yield f"{ACTOR}.ppo_mini_batch_size={mini_batch} is above data.train_batch_size={batch}"
+    if mini_batch * completions % ranks:
+        yield (
+            f"{ACTOR}.ppo_mini_batch_size={mini_batch} x {completions} completions = {mini_batch * completions} "
+            f"trajectories do not divide among the {ranks} data-parallel ranks"
+        )
+    if actor.use_dynamic_bsz:
+        yield from _token_budget_faults(config)
+        return
+    for key, prompts in (
+        ("actor.ppo_micro_batch_size_per_gpu", mini_batch),
+        ("rollout.log_prob_micro_batch_size_per_gpu", batch),
+    ):
+        micro, rows = _number(config, f"{ROLE}.{key}"), prompts * completions // ranks
+        if rows % micro:
+            yield (
+                f"{ROLE}.{key}={micro} does not divide the {rows} trajectories that each of {ranks} data-parallel "
+                f"rank(s) gets ({prompts} prompts x {completions} completions)"
+            )
+
+
+def _token_budget_faults(config: DictConfig) -> Iterator[str]:
+    """A micro-batch holds at least one sequence; verl multiplies the budget by the ranks that share a sequence."""
+    prompt, response = int(config.data.max_prompt_length), int(config.data.max_response_length)
+    ranks = _sequence_ranks(config)
+    for key in ("actor.ppo_max_token_len_per_gpu", "rollout.log_prob_max_token_len_per_gpu"):
+        budget = _number(config, f"{ROLE}.{key}", default=0)
+        if budget * ranks < prompt + response:
+            times = f" x {ranks} ranks per sequence" if ranks > 1 else ""
+            yield (
+                f"{ROLE}.{key}={budget}{times} cannot hold one sequence of {prompt + response} tokens "
+                f"(data.max_prompt_length {prompt} + data.max_response_length {response})"
+            )
