@@ -1,95 +1,184 @@
-"""A faulty recipe is told before anything starts, in one line that names the key and the mend."""
+"""A faulty recipe is refused before anything starts, in one line that names the key and the fix."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from omegaconf import DictConfig
 
 from tests.conftest import ROOT
 from verl_air.errors import ConfigError, DataError, RewardError
-from verl_air.training.preflight import check_recipe
+from verl_air.training.preflight import check_recipe, check_settings, check_sizes
+from verl_air.training.preflight.sizes import ModelSizes, read_model_sizes
+
+Compose = Callable[..., DictConfig]
 
 
-def test_the_quickstart_recipe_passes(compose) -> None:
+def test_the_quickstart_recipe_passes(compose: Compose) -> None:
     air = check_recipe(compose())
     assert air is not None
     assert air.active
 
 
-def test_a_recipe_without_an_air_key_is_not_ours(compose) -> None:
-    config = compose("~air", "trainer.v1.trainer_mode=sync")
-    assert check_recipe(config) is None
+def test_a_recipe_without_an_air_key_is_not_ours(compose: Compose) -> None:
+    assert check_recipe(compose("~air", "trainer.v1.trainer_mode=sync")) is None
 
 
+def test_neither_torch_nor_verl_is_imported_before_a_recipe_is_checked() -> None:
+    code = "import sys, verl_air.training.preflight; sys.exit(bool({'torch', 'verl', 'ray'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
+REWARD = "reward.custom_reward_function"
+ACTOR = "actor_rollout_ref.actor"
+CORE = f"{ACTOR}.megatron"
 FAULTS = {
     "unknown key": (["air.coeff=1"], r"air.coeff: unknown key \(did you mean 'coef'\?\)"),
-    "unknown regularizer": (["air.regularizer=airr"], "air.regularizer: 'airr' is not registered .did you mean 'air'"),
-    "air key without an air trainer": (
-        ["trainer.v1.trainer_mode=sync"],
-        "trainer_mode=sync ignores the recipe's `air:`",
+    "unknown regularizer": (
+        ["air.regularizer=airr"],
+        r"air.regularizer: 'airr' is not registered \(did you mean 'air'",
     ),
-    "air trainer without an air key": (["~air"], "trainer_mode=air_sync needs an `air:` key"),
+    "verl's trainer": (["trainer.v1.trainer_mode=sync"], "trainer_mode=sync ignores the recipe's `air:`"),
+    "no air key": (["~air"], "trainer_mode=air_sync needs an `air:` key"),
     "legacy trainer": (["trainer.use_v1=False"], "trainer.use_v1=False selects verl's legacy trainer"),
-    "batch of broken groups": (
-        ["data.train_batch_size=30"],
-        "train_batch_size=30 cannot hold whole meta-groups: a meta-group has 4 prompts .* Use a multiple, say 28",
-    ),
+    "custom sampler": (["trainer.v1.sampler.custom_sampler.path=mine.py"], "AIR needs its own replay buffer"),
+    "distillation": (["distillation.enabled=true"], "distillation replaces the actor's loss"),
     "batch above the data": (["data.train_batch_size=4800"], "takes 1200 intents per step, and .* hold only 120"),
-    "one completion with loo": (["actor_rollout_ref.rollout.n=1"], "air.estimator=loo needs .*rollout.n >= 2, got 1"),
-    "more open rows than there are": (["air.open_per_intent=7", "data.train_batch_size=48"], "intents are incomplete"),
-    "missing parquet": (["data.train_files=[nowhere.parquet]"], "nowhere.parquet: no such file"),
-    "missing validation parquet": (["data.val_files=[nowhere.parquet]"], "nowhere.parquet: no such file"),
-    "missing model": (["actor_rollout_ref.model.path=runs/no/such"], "model.path=runs/no/such: no such model folder"),
-    "missing judge": (["reward.reward_model.model_path=/no/such/m"], "model_path=/no/such/m: no such model folder"),
-    "unknown module": (["reward.custom_reward_function.reward_kwargs.modules=[no_such_module]"], "no_such_module"),
-    "a judge's route without a judge": (
+    "loo of one": (["actor_rollout_ref.rollout.n=1"], "air.estimator=loo needs .*rollout.n >= 2, got 1"),
+    "shrinkage of one": (
+        ["actor_rollout_ref.rollout.n=1", "air.estimator=paper", "air.gap_shrinkage=1"],
+        "air.gap_shrinkage needs .*rollout.n >= 2, got 1",
+    ),
+    "too few rows": (["air.open_per_intent=7", "data.train_batch_size=48"], "intents are incomplete"),
+    "no training data": (["data.train_files=[nowhere.parquet]"], "nowhere.parquet: no such file"),
+    "no validation data": (["data.val_files=[nowhere.parquet]"], "nowhere.parquet: no such file"),
+    "no model": (["actor_rollout_ref.model.path=runs/no/such"], "model.path=runs/no/such: no such model folder"),
+    "no judge": (["reward.reward_model.model_path=/no/such/m"], "model_path=/no/such/m: no such model folder"),
+    "unknown module": ([f"{REWARD}.reward_kwargs.modules=[no_such_module]"], "no_such_module"),
+    "unserved judge": (
         ["reward.reward_model.enable=false"],
         "'verdict_judge', to which playground/open/train is routed, asks a judge and there is none",
     ),
-    "no reward function": (["reward.custom_reward_function.path=null"], "custom_reward_function.path is not set"),
+    "no reward function": ([f"{REWARD}.path=null"], "custom_reward_function.path is not set"),
+    "another reward function": ([f"{REWARD}.path=mine.py", "air.reward_scale=unit"], "unit need.* the columns that"),
     "legacy reward key": (
         ["custom_reward_function.path=mine.py"],
         "custom_reward_function.path: verl ignores this key at the top level; write reward.custom_reward_function.path",
     ),
-    "GSPO on Megatron with context parallelism": (
-        [
-            "actor_rollout_ref.actor.strategy=megatron",
-            "actor_rollout_ref.actor.megatron.context_parallel_size=2",
-            "actor_rollout_ref.actor.loss_agg_mode=seq-mean-token-mean",
-        ],
+    "GSPO with context parallelism": (
+        [f"{ACTOR}.strategy=megatron", f"{CORE}.context_parallel_size=2", f"{ACTOR}.loss_agg_mode=seq-mean-token-mean"],
         "seq-mean-token-mean .* is rejected by verl's Megatron engine",
-    ),
-    "a micro-batch that does not divide": (
-        ["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=50"],
-        "ppo_micro_batch_size_per_gpu=50 does not divide the 144 trajectories that each of 1 data-parallel rank",
-    ),
-    "a sampler of one's own": (
-        ["trainer.v1.sampler.custom_sampler.path=mine.py"],
-        "AIR needs its own replay buffer",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_named_with_its_mend(compose, fault: str) -> None:
+def test_a_fault_is_named_with_its_fix(compose: Compose, fault: str) -> None:
     overrides, message = FAULTS[fault]
     with pytest.raises((ConfigError, DataError), match=message):
         check_recipe(compose(*overrides))
 
 
-def test_an_unknown_reward_is_named_with_the_nearest(compose) -> None:
+MEGATRON = [f"{ACTOR}.strategy=megatron", "trainer.n_gpus_per_node=8", f"{ACTOR}.ppo_micro_batch_size_per_gpu=1"]
+DYNAMIC = f"{ACTOR}.use_dynamic_bsz=true"
+SIZE_FAULTS = {
+    "meta-groups": (
+        ["data.train_batch_size=30"],
+        "train_batch_size=30 cannot hold whole meta-groups: a meta-group has 4 prompts .* Use a multiple, say 28",
+    ),
+    "sync steps": (
+        ["trainer.v1.trainer_mode=air_separate_async", "trainer.v1.separate_async.parameter_sync_step=8"],
+        "train_batch_size=48 over parameter_sync_step=8 leaves batches that cannot hold whole meta-groups",
+    ),
+    "gen batch": (["data.gen_batch_size=6"], "gen_batch_size=6 cannot hold whole meta-groups"),
+    "mini-batch": ([f"{ACTOR}.ppo_mini_batch_size=96"], "ppo_mini_batch_size=96 is above data.train_batch_size=48"),
+    "ranks": (["trainer.n_gpus_per_node=5"], "= 144 trajectories do not divide among the 5 data-parallel ranks"),
+    "micro-batch": (
+        [f"{ACTOR}.ppo_micro_batch_size_per_gpu=50"],
+        "ppo_micro_batch_size_per_gpu=50 does not divide the 144 trajectories that each of 1 data-parallel rank",
+    ),
+    "log-prob micro-batch": (
+        ["actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=50"],
+        "log_prob_micro_batch_size_per_gpu=50 does not divide the 144 trajectories",
+    ),
+    "token budget": (
+        [DYNAMIC, f"{ACTOR}.ppo_max_token_len_per_gpu=40"],
+        "actor.ppo_max_token_len_per_gpu=40 cannot hold one sequence of ",
+    ),
+    "ulysses by GPUs": ([f"{ACTOR}.ulysses_sequence_parallel_size=2"], r"size=2 does not divide the 1 x 1 GPUs"),
+    "ulysses by heads": (
+        [f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size=3", "trainer.n_gpus_per_node=3"],
+        r"ulysses_sequence_parallel_size=3 does not divide attention heads \(8\)",
+    ),
+    "shards": ([f"{ACTOR}.fsdp_config.fsdp_size=2"], r"fsdp_size=2 does not divide the 1 x 1 GPUs of trainer \(1\)"),
+    "tp x pp x cp": ([*MEGATRON, f"{CORE}.context_parallel_size=3"], r"tp 1 x pp 1 x cp 3=3 does not divide .* \(8\)"),
+    "heads": (
+        [*MEGATRON, f"{CORE}.tensor_model_parallel_size=16", "trainer.nnodes=2"],
+        r"tensor_model_parallel_size=16 does not divide attention heads \(8\)",
+    ),
+    "kv heads": (
+        [*MEGATRON, f"{CORE}.tensor_model_parallel_size=4", "trainer.nnodes=1"],
+        "tensor_model_parallel_size=4 is neither a divisor nor a multiple of 3 kv heads",
+    ),
+    "layers": ([*MEGATRON, f"{CORE}.pipeline_model_parallel_size=4"], r"pipeline_.*=4 does not divide layers \(6\)"),
+    "virtual stages": (
+        [*MEGATRON, f"{CORE}.pipeline_model_parallel_size=2", f"{CORE}.virtual_pipeline_model_parallel_size=2"],
+        r"pp 2 x vpp 2=4 does not divide layers \(6\)",
+    ),
+    "experts by GPUs": (
+        [*MEGATRON, f"{CORE}.expert_model_parallel_size=16", f"{CORE}.expert_tensor_parallel_size=1"],
+        "ep 16 x etp 1 x pp 1=16 does not divide",
+    ),
+    "experts": (
+        [*MEGATRON, f"{CORE}.expert_model_parallel_size=8"],
+        r"expert_model_parallel_size=8 does not divide experts \(4\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SIZE_FAULTS)
+def test_sizes_must_divide(compose: Compose, fault: str) -> None:
+    overrides, message = SIZE_FAULTS[fault]
+    kv_heads = 3 if fault == "kv heads" else 2
+    with pytest.raises(ConfigError, match=message):
+        check_sizes(compose(*overrides), ModelSizes(layers=6, heads=8, kv_heads=kv_heads, experts=4))
+
+
+def test_experts_of_a_dense_model_and_what_is_not_checked(compose: Compose) -> None:
+    with pytest.raises(ConfigError, match="expert_model_parallel_size=2, but the model has no experts"):
+        check_sizes(compose(*MEGATRON, f"{CORE}.expert_model_parallel_size=2"), ModelSizes(6, 8, 2))
+    check_sizes(compose(*MEGATRON, "actor_rollout_ref.model.path=acme/model", f"{CORE}.tensor_model_parallel_size=8"))
+    check_sizes(compose("~air", "data.train_batch_size=50"))  # no meta-groups without AIR
+    check_sizes(compose(f"{ACTOR}.strategy=veomni", "data.train_batch_size=30"))
+
+
+def test_the_sizes_of_a_model_are_read_from_its_folder(tmp_path: Path) -> None:
+    assert read_model_sizes("acme/model") is None
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"text_config": {"num_hidden_layers": 6, "num_attention_heads": 8, "num_experts": 4}}))
+    assert read_model_sizes(str(tmp_path)) == (6, 8, 8, 4)
+    file.write_text("{}")
+    assert read_model_sizes(str(tmp_path)) is None
+    file.write_text("{")
+    with pytest.raises(ConfigError, match=r"config.json: cannot be read as a model's config.json"):
+        read_model_sizes(str(tmp_path))
+
+
+def test_an_unknown_reward_is_named_with_the_nearest(compose: Compose) -> None:
     config = compose()
     config.reward.custom_reward_function.reward_kwargs.routes["playground/anchor"] = "multiple_choise"
     with pytest.raises(ConfigError, match=r"no reward named 'multiple_choise'.*multiple_choice"):
         check_recipe(config)
 
 
-def test_rows_without_a_route_are_named(compose) -> None:
+def test_rows_without_a_route_are_named(compose: Compose) -> None:
     config = compose()
     del config.reward.custom_reward_function.reward_kwargs.routes["playground/open"]
     with pytest.raises(RewardError, match=r"no route for data_source 'playground/id'.*role 'open'"):
@@ -97,7 +186,9 @@ def test_rows_without_a_route_are_named(compose) -> None:
 
 
 @pytest.mark.parametrize("role", ["anchor", "open"])
-def test_an_intent_that_lost_its_rows_is_named(compose, playground_files: Path, tmp_path: Path, role: str) -> None:
+def test_an_intent_that_lost_its_rows_is_named(
+    compose: Compose, playground_files: Path, tmp_path: Path, role: str
+) -> None:
     table = pq.read_table(playground_files / "train.parquet")
     rows = table.to_pylist()
     victim = rows[0]["extra_info"]["intent_id"]
@@ -110,9 +201,9 @@ def test_an_intent_that_lost_its_rows_is_named(compose, playground_files: Path, 
 @pytest.mark.parametrize(
     "override", ["actor_rollout_ref.actor.ppo_epochs=2", "actor_rollout_ref.actor.ppo_mini_batch_size=16"]
 )
-def test_off_policy_updates_without_importance_are_warned_of(compose, override: str) -> None:
+def test_off_policy_updates_without_importance_are_warned_of(compose: Compose, override: str) -> None:
     with pytest.warns(UserWarning, match="air.importance=ratio"):
-        check_recipe(compose(override, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=48"))
+        check_settings(compose(override, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=48"))
 
 
 @pytest.mark.slow

@@ -148,8 +148,8 @@ def _batch_faults(config: DictConfig) -> Iterator[str]:
     actor, completions = config.actor_rollout_ref.actor, int(config.actor_rollout_ref.rollout.n)
     per_replica = _sequence_ranks(config)
     if actor.strategy == "megatron":
-        per_replica *= int(actor.megatron.tensor_model_parallel_size)
-        per_replica *= int(actor.megatron.pipeline_model_parallel_size)
+        for name in ("tensor_model", "pipeline_model"):
+            per_replica *= _number(config, f"{ACTOR}.megatron.{name}_parallel_size")
     ranks = int(config.trainer.nnodes) * int(config.trainer.n_gpus_per_node) // per_replica
     batch, mini_batch = int(config.data.train_batch_size), int(actor.ppo_mini_batch_size)
     if mini_batch > batch:
