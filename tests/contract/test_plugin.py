@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib.metadata import entry_points, version
 
-import pytest
 from wrapt import FunctionWrapper
 
 from tests.contract.expect import holds, takes
@@ -20,21 +17,6 @@ def test_the_version_that_these_tests_describe_is_installed() -> None:
 def test_our_entry_point_is_in_the_group_that_verl_loads() -> None:
     found = {point.name: point.value for point in entry_points(group="verl.plugins")}
     assert found.get("verl_air") == "verl_air.plugin", f"the installed verl-air names {found}: pip install -e . again"
-
-
-@pytest.mark.slow
-def test_importing_verl_loads_us_and_stays_light() -> None:
-    """In a fresh process, as every worker of verl's is one."""
-    script = (
-        "import sys, verl\n"
-        "assert 'verl_air.plugin' in sys.modules, 'import verl does not load entry points'\n"
-        "assert 'verl_air.training.trainer' not in sys.modules, 'the trainers are imported too early'\n"
-        "import verl.trainer.ppo.v1 as v1\n"
-        "for mode in ('air_sync', 'air_colocate_async', 'air_separate_async'):\n"
-        "    v1.get_trainer_cls(mode)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
-    holds(done.returncode == 0, f"`import verl` loads plugins\n{done.stderr}", used_by="verl_air/plugin.py")
 
 
 def test_register_trainer() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from tests.training.support import NAN, TWO_GROUPS, K, batch
 from verl_air.config import AirConfig
 from verl_air.errors import DataError
@@ -30,6 +31,9 @@ def test_each_domain_has_its_own_where_there_are_several() -> None:
     for domain, gap in zip(("maths", "moral"), GAPS, strict=True):
         assert metrics[f"air/gap/{domain}/mean"] == metrics[f"air/gap/{domain}/aux_mean"] == pytest.approx(gap)
     assert {"air/zero_std_rate/maths", "air/judge/moral/abstain_rate", "air/anchor_acc/moral"} <= set(metrics)
+    page = (ROOT / "docs" / "how_it_works.md").read_text()
+    missing = [name for name in metrics if "maths" not in name and "moral" not in name and f"`{name}`" not in page]
+    assert not missing, f"docs/how_it_works.md does not list {missing}"
 
 
 def test_the_auxiliary_gap_is_that_of_the_rewards_and_rows_that_are_weighted() -> None:
