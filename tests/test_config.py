@@ -35,7 +35,7 @@ def test_reads_a_number_that_yaml_takes_for_a_string() -> None:
     [
         (
             {"coeff": 1.0},
-            r"air.coeff: unknown key \(did you mean 'coef'\?\); known: estimator, gap, gap_shrinkage, regularizer, coef",
+            r"air.coeff: unknown key \(did you mean 'coef'\?\); known: estimator, gap, gap_shrinkage, regularizer",
         ),
         ({"estimator": "lo"}, "air.estimator: 'lo' should be 'loo' or 'paper'"),
         ({"coef": -1.0}, "air.coef: -1.0 should be greater than or equal to 0"),

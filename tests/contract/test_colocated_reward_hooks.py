@@ -110,7 +110,7 @@ def test_with_our_wrapper_the_reward_function_gets_its_row(trainer: Any, monkeyp
     stored = [getattr(item, "data", item) for item in queue.written["extra_fields"]]
     assert [item["reward_extra_info"] for item in stored] == [{"acc": 1.0}, {"acc": 0.0}]
     assert stored[0]["turn_scores"] == [1], "what was in extra_fields stays"
-    holds("acc" not in queue.written, "without reward_extra_keys it stores no columns beside them", used_by=OURS)
+    holds("acc" not in queue.written, "without reward_extra_keys it stores no columns alongside them", used_by=OURS)
 
 
 @pytest.mark.parametrize("enabled", [True, False])

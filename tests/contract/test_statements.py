@@ -94,7 +94,7 @@ CODE = {
     ],
     (BASE, "PPOTrainer._log_rollout_data"): [
         ("reward_extra_infos_dict = {'uid': [batch.keys[", "stores training rollouts with keys under `uid`", TRAINER),
-        ("dump_path=rollout_data_dir", "names the folder by which they are told apart", TRAINER),
+        ("dump_path=rollout_data_dir", "names the folder that distinguishes them", TRAINER),
     ],
     (BASE, "PPOTrainer._validate"): [
         ("{'uid': dump_all_keys}", "stores validation rollouts with keys under `uid`", TRAINER),

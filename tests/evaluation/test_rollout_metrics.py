@@ -8,8 +8,8 @@ import pytest
 from tests.evaluation.support import rows_of
 from verl_air.evaluation import Record
 from verl_air.evaluation.rollout_metrics import rollout_metrics
-from verl_air.training.metrics import training_metrics
 from verl_air.training.batch import Trajectories
+from verl_air.training.metrics import training_metrics
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -26,18 +26,17 @@ WEIGHT_FIELD = "air_weight"
 def air_actor_loss(
     config: Any, model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any = None, *, air: AirConfig
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Policy loss of one micro-batch with the auxiliary term.
+    """Policy loss of one micro-batch with the auxiliary term, and metrics, which appear as ``actor/<name>``.
+
+    It is scaled as verl scales its own, so that the engines' averaging over micro-batches and data-parallel ranks gives
+    the gradient of the mini-batch.
 
     Args:
         config: verl's ``ActorConfig``; ``ppo_loss`` fills its ``global_batch_info``.
         model_output: ``log_probs``, jagged [bsz, prompt + response], and ``entropy`` where asked for.
-        data: the micro-batch; must hold ``air_weight``.
-        dp_group: passed on.
+        data: the micro-batch, with ``air_weight``.
+        dp_group: passed on to verl.
         air: the options.
-
-    Returns:
-        The loss, scaled as verl scales its own (so that the engines' averaging over micro-batches and data-parallel
-        ranks gives the gradient of the mini-batch), and metrics, which appear as ``actor/<name>``.
     """
     loss, metrics = ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
     aux = auxiliary_loss(config, model_output, data, air)

@@ -129,7 +129,7 @@ def validation_metrics(
 
 _GROUP_KEY = ("domain", "split", "intent_id")
 _KEYS = (_GROUP_KEY, (*_GROUP_KEY, "role", "context", "index"))
-"""Of ``extra_info``: what tells meta-groups apart, and prompts."""
+"""Of ``extra_info``: what distinguishes meta-groups, and prompts."""
 
 
 def _ids(names: list[list[Any]]) -> np.ndarray:

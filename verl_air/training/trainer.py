@@ -82,23 +82,17 @@ class AirTrainerMixin(_Base):
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
         data = self.config.data
+        visit = {"anchors": self.air.anchors_per_intent, "open_": self.air.open_per_intent}
         extra_info = self.train_dataset.dataframe.select_columns(["extra_info"]).with_format("arrow")[:]["extra_info"]
         columns = extra_info.combine_chunks().flatten()
         names = [field.name for field in extra_info.type]
         index = build_group_index(
             intent_names(columns[names.index("domain")], columns[names.index("intent_id")]),
             columns[names.index("role")],
-            anchors=self.air.anchors_per_intent,
-            open_=self.air.open_per_intent,
+            **visit,
             source=f"data.train_files after verl's own filtering by data.max_prompt_length={data.max_prompt_length}",
         )
-        sampler = MetaGroupSampler(
-            index,
-            anchors=self.air.anchors_per_intent,
-            open_=self.air.open_per_intent,
-            shuffle=bool(data.shuffle),
-            seed=int(data.get("seed") or 0),
-        )
+        sampler = MetaGroupSampler(index, **visit, shuffle=bool(data.shuffle), seed=int(data.get("seed") or 0))
         self.train_dataloader = StatefulDataLoader(
             dataset=self.train_dataset,
             batch_size=data.get("gen_batch_size", None) or data.train_batch_size,
