@@ -1,4 +1,4 @@
-"""``training/{actor_loss,batch}.py``: what verl hands to a loss, and how it scales one."""
+"""``training/{actor_loss,queue_io,batch}.py``: what verl hands to a loss, and how it scales one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from tests.contract.expect import holds
 
-LOSS, EDITS = "verl_air/training/actor_loss.py", "verl_air/training/batch.py"
+LOSS, EDITS = "verl_air/training/actor_loss.py", "verl_air/training/queue_io.py"
 
 
 def nested(*rows: list[float]) -> torch.Tensor:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.contract.expect import calls_in, function_in, holds, source_of, takes, text_of
 
-TRAINER, BUFFER, BATCH = (f"verl_air/training/{name}.py" for name in ("trainer", "replay_buffer", "batch"))
+TRAINER, BUFFER, QUEUE = (f"verl_air/training/{name}.py" for name in ("trainer", "replay_buffer", "queue_io"))
 PATCHES, FOLDER, LOSS = (f"verl_air/training/{name}.py" for name in ("verl_patches", "run_folder", "actor_loss"))
 CPU, TRANSFER = "verl_air/cpu", "verl_air/cpu/checkpoint_engine.py"
 BASE = "verl.trainer.ppo.v1.trainer_base"
@@ -40,8 +40,8 @@ SIGNATURES = {
     "verl.workers.engine_workers:ActorRolloutRefWorker.set_loss_fn": ("loss_fn", TRAINER),
     "verl.experimental.reward_loop.reward_loop:RewardLoopManager.compute_rm_score": ("data", PATCHES),
     "verl.workers.utils.losses:ppo_loss": ("config model_output data dp_group", LOSS),
-    "transfer_queue:kv_batch_get": ("keys partition_id select_fields", BATCH),
-    "transfer_queue:kv_batch_put": ("keys partition_id fields tags data_parser", BATCH),
+    "transfer_queue:kv_batch_get": ("keys partition_id select_fields", QUEUE),
+    "transfer_queue:kv_batch_put": ("keys partition_id fields tags data_parser", QUEUE),
     **{
         f"{BUFFERS}:{cls}.{method}": (parameters, BUFFER)
         for cls in ("ReplayBuffer", "ReplayBufferAsync")
@@ -107,11 +107,14 @@ CODE = {
         ("flush=True", "passes flush to a logger, which refuses it (fixed: remove let_logger_flush)", PATCHES),
     ],
     ("verl.trainer.ppo.v1.agent_loop_tq", None): [
-        ("field['loss_mask'] = field['response_mask']", "both masks are one, of the response's length", BATCH),
+        ("field['loss_mask'] = field['response_mask']", "both masks are one, of the response's length", QUEUE),
     ],
     ("verl.experimental.agent_loop.agent_loop", None): [
-        ("extra_fields['reward_extra_info'] = result['reward_extra_info']", "rewards travel in extra_fields", BATCH),
-        ("output['response_mask'] = torch.tensor(output.pop('response_mask'), dtype=torch.int64)", "dtype", BATCH),
+        ("extra_fields['reward_extra_info'] = result['reward_extra_info']", "rewards travel in extra_fields", QUEUE),
+        ("output['response_mask'] = torch.tensor(output.pop('response_mask'), dtype=torch.int64)", "dtype", QUEUE),
+    ],
+    ("transfer_queue.interface", None): [
+        ("fields_to_return = batch_meta.field_names", "a write returns the names of earlier fields too", QUEUE),
     ],
     ("verl.experimental.reward_loop.reward_manager.naive", None): [
         (f"'{name}'", "a reward manager reads it of a row", PATCHES)

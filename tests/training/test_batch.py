@@ -14,7 +14,7 @@ from tests.training.support import EOS, NAN, TWO_GROUPS, K, batch, read, stack
 from verl_air.config import AirConfig
 from verl_air.errors import DataError, RewardError
 from verl_air.objective import trajectory_weights
-from verl_air.training import batch as queue
+from verl_air.training import queue_io
 from verl_air.training.batch import AbstentionGuard, auxiliary_reward, loss_weights
 from verl_air.training.rows import RowIdentities, group_of, new_group_uids, session_of, uid_of
 
@@ -141,7 +141,7 @@ class Queue:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[tuple[Sequence[str], dict[str, Any]]] = []
-        monkeypatch.setattr(queue.tq, "kv_batch_put", self.put)
+        monkeypatch.setattr(queue_io.tq, "kv_batch_put", self.put)
 
     def put(self, keys: Sequence[str], partition_id: str, fields: Any) -> None:
         assert partition_id == "train"
@@ -152,13 +152,13 @@ def test_weights_masks_and_cleared_advantages_are_one_call_each_or_none(monkeypa
     written, t = Queue(monkeypatch), batch([[[2.5] * K, [NAN, NAN, 2.5]]])
     meta = SimpleNamespace(keys=t.keys, partition_id="train")
     nothing_N = np.zeros(6, dtype=bool)
-    queue.mask_rows(meta, t, nothing_N)
-    queue.clear_advantages(meta, t, nothing_N)
+    queue_io.mask_rows(meta, t, nothing_N)
+    queue_io.clear_advantages(meta, t, nothing_N)
     assert not written.calls
 
-    queue.put_weights(meta, t, np.arange(6, dtype=np.float32))
-    queue.mask_rows(meta, t, t.abstained_N)
-    queue.clear_advantages(meta, t, t.lone_N(~t.abstained_N))
+    queue_io.put_weights(meta, t, np.arange(6, dtype=np.float32))
+    queue_io.mask_rows(meta, t, t.abstained_N)
+    queue_io.clear_advantages(meta, t, t.lone_N(~t.abstained_N))
     (all_keys, weights), (masked_keys, masks), (lone_keys, advantages) = written.calls
     assert (all_keys, masked_keys, lone_keys) == (t.keys, t.keys[3:5], t.keys[5:])
     assert [row.tolist() for row in weights["air_weight"]] == [[0], [1, 1], [2, 2, 2], [3], [4, 4], [5, 5, 5]]

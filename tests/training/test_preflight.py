@@ -155,7 +155,8 @@ def test_experts_of_a_dense_model_and_what_is_not_checked(compose: Compose) -> N
     with pytest.raises(ConfigError, match="expert_model_parallel_size=2, but the model has no experts"):
         check_sizes(compose(*MEGATRON, f"{CORE}.expert_model_parallel_size=2"), ModelSizes(6, 8, 2))
     check_sizes(compose(*MEGATRON, "actor_rollout_ref.model.path=acme/model", f"{CORE}.tensor_model_parallel_size=8"))
-    check_sizes(compose("~air", "data.train_batch_size=50"))  # no meta-groups without AIR
+    micro_batch = "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=50"
+    check_sizes(compose("~air", "data.train_batch_size=50", micro_batch))  # no meta-groups without AIR
     check_sizes(compose(f"{ACTOR}.strategy=veomni", "data.train_batch_size=30"))
 
 

@@ -1,11 +1,6 @@
-"""A step's batch: read from TransferQueue as arrays, turned into weights, and written back.
+"""A step's batch as arrays: who each trajectory is, what it earned, and its weight in the auxiliary loss.
 
 Axis: N trajectories, in the order of the batch's keys. verl pads and reorders batches: nothing here relies on position.
-
-Calls to the queue per step, besides the read and the write of verl's own advantages: one read (:data:`FIELDS`), one
-write of weights, and one more write each only if rows are masked or a lone completion has its advantage cleared. Masks
-and weights are not one call: it would have to rewrite the masks of all rows, which takes 2 (288 rows) to 4 times
-(2304 rows) as long as both calls.
 """
 
 from __future__ import annotations
@@ -17,21 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import transfer_queue as tq
-from tensordict import TensorDict
-from verl.utils import tensordict_utils as tu
 
 from verl_air.config import AirConfig
 from verl_air.errors import RewardError
 from verl_air.objective import trajectory_weights, unit_scale
-from verl_air.training.actor_loss import WEIGHT_FIELD
 from verl_air.training.rows import as_dict, check_identity, group_of, session_of, uid_of
 
 REWARD_INFO = ("acc", "abstained", "task_reward", "score_min", "score_max", "task_min", "task_max")
 """The reward columns we read; the full schema is ``verl_air.rewards.REWARD_KEYS``."""
 
 FIELDS = ("rm_scores", "responses", "extra_info", "extra_fields")
-"""What is fetched from TransferQueue. Reward columns are inside ``extra_fields``."""
+"""What is read from TransferQueue. Reward columns are inside ``extra_fields``."""
 
 
 @dataclass(frozen=True)
@@ -205,50 +196,6 @@ def loss_weights(trajectories: Trajectories, valid_N: np.ndarray, air: AirConfig
     scale = len(trajectories.keys) / max(int(counted_N.sum()), 1)
     # Every output of a session shares the weight of its final one.
     return np.where(valid_N, weight_N[trajectories.session_N] * scale, 0.0).astype(np.float32)
-
-
-def put_weights(batch: Any, trajectories: Trajectories, weight_N: np.ndarray) -> None:
-    """Write each trajectory's weight alongside its advantages, repeated over its response tokens."""
-    _put(batch, trajectories, np.arange(len(weight_N)), {WEIGHT_FIELD: torch.from_numpy(weight_N)})
-
-
-def mask_rows(batch: Any, trajectories: Trajectories, masked_N: np.ndarray) -> None:
-    """Take rows out of the step: no group mean, no advantage, no loss, no token counted.
-
-    Their masks become zero, so that every mean verl takes over tokens or sequences leaves them out; their rewards
-    become zero, so that a NaN does not spread; and each gets a uid of its own, so that GRPO's group statistics leave
-    them out.
-    """
-    rows = np.flatnonzero(masked_N)
-    mask, score = torch.zeros(len(rows), dtype=torch.int64), torch.zeros(len(rows))
-    _put(batch, trajectories, rows, {"response_mask": mask, "loss_mask": mask, "rm_scores": score}, new_uids=True)
-
-
-def clear_advantages(batch: Any, trajectories: Trajectories, cleared_N: np.ndarray) -> None:
-    """Set the advantages of some rows to zero."""
-    rows = np.flatnonzero(cleared_N)
-    _put(batch, trajectories, rows, dict.fromkeys(("advantages", "returns"), torch.zeros(len(rows))))
-
-
-def _put(
-    batch: Any, trajectories: Trajectories, rows: np.ndarray, fields: Mapping[str, torch.Tensor], new_uids: bool = False
-) -> None:
-    """Write one value per row, repeated over its response tokens, into each of some fields: one call, or none."""
-    if not len(rows):
-        return
-    keys, lengths = [batch.keys[row] for row in rows], trajectories.length_N[rows].tolist()
-    data = TensorDict(
-        {
-            name: torch.nested.as_nested_tensor(
-                [value.expand(length) for value, length in zip(values, lengths, strict=True)], layout=torch.jagged
-            )
-            for name, values in fields.items()
-        },
-        batch_size=len(keys),
-    )
-    if new_uids:
-        tu.assign_non_tensor_stack(data, "uid", [f"masked{key}" for key in keys])
-    tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=data)
 
 
 class AbstentionGuard:

@@ -10,8 +10,6 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import transfer_queue as tq
-
 from verl_air.errors import DataError
 
 COLUMNS = ("index", "intent_id", "role", "context", "family", "domain", "split", "extras")
@@ -64,11 +62,6 @@ class RowIdentities:
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, Any]] = {}
         self._notes: dict[str, dict[str, Any]] = {}
-
-    def read(self, batch: Any) -> None:
-        """Fetch and remember a batch that is still in TransferQueue."""
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["extra_info"])
-        self.add(batch.keys, list(data["extra_info"]))
 
     def add(self, keys: Sequence[str], extra_info: Sequence[Any]) -> None:
         """Remember rows by their trajectory keys."""

@@ -25,7 +25,6 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.trainer.ppo.v1 import trainer_separate_async
@@ -40,8 +39,16 @@ from verl.utils.dataset.rl_dataset import collate_fn
 from verl_air.config import AirConfig
 from verl_air.data.groups import build_group_index, intent_names
 from verl_air.errors import RewardError
-from verl_air.training import batch as queue
+from verl_air.training import queue_io
 from verl_air.training.actor_loss import air_actor_loss
+from verl_air.training.batch import (
+    FIELDS,
+    AbstentionGuard,
+    Trajectories,
+    auxiliary_reward,
+    loss_weights,
+    read_trajectories,
+)
 from verl_air.training.metrics import training_metrics, validation_metrics
 from verl_air.training.replay_buffer import whole_groups_class
 from verl_air.training.rows import RowIdentities, new_group_uids
@@ -74,7 +81,7 @@ class AirTrainerMixin(_Base):
                 config.trainer.v1.sampler.sync_refill_failed_groups = True
         self.validation_rows = RowIdentities()
         self.training_rows = RowIdentities()
-        self.abstentions = queue.AbstentionGuard(self.air.max_abstain_rate, self.air.abstain_window)
+        self.abstentions = AbstentionGuard(self.air.max_abstain_rate, self.air.abstain_window)
         super().__init__(config)
 
     # ---------------------------------------------------------------- prompts leave the data set in whole meta-groups
@@ -133,7 +140,7 @@ class AirTrainerMixin(_Base):
         buffer.__class__ = whole_groups_class(buffer.__class__)
         buffer.group_size = self.air.group_size
         buffer.evict_failed = self.verl_mode != "sync" or self.air.incomplete_groups == "refill"
-        buffer.on_validation_batch = self.validation_rows.read
+        buffer.on_validation_batch = self._remember_validation_rows
         buffer.poll_interval = self.air.poll_seconds
         return buffer
 
@@ -165,19 +172,19 @@ class AirTrainerMixin(_Base):
                 "the reward workers logged why; a fault in a reward function shows up here as failed rollouts."
             )
         if self.air.active:
-            weight_N = queue.loss_weights(rows, weighted_N, self.air)
-            queue.put_weights(batch, rows, weight_N)
+            weight_N = loss_weights(rows, weighted_N, self.air)
+            queue_io.put_weights(batch, rows, weight_N)
             self.training_rows.note(batch.keys, air_weight=weight_N)
-        queue.mask_rows(batch, rows, masked_N)
+        queue_io.mask_rows(batch, rows, masked_N)
         batch = super()._compute_advantage(batch, metrics)
-        queue.clear_advantages(batch, rows, rows.lone_N(valid_N))
-        aux_reward_N = queue.auxiliary_reward(rows, self.air) if self.air.active else None
+        queue_io.clear_advantages(batch, rows, rows.lone_N(valid_N))
+        aux_reward_N = auxiliary_reward(rows, self.air) if self.air.active else None
         metrics.update(training_metrics(rows, valid_N, incomplete, aux_reward_N=aux_reward_N, weighted_N=weighted_N))
         return batch
 
-    def _read_trajectories(self, batch: Any) -> queue.Trajectories:
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(queue.FIELDS))
-        rows = queue.read_trajectories(
+    def _read_trajectories(self, batch: Any) -> Trajectories:
+        data = queue_io.read(batch, *FIELDS)
+        rows = read_trajectories(
             batch.keys,
             batch.tags,
             data,
@@ -205,6 +212,9 @@ class AirTrainerMixin(_Base):
         """Forget the rows of the previous step."""
         self.training_rows.clear()
         super().on_step_begin()
+
+    def _remember_validation_rows(self, batch: Any) -> None:
+        self.validation_rows.add(batch.keys, list(queue_io.read(batch, "extra_info")["extra_info"]))
 
     def _val_metrics_update(
         self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, *args: Any, **kwargs: Any
