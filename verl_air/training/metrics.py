@@ -35,24 +35,29 @@ def training_metrics(
     """
     t, valid_N = trajectories, valid_N & trajectories.final_N
     weighted_N = valid_N if weighted_N is None else weighted_N & t.final_N
-    metrics = {"air/groups/dropped": float(dropped_groups)}
+    gap_Z, domain_Z = _gaps(t, t.reward_N, valid_N)
+    nothing = (np.empty(0), np.empty(0, dtype=object))
+    aux_gap_Z, aux_domain_Z = nothing if aux_reward_N is None else _gaps(t, aux_reward_N, weighted_N)
+    metrics = {"air/groups/dropped": float(dropped_groups), "air/groups/complete": float(len(gap_Z))}
     domains = sorted(set(t.domain_N[t.real_N]))
     for domain in (None, *domains) if len(domains) > 1 else (None,):
-        own_N = np.ones_like(valid_N) if domain is None else t.domain_N == domain
-        gap_Z = _gaps(t, t.reward_N, valid_N & own_N)
-        if domain is None:
-            metrics["air/groups/complete"] = float(len(gap_Z))
-        means = _means(t, gap_Z, valid_N & own_N, t.real_N & own_N)
-        if aux_reward_N is not None:
-            means["gap/aux_mean"] = _mean(_gaps(t, aux_reward_N, weighted_N & own_N))
+        own_N, own_Z, aux_own_Z = (
+            np.ones(len(column), dtype=bool) if domain is None else column == domain
+            for column in (t.domain_N, domain_Z, aux_domain_Z)
+        )
+        means = _means(t, gap_Z[own_Z], valid_N & own_N, t.real_N & own_N)
+        means["gap/aux_mean"] = _mean(aux_gap_Z[aux_own_Z])
         metrics |= {f"air/{_of(domain, name)}": value for name, value in means.items() if value is not None}
     return metrics
 
 
-def _gaps(t: Trajectories, reward_N: np.ndarray, valid_N: np.ndarray) -> np.ndarray:
-    """Anchor minus open mean reward of each complete meta-group: [Z]."""
+def _gaps(t: Trajectories, reward_N: np.ndarray, valid_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Anchor minus open mean reward of each complete meta-group, and its domain: [Z], [Z]."""
     columns = (reward_N, t.prompt_N, t.group_N, t.is_anchor_N)
-    return group_trajectories(*(torch.from_numpy(column[valid_N]) for column in columns)).gap_Z.numpy()
+    groups = group_trajectories(*(torch.from_numpy(column[valid_N]) for column in columns))
+    domain_Z = np.empty(len(groups.complete_Z), dtype=object)
+    domain_Z[groups.group_N.numpy()] = t.domain_N[valid_N]
+    return groups.gap_Z.numpy(), domain_Z[groups.complete_Z.numpy()]
 
 
 def _means(t: Trajectories, gap_Z: np.ndarray, valid_N: np.ndarray, real_N: np.ndarray) -> dict[str, float | None]:
