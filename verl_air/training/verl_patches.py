@@ -1,15 +1,7 @@
 """Faults of the installed verl that get in the way of a documented setting, patched from outside.
 
-====================================  ==================================================================================
-fault of verl 0.9.1                   patch
-====================================  ==================================================================================
-``hybrid_engine: false`` ends         :func:`let_logger_flush`
-``separate_async`` with a TypeError
-a reward model on the policy's GPUs   :func:`rows_for_rewards`
-with a reward function of the recipe
-====================================  ==================================================================================
-
-Each has a contract test that fails once verl has fixed it itself; then the patch goes.
+``hybrid_engine: false`` (:func:`let_logger_flush`), and a reward model on the policy's GPUs with a reward function of
+the recipe (:func:`rows_for_rewards`). Each has a contract test that fails once verl has fixed it; then the patch goes.
 """
 
 from __future__ import annotations
