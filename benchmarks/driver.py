@@ -1,4 +1,4 @@
-"""What AIR does once a step on the driver, at 10^3 to 10^6 trajectories, and the sampler, at 10^4 to 10^7 rows.
+"""What AIR does once per step on the driver, at 10^3 to 10^6 trajectories, and the sampler, at 10^4 to 10^7 rows.
 
     python benchmarks/driver.py                    # about three minutes
     python benchmarks/driver.py --largest 100000   # the sampler: ten times that
@@ -29,13 +29,12 @@ import torch
 from verl_air.config import AirConfig
 from verl_air.data.groups import build_group_index
 from verl_air.objective import trajectory_weights
+from verl_air.training.batch import REWARD_INFO, Trajectories, auxiliary_reward, loss_weights
 from verl_air.training.metrics import training_metrics
 from verl_air.training.replay_buffer import whole_groups_class
 from verl_air.training.sampler import MetaGroupSampler
-from verl_air.training.trajectories import REWARD_INFO, Trajectories
-from verl_air.training.weights import loss_weights
 
-GROUP, K = 4, 3  # prompts an intent, completions a prompt
+GROUP, K = 4, 3  # prompts per intent, completions per prompt
 GROWTH = 4.0  # sets and dicts outgrow the caches; a quadratic step would show 10
 
 
@@ -71,18 +70,18 @@ def weights_alone(data: Trajectories) -> Callable[[], Any]:
         torch.from_numpy(values) for values in (data.reward_N, data.prompt_N, data.group_N, data.is_anchor_N)
     )
     valid_N = ~reward_N.isnan()
-    return lambda: trajectory_weights(reward_N, prompt_N, group_N, is_anchor_N, valid_N, estimator="loo")
+    return lambda: trajectory_weights(reward_N, prompt_N, group_N, is_anchor_N, valid_N)
 
 
 def step_on_the_driver(data: Trajectories) -> Callable[[], Any]:
     """Which groups are whole, weights, metrics: all that a step adds on the driver, but for reading the queue."""
-    air = AirConfig(estimator="loo")
+    air = AirConfig()
 
     def step() -> None:
         dropped_N = data.incomplete_groups_N(GROUP, K)
         valid_N = ~data.padding_N & ~data.abstained_N & ~dropped_N
         loss_weights(data, valid_N, air)
-        training_metrics(data, valid_N, 0)
+        training_metrics(data, valid_N, 0, aux_reward_N=auxiliary_reward(data, air), weighted_N=valid_N)
 
     return step
 

@@ -1,8 +1,10 @@
+import re
 import subprocess
 import sys
 
 import pytest
 
+from tests.conftest import ROOT
 from verl_air import AirConfig, ConfigError
 
 
@@ -31,7 +33,10 @@ def test_reads_a_number_that_yaml_takes_for_a_string() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"coeff": 1.0}, r"air.coeff: unknown key \(did you mean 'coef'\?\); known: regularizer, coef"),
+        (
+            {"coeff": 1.0},
+            r"air.coeff: unknown key \(did you mean 'coef'\?\); known: estimator, gap, gap_shrinkage, regularizer",
+        ),
         ({"estimator": "lo"}, "air.estimator: 'lo' should be 'loo' or 'paper'"),
         ({"coef": -1.0}, "air.coef: -1.0 should be greater than or equal to 0"),
         ({"coef": "much"}, "air.coef: 'much' should be a valid number"),
@@ -52,3 +57,19 @@ def test_bad_values_are_named(values: object, message: str) -> None:
 def test_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         AirConfig().coef = 1.0  # type: ignore[misc]
+
+
+def test_the_table_of_options_is_in_step() -> None:
+    page = (ROOT / "docs" / "how_it_works.md").read_text()
+    table = page.split("## Options of `air:`")[1].split("## ")[0]
+    rows = [row.split("|")[1:3] for row in table.splitlines() if row.startswith("| `")]
+    documented = {
+        name: default
+        for names, defaults in rows
+        for name, default in zip(re.findall(r"`(\w+)`", names), defaults.strip().split(", "), strict=True)
+    }
+    air = AirConfig()
+    assert documented.keys() == AirConfig.model_fields.keys()
+    for name, default in documented.items():
+        value = getattr(air, name)
+        assert default == f"`{value}`" if isinstance(value, str) else float(default) == value, name

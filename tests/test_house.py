@@ -17,12 +17,11 @@ ALLOWED = {
     "rewards": set(),
     "data": {"rewards"},
     "evaluation": {"objective", "data", "rewards"},
-    "training": {"objective", "data", "rewards", "evaluation"},
+    "training": {"objective", "data", "rewards"},
     "cpu": set(),
-    "planning": set(),
     "cluster": set(),
     "playground": {"data", "rewards", "evaluation"},
-    "cli": {"objective", "data", "rewards", "evaluation", "training", "plugin", "playground", "planning", "cluster"},
+    "cli": {"objective", "data", "rewards", "evaluation", "training", "plugin", "playground", "cpu", "cluster"},
 }
 USES_VERL = {"training", "cpu", "cluster"}
 

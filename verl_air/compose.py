@@ -59,11 +59,6 @@ def hydra_arguments(recipe: str | Path, *, config_dir: str | Path | None = None)
     return ["--config-dir", str(folder), "--config-name", name]
 
 
-def compose_recipe(config_dir: str | Path, name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Compose a recipe of one folder; see :func:`read_recipe`."""
-    return read_recipe(name, overrides, config_dir=config_dir)
-
-
 def _find(recipe: str | Path, config_dir: str | Path | None) -> tuple[Path, str]:
     """A recipe's folder, absolute, and its name there."""
     file = Path(recipe)

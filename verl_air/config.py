@@ -9,21 +9,37 @@ from pydantic import Field
 from verl_air.settings import Settings
 
 
-class AirConfig(Settings):
+class GapOptions(Settings):
+    """How a regularizer forms its gap; part of :class:`AirConfig`, and what a registered regularizer is given.
+
+    estimator: mean reward of a trajectory's own prompt: ``loo``, over the other completions (leave-one-out: unbiased
+        at no cost; needs ``rollout.n >= 2``), or ``paper``, over all of them, as published.
+    gap: ``signed``, or ``positive`` to clamp the gap at zero, so that an open variant that is paid more than its
+        anchor is left alone.
+    gap_shrinkage: s >= 0; the gap is multiplied by max(0, 1 - s * se^2 / gap^2), with se its standard error over the
+        completions. 0 is off, 1 the positive-part James-Stein factor. It lowers noise at the price of a bias.
+    """
+
+    prefix: ClassVar[str] = "air"
+
+    estimator: Literal["loo", "paper"] = "loo"
+    gap: Literal["signed", "positive"] = "signed"
+    gap_shrinkage: float = Field(0.0, ge=0)
+
+
+class AirConfig(GapOptions):
     """Options of Anchor Invariance Regularization. docs/paper_index.md cites the source of each default.
 
     The objective:
+        estimator, gap, gap_shrinkage: see :class:`GapOptions`.
         regularizer: ``air``, ``vrex`` (the symmetric baseline), ``none``, or a name registered by a third party.
         coef: weight of the auxiliary loss, lambda in the paper. 0 is exactly plain GRPO or GSPO.
-        estimator: ``loo`` (leave-one-out: unbiased at no cost; needs ``rollout.n >= 2``), or ``paper``, as published.
         normalize_by: average the auxiliary loss over ``all`` valid trajectories, or over the ``open`` ones only.
         importance: ``none``, or ``ratio``: reweight by the clipped ratio pi / pi_old, for updates that are off-policy
-            (several mini-batches a step, or asynchronous rollouts).
+            (several mini-batches per step, or asynchronous rollouts).
         importance_clip: upper clip of that ratio.
         aux_reward: the reward in gap and weight: ``total`` (task + format, as in the paper), or ``task`` alone so that
             a wrong but well-formatted answer is worth less than zero.
-        gap: ``signed``, or ``positive`` to leave open variants alone that are paid more than their anchor.
-        gap_shrinkage: 0 is off; see ``verl_air.objective.regularizers.GapOptions``.
         reward_scale: ``raw``, or ``unit``: map every reward function's range to [-1, 1] first, so that anchors and open
             variants compare like with like.
 
@@ -41,17 +57,12 @@ class AirConfig(Settings):
         poll_seconds: how often the trainer looks for finished rollouts. verl's own 2.0 dominates short steps.
     """
 
-    prefix: ClassVar[str] = "air"
-
     regularizer: str = "air"
     coef: float = Field(8e-4, ge=0)
-    estimator: Literal["loo", "paper"] = "loo"
     normalize_by: Literal["all", "open"] = "all"
     importance: Literal["none", "ratio"] = "none"
     importance_clip: float = Field(2.0, ge=1)
     aux_reward: Literal["total", "task"] = "total"
-    gap: Literal["signed", "positive"] = "signed"
-    gap_shrinkage: float = Field(0.0, ge=0)
     reward_scale: Literal["raw", "unit"] = "raw"
     anchors_per_intent: int = Field(1, ge=1)
     open_per_intent: int = Field(3, ge=1)

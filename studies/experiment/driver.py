@@ -21,7 +21,7 @@ from typing import Any
 from studies.experiment.plan import ExperimentPlan, Study
 from studies.experiment.runs import Run, RunRecord, curves_in, read_records, recipe_text
 from verl_air.errors import ConfigError, DataError
-from verl_air.evaluation.curves import area_under
+from verl_air.evaluation import area_under
 from verl_air.playground.build import PlaygroundConfig, build_playground
 from verl_air.playground.measure import shortfalls
 from verl_air.playground.quickstart import train

@@ -25,7 +25,7 @@ import yaml
 from pydantic import model_validator
 
 from verl_air.errors import ConfigError
-from verl_air.evaluation.curves import METRICS
+from verl_air.evaluation import METRICS
 from verl_air.settings import Settings
 
 

@@ -14,11 +14,18 @@ from studies.experiment.driver import RECORDS, Experiment
 from studies.experiment.plan import ExperimentPlan, Study
 from studies.experiment.runs import RunRecord, curves_in
 from verl_air.errors import ConfigError
-from verl_air.evaluation.curves import Curves
-from verl_air.evaluation.report.standalone import standalone
-from verl_air.evaluation.report.svg import Axis, Line, line_chart
-from verl_air.evaluation.seeds import SeedDifference, SeedRow, mean_over_seeds, seed_differences, seed_rows
-from verl_air.evaluation.text_table import interval_or_value, markdown_table, p_value, percent, plain, points
+from verl_air.evaluation import (
+    ChartAxis,
+    ChartLine,
+    Curves,
+    SeedDifference,
+    SeedRow,
+    line_chart,
+    mean_over_seeds,
+    seed_differences,
+    seed_rows,
+)
+from verl_air.evaluation.tables import interval_or_value, markdown_table, p_value, percent, plain, points
 from verl_air.files import write_atomically
 
 _METRICS = {
@@ -130,10 +137,16 @@ def _charts(plan: ExperimentPlan, found: Findings) -> dict[str, str]:
                 if e.low is not None and e.high is not None
             ]
             marks = [f"{title}, step {step}: {value:.3f}" for step, value in values.items()]
-            lines.append(Line(title, list(values.items()), i, band=band, marks=marks))
+            lines.append(ChartLine(title, list(values.items()), i, band=band, marks=marks))
         title = f"group accuracy, {source}"
-        chart = line_chart(lines, Axis("training step", whole=True), Axis("", (0.0, 1.0), percent=True), title)
-        charts[f"{found.study.name}-{source.replace('/', '-')}.svg"] = standalone(chart, title, lines)
+        chart = line_chart(
+            lines,
+            ChartAxis("training step", whole=True),
+            ChartAxis("", (0.0, 1.0), percent=True),
+            title,
+            standalone=True,
+        )
+        charts[f"{found.study.name}-{source.replace('/', '-')}.svg"] = chart
     return charts
 
 

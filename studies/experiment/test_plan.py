@@ -12,9 +12,8 @@ from studies.experiment.driver import refuse_contradictions
 from studies.experiment.plan import read_plan
 from studies.experiment.runs import curves_in, read_records
 from verl_air.errors import ConfigError
-from verl_air.evaluation.curves import Curves
-from verl_air.evaluation.seeds import seed_differences
-from verl_air.evaluation.text_table import points
+from verl_air.evaluation import Curves, seed_differences
+from verl_air.evaluation.tables import points
 
 pytestmark = pytest.mark.exhaustive
 

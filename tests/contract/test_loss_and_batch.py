@@ -1,4 +1,4 @@
-"""``training/{actor_loss,batch_edits,weights,trajectories}.py``: what verl hands to a loss, and how it scales one."""
+"""``training/{actor_loss,queue_io,batch}.py``: what verl hands to a loss, and how it scales one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from verl.workers.config import ActorConfig
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
-from tests.contract.expect import holds, takes
+from tests.contract.expect import holds
 
-LOSS, EDITS = "verl_air/training/actor_loss.py", "verl_air/training/batch_edits.py"
+LOSS, EDITS = "verl_air/training/actor_loss.py", "verl_air/training/queue_io.py"
 
 
 def nested(*rows: list[float]) -> torch.Tensor:
@@ -44,8 +44,7 @@ def micro_batch() -> TensorDict:
     return data
 
 
-def test_ppo_loss_tells_the_sizes_of_the_mini_batch(micro_batch: TensorDict) -> None:
-    takes(ppo_loss, "config", "model_output", "data", "dp_group", used_by=LOSS)
+def test_ppo_loss_reports_the_sizes_of_the_mini_batch(micro_batch: TensorDict) -> None:
     config = ActorConfig(strategy="fsdp2", rollout_n=1, ppo_micro_batch_size_per_gpu=1)
     log_probs = nested([-1.0, -1.1, -9.0], [-1.0, -1.1, -1.2, -9.0])
     _, metrics = ppo_loss(config=config, model_output={"log_probs": log_probs}, data=micro_batch)
@@ -137,14 +136,14 @@ def test_a_lone_completion_keeps_its_raw_reward() -> None:
     holds(
         found[2].tolist() == pytest.approx([3.5, 3.5], rel=1e-5),
         f"the advantage of a group of one is its reward; it is {found[2].tolist()}",
-        used_by=f"{EDITS} (clear_lone_advantages)",
+        used_by=f"{EDITS} (clear_advantages)",
     )
 
 
 def test_padding_rows_take_no_part() -> None:
     source = {"position_ids": torch.arange(3), "rm_scores": torch.ones(2), "extra_info": {"role": "anchor"}}
     row, tag = construct_minimal_padding_template(source, {"seq_len": 3}, eos_token_id=2)
-    used_by = "verl_air/training/trajectories.py"
+    used_by = "verl_air/training/batch.py"
     holds(tag.get("is_padding") is True, "a padding row is tagged is_padding", used_by=used_by)
     holds(row["response_mask"].tolist() == [0], "it has one response token, masked", used_by=used_by)
     holds(not row["rm_scores"].any(), "its reward is 0", used_by=used_by)
@@ -155,10 +154,3 @@ def test_columns_are_assigned_to_a_batch() -> None:
     data = TensorDict({"x": torch.zeros(2)}, batch_size=2)
     tu.assign_non_tensor_stack(data, "uid", ["a-0", "a-1"])
     holds(list(data["uid"]) == ["a-0", "a-1"], "assign_non_tensor_stack adds a column of strings", used_by=EDITS)
-
-
-def test_transfer_queue_reads_and_writes_by_key() -> None:
-    import transfer_queue as tq
-
-    takes(tq.kv_batch_get, "keys", "partition_id", "select_fields", used_by=EDITS)
-    takes(tq.kv_batch_put, "keys", "partition_id", "fields", "tags", "data_parser", used_by=EDITS)

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.v1 import replay_buffer as module
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-from tests.contract.expect import holds, takes
+from tests.contract.expect import holds
 
 USED_BY = "verl_air/training/replay_buffer.py"
 BUFFERS = [ReplayBuffer, ReplayBufferAsync]
@@ -41,14 +41,6 @@ class Queue:
                 self.tags.update({f"{uid}_{session}_0": {"seq_len": 4} for session in range(2)})
         monkeypatch.setattr(module.tq, "kv_list", lambda *args: {"train": self.tags})
         monkeypatch.setattr(module.tq, "kv_clear", lambda keys, partition_id: self.cleared.update(keys))
-
-
-@pytest.mark.parametrize("cls", BUFFERS)
-def test_signatures(cls: type[ReplayBuffer]) -> None:
-    takes(cls.sample, "global_steps", "partition_id", "batch_size", used_by=USED_BY)
-    takes(cls._terminal_eviction_reasons, "global_steps", "partition_id", used_by=USED_BY)
-    takes(cls._sampleable_terminal_keys, "partition_id", "eviction_reasons", used_by=USED_BY)
-    takes(cls._select_prompt_uids, "partition_id", "sampleable_keys", "batch_size", used_by=USED_BY)
 
 
 @pytest.mark.parametrize("cls", BUFFERS)
@@ -104,7 +96,7 @@ def test_eviction_clears_a_prompt_with_its_trajectories(
     holds(
         queue.cleared == {"a-0", "a-0_0_0", "a-0_1_0"},
         f"a trajectory's key is {{uid}}_{{session}}_{{index}}; cleared {sorted(queue.cleared)}",
-        used_by="verl_air/training/group_ids.py",
+        used_by="verl_air/training/rows.py",
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from tests.conftest import RECIPES, ROOT
 from tests.docs.pages import Command
 from verl_air.cli import COMMANDS, main
-from verl_air.compose import compose_recipe
+from verl_air.compose import read_recipe
 from verl_air.errors import AirError
 
 # What a page writes where a reader fills in something of his own.
@@ -173,7 +173,7 @@ def _check_recipe(arguments: list[str]) -> None:
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args(arguments)
     try:
-        compose_recipe(args.config_dir, args.config_name, args.overrides)
+        read_recipe(args.config_name, args.overrides, config_dir=args.config_dir)
     except AirError as error:
         raise CommandError(str(error)) from error
 

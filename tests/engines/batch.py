@@ -12,8 +12,7 @@ from torch import Tensor
 
 from tests.engines.tiny_model import EOS, VOCABULARY
 from verl_air.config import AirConfig
-from verl_air.training.trajectories import REWARD_INFO, Trajectories
-from verl_air.training.weights import loss_weights
+from verl_air.training.batch import REWARD_INFO, Trajectories, loss_weights
 
 PADDING_PROMPT = -1
 
@@ -128,7 +127,7 @@ def random_batch(intents: int = 2, prompts: int = 4, completions: int = 2, seed:
 
 
 def driver_weights(batch: Batch, air: AirConfig) -> np.ndarray:
-    """What the trainer writes beside the advantages: :func:`verl_air.training.weights.loss_weights`, [N]."""
+    """What the trainer writes alongside the advantages: :func:`verl_air.training.batch.loss_weights`, [N]."""
     N = len(batch)
     trajectories = Trajectories(
         keys=[f"{prompt}_{row}_0" for row, prompt in enumerate(batch.prompt_N)],

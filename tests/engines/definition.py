@@ -1,4 +1,4 @@
-"""The losses by their definitions, on the whole batch at once, row by row, in float64: what engines are held against.
+"""The losses by their definitions, on the whole batch at once, row by row, in float64: what engines are compared with.
 
 Nothing here comes from verl or from verl_air: plain loops over a Hugging Face model, and autograd.
 """

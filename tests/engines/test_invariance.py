@@ -93,7 +93,7 @@ def test_responses_of_one_token(ranks: World, definition: Definition) -> None:
 def test_importance_ratio(ranks: World, definition: Definition) -> None:
     """Each token of the auxiliary term carries pi / pi_old; some of them are above the clip."""
     far = definition.off_policy(random_batch(), noise=0.5)
-    air = AirConfig(coef=AIR.coef, importance="ratio", importance_clip=1.3)
+    air = AirConfig(coef=AIR.coef, estimator="paper", importance="ratio", importance_clip=1.3)
     expected = whole_gradient(definition, far, max_ratio=1.3)
     assert_close(gradient(ranks, definition, far, world=2, air=air), expected)
     with pytest.raises(AssertionError, match="gradient is off"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Gradients = dict[str, Tensor]
 
-AIR = AirConfig(coef=0.05)
+AIR = AirConfig(coef=0.05, estimator="paper")
 """Policy loss and auxiliary loss then weigh about alike on the tiny model, so that a fault in either shows."""
 
 
@@ -45,7 +45,7 @@ class Backend(Protocol):
         """Whole parameters by Hugging Face name; a collective call."""
 
     def place(self, engine: Any) -> dict[str, Any]:
-        """Where this rank stands."""
+        """The position of this rank in each parallel dimension."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rank reports. gradients: one entry an optimizer step; they and parameters are rank 0's alone."""
+    """What a rank reports. gradients: one entry per optimizer step; they and parameters are rank 0's alone."""
 
     gradients: list[Gradients]
     parameters: Gradients

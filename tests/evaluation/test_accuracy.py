@@ -197,7 +197,7 @@ def test_a_mixed_split_is_cut_in_two() -> None:
 
 
 def test_validation_during_training_says_the_same() -> None:
-    from verl_air.training.validation import group_metrics
+    from verl_air.training.metrics import validation_metrics
 
     identities = [
         {"intent_id": f"z{z}", "role": role, "split": "id", "domain": "safety", "context": role, "index": 2 * z + s}
@@ -205,7 +205,7 @@ def test_validation_during_training_says_the_same() -> None:
         for s, role in enumerate(("anchor", "open"))
     ]
     accs = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, None, 1.0, 1.0, 0.0, 1.0]
-    metrics = group_metrics(identities, ["safety/id"] * 12, {"acc": accs})
+    metrics = validation_metrics(identities, ["safety/id"] * 12, {"acc": accs})
     rows = [ScoredRollout.from_mapping({**i, "acc": a}, "row") for i, a in zip(identities, accs, strict=True)]
     found = estimate(rows)
     assert metrics["val-core/safety/id/acc"] == pytest.approx(found.prompts.value) == pytest.approx(7 / 11)
@@ -214,8 +214,8 @@ def test_validation_during_training_says_the_same() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_metrics_from_stored_rollouts_are_those_of_training(seed: int) -> None:
+    from verl_air.training.batch import Trajectories
     from verl_air.training.metrics import training_metrics
-    from verl_air.training.trajectories import Trajectories
 
     rng = random.Random(seed)
     rows = rows_of(rng, domain="safety", split="train", intents=8, skill=0.5, completions=3)

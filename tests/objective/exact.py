@@ -1,4 +1,4 @@
-"""Exact expectations by enumeration, to hold the estimators against.
+"""Exact expectations by enumeration, to compare the estimators with.
 
 A world: one intent, C contexts (the first ``anchors`` of them anchors), a softmax policy over A actions in each
 context, a reward for each (context, action), K completions a context. Every outcome of a context is enumerated with its

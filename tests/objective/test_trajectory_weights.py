@@ -171,9 +171,9 @@ def test_shapes_must_agree() -> None:
         trajectory_weights(reward, prompt[:1], intent, anchor)
 
 
-def test_unknown_names_are_told_with_the_known_ones() -> None:
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
     batch = group([1.0], [0.5])
-    with pytest.raises(ConfigError, match=r"'airr' is not registered. Did you mean 'air'"):
+    with pytest.raises(ConfigError, match=r"'airr' is not registered \(did you mean 'air'"):
         trajectory_weights(*batch, regularizer="airr")
     with pytest.raises(ValueError, match="estimator"):
         trajectory_weights(*batch, estimator="looo")

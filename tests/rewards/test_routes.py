@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from tests.conftest import RECIPES
 from tests.rewards.support import finish, respond, row
-from verl_air.compose import compose_recipe
+from verl_air.compose import read_recipe
 from verl_air.errors import ConfigError, RewardError
 from verl_air.rewards import ScoringPlan, compute_score, validate_routes
 
@@ -123,7 +123,7 @@ def composed(folder: Path, included: dict[str, Any], own: dict[str, Any]) -> Sco
         recipe = OmegaConf.create({"defaults": ["included", "_self_"]} if name == "mine" else {})
         OmegaConf.update(recipe, IN_RECIPE, kwargs, force_add=True)
         (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(recipe))
-    return ScoringPlan(**OmegaConf.select(compose_recipe(folder, "mine"), IN_RECIPE))
+    return ScoringPlan(**OmegaConf.select(read_recipe("mine", config_dir=folder), IN_RECIPE))
 
 
 INLINE = {"routes": {"safety/open": {"name": "verdict_judge", "template": "{response}", "right": 9.0}}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from omegaconf import DictConfig
 from tests.conftest import ROOT
 from verl_air.errors import ConfigError, DataError, RewardError
 from verl_air.training.preflight import check_recipe, check_settings, check_sizes
-from verl_air.training.preflight.sizes import ModelSizes, read_model_sizes
+from verl_air.training.preflight.sizes import ModelSizes
 
 Compose = Callable[..., DictConfig]
 
@@ -154,21 +153,10 @@ def test_sizes_must_divide(compose: Compose, fault: str) -> None:
 def test_experts_of_a_dense_model_and_what_is_not_checked(compose: Compose) -> None:
     with pytest.raises(ConfigError, match="expert_model_parallel_size=2, but the model has no experts"):
         check_sizes(compose(*MEGATRON, f"{CORE}.expert_model_parallel_size=2"), ModelSizes(6, 8, 2))
-    check_sizes(compose(*MEGATRON, "actor_rollout_ref.model.path=acme/model", f"{CORE}.tensor_model_parallel_size=8"))
-    check_sizes(compose("~air", "data.train_batch_size=50"))  # no meta-groups without AIR
+    check_sizes(compose(*MEGATRON, f"{CORE}.tensor_model_parallel_size=8"))  # heads: only where the model is given
+    micro_batch = "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=50"
+    check_sizes(compose("~air", "data.train_batch_size=50", micro_batch))  # no meta-groups without AIR
     check_sizes(compose(f"{ACTOR}.strategy=veomni", "data.train_batch_size=30"))
-
-
-def test_the_sizes_of_a_model_are_read_from_its_folder(tmp_path: Path) -> None:
-    assert read_model_sizes("acme/model") is None
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps({"text_config": {"num_hidden_layers": 6, "num_attention_heads": 8, "num_experts": 4}}))
-    assert read_model_sizes(str(tmp_path)) == (6, 8, 8, 4)
-    file.write_text("{}")
-    assert read_model_sizes(str(tmp_path)) is None
-    file.write_text("{")
-    with pytest.raises(ConfigError, match=r"config.json: cannot be read as a model's config.json"):
-        read_model_sizes(str(tmp_path))
 
 
 def test_an_unknown_reward_is_named_with_the_nearest(compose: Compose) -> None:

@@ -8,8 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-from verl_air.training.group_ids import group_of, new_group_uids
 from verl_air.training.replay_buffer import whole_groups_class
+from verl_air.training.rows import group_of, new_group_uids
 
 SIZE = 3
 TRAIN = "train"
@@ -54,7 +54,7 @@ def test_only_whole_groups_may_be_sampled(base: type) -> None:
 
 
 @pytest.mark.parametrize("base", [ReplayBuffer, ReplayBufferAsync])
-def test_a_failed_prompt_takes_its_group_with_it_once_at_rest(base: type) -> None:
+def test_a_failed_prompt_takes_its_group_with_it_once_all_are_terminal(base: type) -> None:
     buffer = buffer_of(base)
     failed = add_group(buffer, "finished", "failure", "finished")
     still_running = add_group(buffer, "finished", "failure", "running")

@@ -1,11 +1,14 @@
-"""Whole meta-groups, in an order that the seed decides and a resumed run goes on with."""
+"""Whole meta-groups, in an order that the seed decides and a resumed run continues."""
+
+from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import Dataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from verl_air.data.groups import GroupIndex, build_group_index
@@ -61,51 +64,28 @@ def test_without_shuffle_intents_come_in_order() -> None:
     assert [ids[row] for row in list(sampler)[::4]] == [f"intent-{i}" for i in range(5)]
 
 
-class Rows(Dataset):
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, row: int) -> int:
-        return row
-
-
 def loader_for(index: GroupIndex, batch_size: int, workers: int) -> StatefulDataLoader:
     sampler = MetaGroupSampler(index, anchors=1, open_=3, shuffle=True, seed=7)
     return StatefulDataLoader(
-        Rows(60), batch_size=batch_size, sampler=sampler, num_workers=workers, drop_last=True, collate_fn=list
+        range(60), batch_size=batch_size, sampler=sampler, num_workers=workers, drop_last=True, collate_fn=list
     )
 
 
-def stream(loader: StatefulDataLoader, batches: int) -> list[list[int]]:
-    """Batches over as many epochs as it takes, as verl's trainer reads them."""
-    got: list[list[int]] = []
-    iterator = iter(loader)
-    while len(got) < batches:
-        try:
-            got.append(next(iterator))
-        except StopIteration:
-            iterator = iter(loader)
-    return got
+def batches(loader: StatefulDataLoader) -> Iterator[list[int]]:
+    """Over as many epochs as are asked for, as verl's trainer reads them."""
+    while True:
+        yield from loader
 
 
 @pytest.mark.parametrize(
     ("batch_size", "done", "workers"), [(b, d, 0) for b in (1, 4, 8) for d in (1, 3, 7, 10)] + [(4, 7, 1)]
 )
-def test_a_resumed_loader_goes_on_where_it_was(batch_size: int, done: int, workers: int) -> None:
+def test_a_resumed_loader_continues_where_it_was(batch_size: int, done: int, workers: int) -> None:
     index, _, _ = index_of(10, 1, 5)
-    whole = stream(loader_for(index, batch_size, workers), done + 30)
+    whole = list(islice(batches(loader_for(index, batch_size, workers)), done + 30))
 
     loader = loader_for(index, batch_size, workers)
-    iterator, got = iter(loader), []
-    while len(got) < done:
-        try:
-            got.append(next(iterator))
-        except StopIteration:
-            iterator = iter(loader)
-    state = loader.state_dict()
+    got = list(islice(batches(loader), done))
     resumed = loader_for(index, batch_size, workers)
-    resumed.load_state_dict(state)
-    assert got + stream(resumed, 30) == whole
+    resumed.load_state_dict(loader.state_dict())
+    assert got + list(islice(batches(resumed), 30)) == whole

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from verl_air.data.schema import Message, Row, read_rows
+from verl_air.data.schema import DataRow, PromptMessage, read_rows
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation.checkpoints import fingerprint, step_of
 from verl_air.evaluation.records import JsonLines
@@ -54,7 +54,7 @@ class Completion:
 
 
 class _Generator(Protocol):
-    def prompt(self, messages: Sequence[Message], where: str, max_tokens: int) -> EncodedPrompt: ...
+    def prompt(self, messages: Sequence[PromptMessage], where: str, max_tokens: int) -> EncodedPrompt: ...
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], names: Sequence[str], sampling: SamplingSettings
@@ -187,7 +187,7 @@ class VllmGenerator:
         self._tokenizer = self._llm.get_tokenizer()
         self._longest: int = self._llm.llm_engine.model_config.max_model_len
 
-    def prompt(self, messages: Sequence[Message], where: str, max_tokens: int) -> EncodedPrompt:
+    def prompt(self, messages: Sequence[PromptMessage], where: str, max_tokens: int) -> EncodedPrompt:
         """Apply the chat template, ready to be answered.
 
         Raises:
@@ -216,13 +216,13 @@ class VllmGenerator:
         return [Completion(out.text, out.finish_reason == "length") for out in first]
 
 
-def _rows(files: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[str, Row]]:
+def _rows(files: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[str, DataRow]]:
     for number, file in enumerate(files):
         for position, row in enumerate(read_rows(file)):
             yield f"{Path(file).stem}{number}-{position}", row
 
 
-def _row(work: tuple[str, Row], prompt: EncodedPrompt, completion: Completion, step: int) -> dict[str, Any]:
+def _row(work: tuple[str, DataRow], prompt: EncodedPrompt, completion: Completion, step: int) -> dict[str, Any]:
     """In the columns of verl's own files and ours; ``score`` is there for its place, and filled in by scoring."""
     name, row = work
     return {

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from verl_air.compose import compose_recipe
+from verl_air.compose import read_recipe
 from verl_air.errors import ConfigError
 from verl_air.rewards import compute_score, validate_routes
 from verl_air.rewards.judge import close_clients
@@ -50,7 +50,7 @@ def read_evaluation_settings(path: str | os.PathLike[str]) -> EvaluationSettings
     try:
         config = OmegaConf.load(path)
         if not is_run and "defaults" in config:
-            config = compose_recipe(path.parent, path.stem)
+            config = read_recipe(path)
         found = OmegaConf.select(config, _IN_RECIPE)
         if found is None and OmegaConf.select(config, "routes") is not None:
             found = config

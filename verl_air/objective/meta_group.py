@@ -1,6 +1,6 @@
-"""Which trajectory belongs to which prompt and intent, and the reward statistics of each.
+"""Which trajectory belongs to which prompt and meta-group, and the reward statistics of each.
 
-Axes: Z intents, S prompts, N trajectories. Ids are arbitrary integers in any order; nothing here relies on position.
+Axes: Z meta-groups, S prompts, N trajectories. Ids are arbitrary integers in any order; nothing relies on position.
 """
 
 from __future__ import annotations
@@ -13,33 +13,32 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MetaGroups:
-    """Reward statistics of a batch, by trajectory, prompt and intent. All means are float64.
+    """Reward statistics of a batch, by trajectory, prompt and meta-group. All means are float64.
 
     Attributes:
         reward_N: rewards; 0 where invalid.
         valid_N: rows that take part.
-        prompt_N, intent_N: compact indices, 0..S-1 and 0..Z-1, of each trajectory.
+        prompt_N, group_N: compact indices, 0..S-1 and 0..Z-1, of each trajectory.
         is_anchor_N: anchor rows.
         count_S: valid completions of a prompt, K_s.
         mean_S, var_S: mean and unbiased variance of a prompt's valid rewards; 0 where undefined.
-        intent_S, is_anchor_S: intent and role of a prompt.
-        contexts_Z: prompts of an intent with at least one valid completion, |C|.
-        anchor_mean_Z: mean over an intent's anchors of ``mean_S``, the paper's rbar_acr; 0 where it has none.
+        group_S: meta-group of a prompt.
+        contexts_Z: prompts of a meta-group with at least one valid completion, |C|.
+        anchor_mean_Z: mean over its anchors of ``mean_S``, the paper's rbar_acr; 0 where it has none.
         open_mean_Z: the same over its open prompts.
         anchor_var_Z: squared standard error of ``anchor_mean_Z``.
-        complete_Z: the intent has a valid anchor and a valid open prompt.
+        complete_Z: the meta-group has a valid anchor and a valid open prompt.
     """
 
     reward_N: Tensor
     valid_N: Tensor
     prompt_N: Tensor
-    intent_N: Tensor
+    group_N: Tensor
     is_anchor_N: Tensor
     count_S: Tensor
     mean_S: Tensor
     var_S: Tensor
-    intent_S: Tensor
-    is_anchor_S: Tensor
+    group_S: Tensor
     contexts_Z: Tensor
     anchor_mean_Z: Tensor
     open_mean_Z: Tensor
@@ -48,17 +47,17 @@ class MetaGroups:
 
     @property
     def gap_Z(self) -> Tensor:
-        """Anchor minus open mean reward, prompts weighing alike: float64, one for each complete intent."""
+        """Anchor minus open mean reward, all prompts weighted alike: float64, one per complete meta-group."""
         return (self.anchor_mean_Z - self.open_mean_Z)[self.complete_Z]
 
     @property
     def active_N(self) -> Tensor:
-        """Valid rows of complete intents: the only ones whose weight may differ from zero."""
-        return self.valid_N & self.complete_Z[self.intent_N]
+        """Valid rows of complete meta-groups: the only ones whose weight may differ from zero."""
+        return self.valid_N & self.complete_Z[self.group_N]
 
-    def sum_by_intent(self, value_S: Tensor, mask_S: Tensor) -> Tensor:
-        """Sum a value of prompts over the prompts of each intent where the mask holds: [S] -> [Z]."""
-        return _sum_by(value_S * mask_S, self.intent_S, len(self.contexts_Z))
+    def sum_by_group(self, value_S: Tensor, mask_S: Tensor) -> Tensor:
+        """Sum a value of prompts over the prompts of each meta-group where the mask holds: [S] -> [Z]."""
+        return _sum_by(value_S * mask_S, self.group_S, len(self.contexts_Z))
 
     def own_mean_N(self, estimator: str) -> Tensor:
         """Mean reward of a trajectory's own prompt as the estimator sees it.
@@ -77,6 +76,61 @@ class MetaGroups:
         return self.count_S[self.prompt_N] > (0 if estimator == "paper" else 1)
 
 
+def group_trajectories(
+    reward_N: Tensor, prompt_N: Tensor, group_N: Tensor, is_anchor_N: Tensor, valid_N: Tensor | None = None
+) -> MetaGroups:
+    """Gather a batch into meta-groups.
+
+    Args:
+        reward_N: raw rewards, any float dtype; may be anything, NaN too, on invalid rows.
+        prompt_N, group_N: integer ids, arbitrary and in any order.
+        is_anchor_N: bool, the same for all rows of a prompt.
+        valid_N: bool; False for abstained and padded rows. None: all valid.
+
+    Raises:
+        ValueError: shapes differ, a valid reward is not finite, or a prompt id belongs to several intents or roles.
+    """
+    valid_N = torch.ones_like(is_anchor_N, dtype=torch.bool) if valid_N is None else valid_N.bool()
+    is_anchor_N = is_anchor_N.bool()
+    shapes = {tuple(t.shape) for t in (reward_N, prompt_N, group_N, is_anchor_N, valid_N)}
+    if len(shapes) != 1 or reward_N.dim() != 1:
+        raise ValueError(f"all arguments must have one shape [N], got {sorted(shapes)}")
+    reward_N = torch.where(valid_N, reward_N.detach().to(torch.float64), 0.0)
+    if not torch.isfinite(reward_N).all():
+        bad = int((~torch.isfinite(reward_N)).sum())
+        raise ValueError(f"{bad} of {len(reward_N)} valid rewards are NaN or infinite; mark such rows invalid")
+
+    prompts, prompt_N = torch.unique(prompt_N, return_inverse=True)
+    groups, group_N = torch.unique(group_N, return_inverse=True)
+    S, Z = len(prompts), len(groups)
+    group_S = _own_of(group_N, prompt_N, S, "intent")
+    is_anchor_S = _own_of(is_anchor_N, prompt_N, S, "role")
+
+    count_S = _sum_by(valid_N, prompt_N, S)
+    mean_S = _sum_by(reward_N, prompt_N, S) / count_S.clamp(min=1)
+    residual_N = torch.where(valid_N, reward_N - mean_S[prompt_N], 0.0)
+    var_S = _sum_by(residual_N.square(), prompt_N, S) / (count_S - 1).clamp(min=1)
+
+    anchor_S, open_S = (count_S > 0) & is_anchor_S, (count_S > 0) & ~is_anchor_S
+    anchors_Z, open_Z = _sum_by(anchor_S, group_S, Z), _sum_by(open_S, group_S, Z)
+    return MetaGroups(
+        reward_N=reward_N,
+        valid_N=valid_N,
+        prompt_N=prompt_N,
+        group_N=group_N,
+        is_anchor_N=is_anchor_N,
+        count_S=count_S,
+        mean_S=mean_S,
+        var_S=var_S,
+        group_S=group_S,
+        contexts_Z=anchors_Z + open_Z,
+        anchor_mean_Z=_sum_by(mean_S * anchor_S, group_S, Z) / anchors_Z.clamp(min=1),
+        open_mean_Z=_sum_by(mean_S * open_S, group_S, Z) / open_Z.clamp(min=1),
+        anchor_var_Z=_sum_by(var_S / count_S.clamp(min=1) * anchor_S, group_S, Z) / anchors_Z.clamp(min=1).square(),
+        complete_Z=(anchors_Z > 0) & (open_Z > 0),
+    )
+
+
 def _sum_by(value: Tensor, index: Tensor, size: int) -> Tensor:
     return torch.zeros(size, dtype=torch.float64, device=value.device).index_add_(0, index, value.to(torch.float64))
 
@@ -89,65 +143,3 @@ def _own_of(value_N: Tensor, index_N: Tensor, size: int, what: str) -> Tensor:
             f"one prompt id has rows of more than one {what}: prompt ids must be unique over intents and roles"
         )
     return own
-
-
-def group_trajectories(
-    reward_N: Tensor, prompt_N: Tensor, intent_N: Tensor, is_anchor_N: Tensor, valid_N: Tensor | None = None
-) -> MetaGroups:
-    """Gather a batch into meta-groups.
-
-    Args:
-        reward_N: raw rewards, any float dtype; may be anything, NaN too, on invalid rows.
-        prompt_N, intent_N: integer ids, arbitrary and in any order.
-        is_anchor_N: bool, the same for all rows of a prompt.
-        valid_N: bool; False for abstained and padded rows. None: all valid.
-
-    Raises:
-        ValueError: shapes differ, a valid reward is not finite, or a prompt id belongs to several intents or roles.
-    """
-    shapes = {
-        tuple(t.shape)
-        for t in (reward_N, prompt_N, intent_N, is_anchor_N) + ((valid_N,) if valid_N is not None else ())
-    }
-    if len(shapes) != 1 or reward_N.dim() != 1:
-        raise ValueError(f"all arguments must have one shape [N], got {sorted(shapes)}")
-    is_anchor_N = is_anchor_N.bool()
-    valid_N = torch.ones_like(is_anchor_N) if valid_N is None else valid_N.bool()
-    reward_N = torch.where(valid_N, reward_N.detach().to(torch.float64), 0.0)
-    if not torch.isfinite(reward_N).all():
-        bad = int((~torch.isfinite(reward_N)).sum())
-        raise ValueError(f"{bad} of {len(reward_N)} valid rewards are NaN or infinite; mark such rows invalid")
-
-    prompts, prompt_N = torch.unique(prompt_N, return_inverse=True)
-    intents, intent_N = torch.unique(intent_N, return_inverse=True)
-    S, Z = len(prompts), len(intents)
-    intent_S = _own_of(intent_N, prompt_N, S, "intent")
-    is_anchor_S = _own_of(is_anchor_N, prompt_N, S, "role")
-
-    count_S = _sum_by(valid_N, prompt_N, S)
-    mean_S = _sum_by(reward_N, prompt_N, S) / count_S.clamp(min=1)
-    residual_N = torch.where(valid_N, reward_N - mean_S[prompt_N], 0.0)
-    var_S = _sum_by(residual_N.square(), prompt_N, S) / (count_S - 1).clamp(min=1)
-
-    present_S = count_S > 0
-    anchor_S = present_S & is_anchor_S
-    anchors_Z = _sum_by(anchor_S, intent_S, Z)
-    open_S = present_S & ~is_anchor_S
-    open_Z = _sum_by(open_S, intent_S, Z)
-    return MetaGroups(
-        reward_N=reward_N,
-        valid_N=valid_N,
-        prompt_N=prompt_N,
-        intent_N=intent_N,
-        is_anchor_N=is_anchor_N,
-        count_S=count_S,
-        mean_S=mean_S,
-        var_S=var_S,
-        intent_S=intent_S,
-        is_anchor_S=is_anchor_S,
-        contexts_Z=anchors_Z + open_Z,
-        anchor_mean_Z=_sum_by(mean_S * anchor_S, intent_S, Z) / anchors_Z.clamp(min=1),
-        open_mean_Z=_sum_by(mean_S * open_S, intent_S, Z) / open_Z.clamp(min=1),
-        anchor_var_Z=_sum_by(var_S / count_S.clamp(min=1) * anchor_S, intent_S, Z) / anchors_Z.clamp(min=1).square(),
-        complete_Z=(anchors_Z > 0) & (open_Z > 0),
-    )

@@ -1,7 +1,6 @@
-"""Regularizers: rewards of a batch -> one detached weight a trajectory.
+"""Regularizers: in which direction, and how strongly, each trajectory's reward is pulled.
 
-The auxiliary loss is ``J_aux = -(1/N) sum_i weight_i log pi_i``. A regularizer says how strongly, and in which
-direction, a trajectory's reward is to be pulled: ``weight_i = pull_i * reward_i``.
+The auxiliary loss is ``J_aux = -(1/N) sum_i weight_i log pi_i`` with ``weight_i = pull_i * reward_i``.
 
 ============  ============================================================  =======================================
 ``air``       pull = gap = sg[rbar_acr - rbar_s] on open prompts, else 0     paper, section on AIR: Omega_AIR
@@ -14,39 +13,19 @@ Third parties add their own with :func:`register_regularizer`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from verl_air.config import GapOptions
 from verl_air.errors import ConfigError
 from verl_air.extensions import load_plugins
-from verl_air.objective.meta_group import MetaGroups, group_trajectories
-
-ESTIMATORS = ("paper", "loo")
-GAPS = ("signed", "positive")
-
-
-@dataclass(frozen=True)
-class GapOptions:
-    """How a regularizer forms its gap; each is off by default.
-
-    estimator: ``paper`` or ``loo``, see :meth:`MetaGroups.own_mean_N`.
-    gap: ``signed``, or ``positive`` to clamp the gap at zero, so that an open variant that is paid more than its
-        anchor is left alone.
-    shrinkage: s >= 0; the gap is multiplied by max(0, 1 - s * se^2 / gap^2), with se its standard error over the K
-        completions. 0 is off, 1 the positive-part James-Stein factor. It lowers noise at the price of a bias.
-    """
-
-    estimator: str = "loo"
-    gap: str = "signed"
-    shrinkage: float = 0.0
-
+from verl_air.objective.meta_group import MetaGroups
+from verl_air.settings import closest
 
 Regularizer = Callable[[MetaGroups, GapOptions], Tensor]
-"""Returns ``pull_N``, float64 [N]. Rows of incomplete intents and invalid rows are zeroed by the caller."""
+"""Returns ``pull_N``, float64 [N]. Rows of incomplete meta-groups and invalid rows are zeroed by the caller."""
 
 _REGULARIZERS: dict[str, Regularizer] = {}
 
@@ -80,14 +59,12 @@ def get_regularizer(name: str) -> Regularizer:
     """
     if name not in _REGULARIZERS:
         load_plugins()
-    try:
-        return _REGULARIZERS[name]
-    except KeyError:
-        close = difflib.get_close_matches(name, _REGULARIZERS, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
+    if name not in _REGULARIZERS:
+        known = ", ".join(regularizer_names())
         raise ConfigError(
-            f"air.regularizer: {name!r} is not registered.{hint} Registered: {', '.join(regularizer_names())}"
-        ) from None
+            f"air.regularizer: {name!r} is not registered{closest(name, _REGULARIZERS)}; registered: {known}"
+        )
+    return _REGULARIZERS[name]
 
 
 @register_regularizer("none")
@@ -99,8 +76,8 @@ def no_regularizer(groups: MetaGroups, options: GapOptions) -> Tensor:
 @register_regularizer("air")
 def air(groups: MetaGroups, options: GapOptions) -> Tensor:
     """Anchor invariance: open prompts are pulled to the anchor's mean reward, anchors are left alone."""
-    gap_N = groups.anchor_mean_Z[groups.intent_N] - groups.own_mean_N(options.estimator)
-    se2_S = groups.var_S / groups.count_S.clamp(min=1) + groups.anchor_var_Z[groups.intent_S]
+    gap_N = groups.anchor_mean_Z[groups.group_N] - groups.own_mean_N(options.estimator)
+    se2_S = groups.var_S / groups.count_S.clamp(min=1) + groups.anchor_var_Z[groups.group_S]
     gap_N = _adjust(gap_N, se2_S[groups.prompt_N], options)
     return torch.where(groups.is_anchor_N | ~groups.defined_N(options.estimator), 0.0, gap_N)
 
@@ -111,66 +88,21 @@ def vrex(groups: MetaGroups, options: GapOptions) -> Tensor:
 
     With ``loo`` the own prompt's mean is the leave-one-out mean in both places, which makes it exact.
     """
-    contexts_Z = groups.contexts_Z.clamp(min=1)
-    total_Z = groups.sum_by_intent(groups.mean_S, groups.count_S > 0)
-    own_N = groups.own_mean_N(options.estimator)
-    others_N = total_Z[groups.intent_N] - groups.mean_S[groups.prompt_N]
-    contexts_N = contexts_Z[groups.intent_N]
+    contexts_Z, present_S = groups.contexts_Z.clamp(min=1), groups.count_S > 0
+    own_N, contexts_N = groups.own_mean_N(options.estimator), contexts_Z[groups.group_N]
+    others_N = groups.sum_by_group(groups.mean_S, present_S)[groups.group_N] - groups.mean_S[groups.prompt_N]
     gap_N = (others_N + own_N) / contexts_N - own_N
     se2_S = groups.var_S / groups.count_S.clamp(min=1)
-    mean_var_Z = groups.sum_by_intent(se2_S, groups.count_S > 0) / contexts_Z.square()
-    gap_N = _adjust(gap_N, se2_S[groups.prompt_N] + mean_var_Z[groups.intent_N], options)
+    mean_var_Z = groups.sum_by_group(se2_S, present_S) / contexts_Z.square()
+    gap_N = _adjust(gap_N, se2_S[groups.prompt_N] + mean_var_Z[groups.group_N], options)
     return torch.where(groups.defined_N(options.estimator), 2.0 / contexts_N * gap_N, 0.0)
 
 
 def _adjust(gap_N: Tensor, se2_N: Tensor, options: GapOptions) -> Tensor:
+    """Apply ``options.gap`` and ``options.gap_shrinkage``, given the gap's squared standard error."""
     if options.gap == "positive":
         gap_N = gap_N.clamp(min=0.0)
-    if options.shrinkage > 0.0:
-        keep_N = 1.0 - options.shrinkage * se2_N / gap_N.square().clamp(min=1e-12)
+    if options.gap_shrinkage > 0.0:
+        keep_N = 1.0 - options.gap_shrinkage * se2_N / gap_N.square().clamp(min=1e-12)
         gap_N = gap_N * keep_N.clamp(min=0.0)
     return gap_N
-
-
-def trajectory_weights(
-    reward_N: Tensor,
-    prompt_N: Tensor,
-    intent_N: Tensor,
-    is_anchor_N: Tensor,
-    valid_N: Tensor | None = None,
-    *,
-    regularizer: str = "air",
-    estimator: str = "loo",
-    gap: str = "signed",
-    shrinkage: float = 0.0,
-) -> Tensor:
-    """One weight a trajectory, computed once on the whole batch.
-
-    It depends on no micro-batch, mini-batch or data-parallel split, and on no order of the rows.
-
-    Args:
-        reward_N: float [N], raw rewards (not advantages).
-        prompt_N, intent_N: integer ids [N], arbitrary, in any order.
-        is_anchor_N: bool [N].
-        valid_N: bool [N]; False for abstained and padded rows, whose rewards may be NaN. None: all valid.
-        regularizer: a registered name.
-        estimator, gap, shrinkage: see :class:`GapOptions`.
-
-    Returns:
-        float32 [N], detached. Zero for anchors (``air``), for invalid rows, and for intents that lack a valid anchor
-        or a valid open row; with ``loo`` also for prompts with a single valid completion, where it is undefined.
-
-    Raises:
-        ValueError: see :func:`group_trajectories`; or an unknown estimator or gap.
-        ConfigError: the regularizer is not registered.
-    """
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
-    if gap not in GAPS:
-        raise ValueError(f"gap must be one of {GAPS}, got {gap!r}")
-    if shrinkage < 0.0:
-        raise ValueError(f"shrinkage must be at least 0, got {shrinkage}")
-    pull = get_regularizer(regularizer)
-    groups = group_trajectories(reward_N, prompt_N, intent_N, is_anchor_N, valid_N)
-    pull_N = pull(groups, GapOptions(estimator=estimator, gap=gap, shrinkage=shrinkage))
-    return torch.where(groups.active_N, pull_N * groups.reward_N, 0.0).to(torch.float32)

@@ -1,42 +1,68 @@
-"""What a user watches during training, computed on valid rows only, over all domains and for each."""
+"""What a user watches: ``air/...`` while training, ``val-core/...`` in validation. docs/how_it_works.md lists all."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
+import torch
 
-from verl_air.training.trajectories import Trajectories
+from verl_air.objective import group_accuracy, group_trajectories
+from verl_air.training.batch import Trajectories, as_floats
+from verl_air.training.rows import check_identity
 
 
-def training_metrics(trajectories: Trajectories, valid_N: np.ndarray, dropped_groups: int) -> dict[str, float]:
-    """The ``air/...`` metrics of one batch.
+def training_metrics(
+    trajectories: Trajectories,
+    valid_N: np.ndarray,
+    dropped_groups: int,
+    *,
+    aux_reward_N: np.ndarray | None = None,
+    weighted_N: np.ndarray | None = None,
+) -> dict[str, float]:
+    """The ``air/...`` metrics of one batch, over all domains and for each if there are several.
 
     Args:
         trajectories: the batch.
         valid_N: rows that take part in the loss.
-        dropped_groups: meta-groups masked out because a rollout failed.
+        dropped_groups: meta-groups in which a rollout failed.
+        aux_reward_N: the rewards that the auxiliary loss is formed from; None where it is off.
+        weighted_N: the rows that it is formed from.
 
     Returns:
         Metrics by name. A rate or mean over nothing is left out rather than reported as zero.
     """
-    real_N = trajectories.final_N & ~trajectories.padding_N
-    valid_N = valid_N & trajectories.final_N
-    metrics = {
-        "air/groups/dropped": float(dropped_groups),
-        "air/groups/complete": float(len(_group_gaps(trajectories, valid_N))),
-    }
-    metrics.update(_means("", trajectories, valid_N, real_N))
-    domains = sorted(set(trajectories.domain_N[real_N]))
-    for domain in domains if len(domains) > 1 else ():
-        of_domain = trajectories.domain_N == domain
-        metrics.update(_means(f"{domain}/", trajectories, valid_N & of_domain, real_N & of_domain))
+    t, valid_N = trajectories, valid_N & trajectories.final_N
+    weighted_N = valid_N if weighted_N is None else weighted_N & t.final_N
+    gap_Z, domain_Z = _gaps(t, t.reward_N, valid_N)
+    nothing = (np.empty(0), np.empty(0, dtype=object))
+    aux_gap_Z, aux_domain_Z = nothing if aux_reward_N is None else _gaps(t, aux_reward_N, weighted_N)
+    metrics = {"air/groups/dropped": float(dropped_groups), "air/groups/complete": float(len(gap_Z))}
+    domains = sorted(set(t.domain_N[t.real_N]))
+    for domain in (None, *domains) if len(domains) > 1 else (None,):
+        own_N, own_Z, aux_own_Z = (
+            np.ones(len(column), dtype=bool) if domain is None else column == domain
+            for column in (t.domain_N, domain_Z, aux_domain_Z)
+        )
+        means = _means(t, gap_Z[own_Z], valid_N & own_N, t.real_N & own_N)
+        means["gap/aux_mean"] = _mean(aux_gap_Z[aux_own_Z])
+        metrics |= {f"air/{_of(domain, name)}": value for name, value in means.items() if value is not None}
     return metrics
 
 
-def _means(prefix: str, t: Trajectories, valid_N: np.ndarray, real_N: np.ndarray) -> dict[str, float]:
-    gap_Z = _group_gaps(t, valid_N)
+def _gaps(t: Trajectories, reward_N: np.ndarray, valid_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Anchor minus open mean reward of each complete meta-group, and its domain: [Z], [Z]."""
+    columns = (reward_N, t.prompt_N, t.group_N, t.is_anchor_N)
+    groups = group_trajectories(*(torch.from_numpy(column[valid_N]) for column in columns))
+    domain_Z = np.empty(len(groups.complete_Z), dtype=object)
+    domain_Z[groups.group_N.numpy()] = t.domain_N[valid_N]
+    return groups.gap_Z.numpy(), domain_Z[groups.complete_Z.numpy()]
+
+
+def _means(t: Trajectories, gap_Z: np.ndarray, valid_N: np.ndarray, real_N: np.ndarray) -> dict[str, float | None]:
     anchor_N, open_N = t.is_anchor_N, ~t.is_anchor_N
-    spread_S = _reward_spread(t, valid_N)
-    found = {
+    return {
         "gap/mean": _mean(gap_Z),
         "gap_se": float(gap_Z.std(ddof=1) / np.sqrt(len(gap_Z))) if len(gap_Z) > 1 else None,
         "anchor_reward/mean": _mean(t.reward_N[valid_N & anchor_N]),
@@ -46,15 +72,14 @@ def _means(prefix: str, t: Trajectories, valid_N: np.ndarray, real_N: np.ndarray
         "judge/abstain_rate": _mean(t.abstained_N[real_N & open_N]),
         "truncation_rate": _mean(t.truncated_N[real_N]),
         "anchor_truncation_rate": _mean(t.truncated_N[real_N & anchor_N]),
-        "zero_std_rate": _mean(spread_S == 0),
+        "zero_std_rate": _mean(_flat_prompts(t.reward_N[valid_N], t.prompt_N[valid_N])),
     }
-    # gap/mean of a domain is air/gap/<domain>/mean: the quantity comes first, as in verl's own names
-    return {f"air/{_with_domain(name, prefix)}": value for name, value in found.items() if value is not None}
 
 
-def _with_domain(name: str, prefix: str) -> str:
+def _of(domain: str | None, name: str) -> str:
+    """``gap/mean`` of a domain is ``gap/<domain>/mean``: the quantity comes first, as in verl's own names."""
     head, slash, tail = name.partition("/")
-    return f"{head}/{prefix}{tail}" if slash else (f"{head}/{prefix.rstrip('/')}" if prefix else head)
+    return name if domain is None else f"{head}/{domain}{slash}{tail}"
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -65,37 +90,54 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _prompt_means(t: Trajectories, valid_N: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean reward, meta-group and role of each prompt with a valid completion: [S], [S], [S]."""
-    prompts, first, prompt_N = np.unique(t.prompt_N[valid_N], return_index=True, return_inverse=True)
-    total_S = np.bincount(prompt_N, weights=t.reward_N[valid_N], minlength=len(prompts))
-    mean_S = total_S / np.maximum(np.bincount(prompt_N, minlength=len(prompts)), 1)
-    return mean_S, t.group_N[valid_N][first], t.is_anchor_N[valid_N][first]
+def _flat_prompts(reward_N: np.ndarray, prompt_N: np.ndarray) -> np.ndarray:
+    """Whether all completions of a prompt earned the same: bool [S]."""
+    _, first, prompt_N = np.unique(prompt_N, return_index=True, return_inverse=True)
+    return np.bincount(prompt_N, weights=reward_N != reward_N[first][prompt_N]) == 0
 
 
-def _group_gaps(t: Trajectories, valid_N: np.ndarray) -> np.ndarray:
-    """Anchor minus open reward of each complete meta-group, prompts weighing alike: [Z]."""
-    if not valid_N.any():
-        return np.empty(0)
-    mean_S, group_S, is_anchor_S = _prompt_means(t, valid_N)
-    size = int(group_S.max()) + 1
+def validation_metrics(
+    identities: Sequence[Mapping[str, Any]], data_sources: Sequence[str], infos: Mapping[str, Sequence[Any]]
+) -> dict[str, float]:
+    """Accuracy of prompts and of meta-groups, by data source: ``val-core/<domain>/<split>/acc``, ``.../group_acc``.
 
-    def by_group(mask_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        count = np.bincount(group_S[mask_S], minlength=size)
-        total = np.bincount(group_S[mask_S], weights=mean_S[mask_S], minlength=size)
-        return total / np.maximum(count, 1), count > 0
+    Args:
+        identities: ``extra_info`` of each sample; samples without one are left out.
+        data_sources: of each sample.
+        infos: reward columns of each sample; nothing is reported without ``acc``.
 
-    anchor_Z, has_anchor_Z = by_group(is_anchor_S)
-    open_Z, has_open_Z = by_group(~is_anchor_S)
-    return (anchor_Z - open_Z)[has_anchor_Z & has_open_Z]
+    Raises:
+        DataError: a sample's ``extra_info`` lacks ``role`` or ``intent_id``.
+    """
+    if "acc" not in infos:
+        return {}
+    rows = [row for row, identity in enumerate(identities) if identity]
+    for row in rows:
+        check_identity(identities[row], f"validation row {identities[row].get('index')}")
+    source_N = np.array([str(data_sources[row]) for row in rows])
+    role_N = np.array([str(identities[row]["role"]) for row in rows])
+    group_N, prompt_N = (_ids([[identities[row].get(name) for name in names] for row in rows]) for names in _KEYS)
+    acc_N = as_floats([infos["acc"][row] for row in rows])
+    metrics: dict[str, float | None] = {}
+    for source in sorted(set(source_N)):
+        own_N = source_N == source
+        groups = group_accuracy(acc_N[own_N], prompt_N[own_N], group_N[own_N])
+        found = {
+            "acc": _mean(_finite(acc_N[own_N])),
+            "group_acc": _mean(groups.all_right_Z[groups.whole_Z]),
+            "abstain_rate": _mean(~np.isfinite(acc_N[own_N])),
+        }
+        found |= {f"{role}_acc": _mean(_finite(acc_N[own_N & (role_N == role)])) for role in sorted(set(role_N[own_N]))}
+        metrics |= {f"val-core/{source}/{name}": value for name, value in found.items()}
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
-def _reward_spread(t: Trajectories, valid_N: np.ndarray) -> np.ndarray:
-    """Largest minus smallest reward among each prompt's valid completions: [S]."""
-    if not valid_N.any():
-        return np.empty(0)
-    prompts, prompt_N = np.unique(t.prompt_N[valid_N], return_inverse=True)
-    low, high = np.full(len(prompts), np.inf), np.full(len(prompts), -np.inf)
-    np.minimum.at(low, prompt_N, t.reward_N[valid_N])
-    np.maximum.at(high, prompt_N, t.reward_N[valid_N])
-    return high - low
+_GROUP_KEY = ("domain", "split", "intent_id")
+_KEYS = (_GROUP_KEY, (*_GROUP_KEY, "role", "context", "index"))
+"""Of ``extra_info``: what distinguishes meta-groups, and prompts."""
+
+
+def _ids(names: list[list[Any]]) -> np.ndarray:
+    """A compact integer per distinct list of names."""
+    known: dict[tuple[Any, ...], int] = {}
+    return np.array([known.setdefault(tuple(name), len(known)) for name in names], dtype=np.int64)

@@ -2,16 +2,17 @@
 
 verl's replay buffers look at single prompts: ready, failed, stale, filtered. Here a meta-group is ready when all its
 prompts are, and leaves as one. One prompt that must go takes its group with it, but only once all of the group's
-prompts have come to rest: a rollout that is still running would otherwise write into a queue that was just cleared.
+prompts are terminal: a rollout that is still running would otherwise write into a queue that was just cleared.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from verl_air.training.group_ids import group_of
+from verl_air.training.rows import group_of
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
@@ -23,7 +24,7 @@ class WholeGroups:
     """Mixed into verl's ``ReplayBuffer`` and ``ReplayBufferAsync`` by :func:`whole_groups_class`.
 
     Attributes:
-        group_size: prompts a meta-group.
+        group_size: prompts per meta-group.
         evict_failed: whether a meta-group with a failed rollout is replaced (else it is handed on, for the trainer's
             ``incomplete_groups`` policy to mask). The asynchronous buffer always replaces.
         on_validation_batch: called with each validation batch, before verl clears it.
@@ -32,14 +33,14 @@ class WholeGroups:
     group_size: int
     evict_failed: bool
     on_validation_batch: Callable[[Any], None]
-    # of verl's
+    # verl's own:
     pending_keys: dict[str, set[str]]
     running_keys: dict[str, set[str]]
     finished_keys: dict[str, set[str]]
     failure_keys: dict[str, set[str]]
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
-        """Verl's own, with word to the trainer of what a validation batch holds."""
+        """verl's own; a validation batch is shown to the trainer too."""
         batch, metrics = super().sample(  # type: ignore[misc]
             global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
         )
@@ -59,12 +60,13 @@ class WholeGroups:
         # A prompt without variance teaches GRPO nothing, but its group still teaches AIR: only a group of nothing but
         # such prompts goes.
         filtered_groups = {g for g in _groups(filtered) if members[g] <= filtered}
-        at_rest = {g for g, uids in members.items() if not uids & self._in_flight(partition_id)}
+        in_flight = self.pending_keys[partition_id] | self.running_keys[partition_id]
+        terminal = {group for group, uids in members.items() if not uids & in_flight}
         return (
-            _expand(_groups(stale) & at_rest, members),
-            _expand(filtered_groups & at_rest, members),
-            _expand(_groups(failed) & at_rest, members),
-            counts if filtered_groups & at_rest else Counter(),
+            _expand(_groups(stale) & terminal, members),
+            _expand(filtered_groups & terminal, members),
+            _expand(_groups(failed) & terminal, members),
+            counts if filtered_groups & terminal else Counter(),
         )
 
     def _sampleable_terminal_keys(self, partition_id: str, eviction_reasons: Reasons) -> set[str]:
@@ -89,15 +91,12 @@ class WholeGroups:
         return whole[:batch_size], snapshot, steps
 
     def _members(self, partition_id: str) -> dict[str, set[str]]:
-        """The prompts of each meta-group that the queue knows of."""
+        """The prompts of each meta-group in the queue."""
         members: dict[str, set[str]] = defaultdict(set)
         for keys in (self.pending_keys, self.running_keys, self.finished_keys, self.failure_keys):
             for uid in keys[partition_id]:
                 members[group_of(uid)].add(uid)
         return members
-
-    def _in_flight(self, partition_id: str) -> set[str]:
-        return self.pending_keys[partition_id] | self.running_keys[partition_id]
 
 
 def _groups(uids: Iterable[str]) -> set[str]:
@@ -108,11 +107,7 @@ def _expand(groups: set[str], members: dict[str, set[str]]) -> set[str]:
     return {uid for group in groups for uid in members[group]}
 
 
-_CLASSES: dict[type[ReplayBuffer], type[ReplayBuffer]] = {}
-
-
+@cache  # one class per base
 def whole_groups_class(base: type[ReplayBuffer]) -> type[ReplayBuffer]:
     """A subclass of one of verl's replay buffers that samples and evicts whole meta-groups."""
-    if base not in _CLASSES:
-        _CLASSES[base] = type(f"WholeGroup{base.__name__}", (WholeGroups, base), {"__module__": __name__})
-    return _CLASSES[base]
+    return type(f"WholeGroup{base.__name__}", (WholeGroups, base), {"__module__": __name__})

@@ -12,32 +12,25 @@ from verl_air.data.groups import GroupIndex
 
 
 class MetaGroupSampler(Sampler[int]):
-    """Yields row numbers, ``anchors + open_`` consecutive ones an intent; each intent once an epoch.
+    """Yields row numbers, ``anchors + open_`` consecutive ones per intent; each intent once per epoch.
 
     The order depends on the seed and the epoch alone, so two runs see the same prompts in the same order. Where an
     intent has more rows than a visit takes, each visit draws anew. State is saved and restored by torchdata's
-    ``StatefulDataLoader`` through the iterator, so a resumed run goes on exactly where it was.
+    ``StatefulDataLoader`` through the iterator, so a resumed run continues exactly where it was.
 
     Args:
         index: rows by intent.
-        anchors: anchors a visit, m.
-        open_: open rows a visit, n.
+        anchors: anchors per visit, m.
+        open_: open rows per visit, n.
         shuffle: shuffle the intents each epoch; otherwise they come in order of first appearance.
         seed: any integer.
     """
 
     def __init__(self, index: GroupIndex, *, anchors: int, open_: int, shuffle: bool, seed: int) -> None:
-        self.index = index
-        self.anchors = anchors
-        self.open = open_
-        self.shuffle = shuffle
-        self.seed = seed
+        self.index, self.anchors, self.open = index, anchors, open_
+        self.shuffle, self.seed = shuffle, seed
+        self.group_size = anchors + open_
         self.next_epoch = 0
-
-    @property
-    def group_size(self) -> int:
-        """Rows a visit."""
-        return self.anchors + self.open
 
     def __len__(self) -> int:
         return len(self.index) * self.group_size
@@ -71,14 +64,10 @@ class _MetaGroupIterator(Iterator[int]):
         self._start(sampler.next_epoch, yielded=0)
 
     def _start(self, epoch: int, yielded: int) -> None:
-        self._epoch = epoch
-        self._yielded = yielded
+        self._epoch, self._yielded = epoch, yielded
         self._order = self._sampler.intent_order(epoch)
         self._group: list[int] = []
         self._sampler.next_epoch = epoch + 1
-
-    def __iter__(self) -> _MetaGroupIterator:
-        return self
 
     def __next__(self) -> int:
         visit, position = divmod(self._yielded, self._sampler.group_size)
@@ -90,9 +79,9 @@ class _MetaGroupIterator(Iterator[int]):
         return self._group[position]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands."""
+        """How far the epoch is."""
         return {"epoch": self._epoch, "yielded": self._yielded}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Continue from there."""
         self._start(int(state["epoch"]), int(state["yielded"]))

@@ -1,4 +1,7 @@
-"""One mixin on verl's trainers: whole meta-groups in, a weight beside each advantage, the auxiliary loss in the actor.
+"""verl's trainers with one mixin: whole meta-groups in, a weight with each advantage, the auxiliary loss in the actor.
+
+Importing this module registers the trainers that a recipe chooses with ``trainer.v1.trainer_mode``: ``air_sync``,
+``air_colocate_async`` and ``air_separate_async``.
 
 verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer``):
 
@@ -7,7 +10,7 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
 ``_next_train_batch``          prompts are named by meta-group
 ``_build_replay_buffer``       rollouts leave the queue in whole meta-groups
 ``on_init_end``                the actor's loss becomes :func:`~verl_air.training.actor_loss.air_actor_loss`
-``_compute_reward_colocate``   a reward model on the policy's devices knows the rows that it judges
+``_compute_reward_colocate``   a reward model on the policy's devices is given the rows that it scores
 ``_compute_advantage``         rows that may not take part are masked; weights are computed and stored
 ``_val_metrics_update``        accuracy and group accuracy of each domain and split
 ``_dump_generations``          stored rollouts say which row they belong to
@@ -22,10 +25,13 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchdata.stateful_dataloader import StatefulDataLoader
+from verl.trainer.ppo.v1 import trainer_separate_async
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
+from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.dataset.rl_dataset import collate_fn
@@ -33,20 +39,22 @@ from verl.utils.dataset.rl_dataset import collate_fn
 from verl_air.config import AirConfig
 from verl_air.data.groups import build_group_index, intent_names
 from verl_air.errors import RewardError
-from verl_air.training import batch_edits
-from verl_air.training.abstentions import AbstentionGuard
+from verl_air.training import queue_io
 from verl_air.training.actor_loss import air_actor_loss
-from verl_air.training.colocated_rewards import rows_for_rewards
-from verl_air.training.group_ids import new_group_uids
-from verl_air.training.metrics import training_metrics
-from verl_air.training.metrics_file import put_metrics_back, set_metrics_aside
+from verl_air.training.batch import (
+    FIELDS,
+    AbstentionGuard,
+    Trajectories,
+    auxiliary_reward,
+    loss_weights,
+    read_trajectories,
+)
+from verl_air.training.metrics import training_metrics, validation_metrics
 from verl_air.training.replay_buffer import whole_groups_class
-from verl_air.training.row_identity import RowIdentities
-from verl_air.training.run_record import write_run_record
+from verl_air.training.rows import RowIdentities, new_group_uids
+from verl_air.training.run_folder import put_metrics_back, set_metrics_aside, write_run_record
 from verl_air.training.sampler import MetaGroupSampler
-from verl_air.training.trajectories import FIELDS, Trajectories, read_trajectories
-from verl_air.training.validation import group_metrics
-from verl_air.training.weights import loss_weights
+from verl_air.training.verl_patches import let_logger_flush, rows_for_rewards
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.trainer_base import PPOTrainer as _Base
@@ -55,7 +63,7 @@ else:
 
 
 class AirTrainerMixin(_Base):
-    """Mixed into verl's trainers by :mod:`verl_air.training.registered`.
+    """What the three trainers below add to verl's.
 
     ``verl_mode`` is the mode of the verl trainer underneath. verl compares ``trainer_mode`` with its own names in many
     places, so the config's ``air_sync`` becomes ``sync`` again before verl's constructor reads it.
@@ -81,23 +89,17 @@ class AirTrainerMixin(_Base):
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
         data = self.config.data
+        visit = {"anchors": self.air.anchors_per_intent, "open_": self.air.open_per_intent}
         extra_info = self.train_dataset.dataframe.select_columns(["extra_info"]).with_format("arrow")[:]["extra_info"]
         columns = extra_info.combine_chunks().flatten()
         names = [field.name for field in extra_info.type]
         index = build_group_index(
             intent_names(columns[names.index("domain")], columns[names.index("intent_id")]),
             columns[names.index("role")],
-            anchors=self.air.anchors_per_intent,
-            open_=self.air.open_per_intent,
+            **visit,
             source=f"data.train_files after verl's own filtering by data.max_prompt_length={data.max_prompt_length}",
         )
-        sampler = MetaGroupSampler(
-            index,
-            anchors=self.air.anchors_per_intent,
-            open_=self.air.open_per_intent,
-            shuffle=bool(data.shuffle),
-            seed=int(data.get("seed") or 0),
-        )
+        sampler = MetaGroupSampler(index, **visit, shuffle=bool(data.shuffle), seed=int(data.get("seed") or 0))
         self.train_dataloader = StatefulDataLoader(
             dataset=self.train_dataset,
             batch_size=data.get("gen_batch_size", None) or data.train_batch_size,
@@ -132,13 +134,13 @@ class AirTrainerMixin(_Base):
     # ------------------------------------------------------------------ rollouts leave the queue in whole meta-groups
 
     def _build_replay_buffer(self) -> Any:
-        buffer = super()._build_replay_buffer()
+        buffer: Any = super()._build_replay_buffer()
         # verl chooses the class by mode and hands it a dozen settings; taking its choice and changing the class keeps
         # all of them. The mixin adds methods only, and the three attributes set here.
-        buffer.__class__ = whole_groups_class(type(buffer))
+        buffer.__class__ = whole_groups_class(buffer.__class__)
         buffer.group_size = self.air.group_size
         buffer.evict_failed = self.verl_mode != "sync" or self.air.incomplete_groups == "refill"
-        buffer.on_validation_batch = self.validation_rows.read
+        buffer.on_validation_batch = self._remember_validation_rows
         buffer.poll_interval = self.air.poll_seconds
         return buffer
 
@@ -156,35 +158,33 @@ class AirTrainerMixin(_Base):
             return super()._compute_reward_colocate(batch, metrics)
 
     def _compute_advantage(self, batch: Any, metrics: dict) -> Any:
-        trajectories = self._read_trajectories(batch)
-        dropped_N = trajectories.incomplete_groups_N(self.air.group_size, self.config.actor_rollout_ref.rollout.n)
-        no_weight_N = dropped_N  # an incomplete meta-group never has a trustworthy gap
-        dropped = set(trajectories.group_N[no_weight_N])
-        if self.air.incomplete_groups == "no_air":
-            dropped_N = dropped_N & False
-        self.abstentions.update(trajectories)
-        masked_N = trajectories.abstained_N | dropped_N
-        valid_N = ~trajectories.padding_N & ~masked_N
-
+        rows = self._read_trajectories(batch)
+        self.abstentions.update(rows)
+        incomplete_N = rows.incomplete_groups_N(self.air.group_size, self.config.actor_rollout_ref.rollout.n)
+        incomplete = len(set(rows.group_N[incomplete_N]))
+        masked_N = rows.abstained_N if self.air.incomplete_groups == "no_air" else rows.abstained_N | incomplete_N
+        valid_N = ~rows.padding_N & ~masked_N
+        weighted_N = valid_N & ~incomplete_N  # an incomplete meta-group never has a trustworthy gap
         if not valid_N.any():
             raise RewardError(
-                f"step {self.global_steps}: nothing is left to train on: rollouts failed in {len(dropped)} "
-                f"meta-group(s) and {int(trajectories.abstained_N.sum())} row(s) were abstained. The agent loop and "
+                f"step {self.global_steps}: nothing is left to train on: rollouts failed in {incomplete} "
+                f"meta-group(s) and {int(rows.abstained_N.sum())} row(s) were abstained. The agent loop and "
                 "the reward workers logged why; a fault in a reward function shows up here as failed rollouts."
             )
-        batch_edits.mask_rows(batch, masked_N)
-        batch = super()._compute_advantage(batch, metrics)
-        batch_edits.clear_lone_advantages(batch, trajectories, valid_N)
         if self.air.active:
-            weight_N = loss_weights(trajectories, valid_N & ~no_weight_N, self.air)
-            batch = batch_edits.put_weights(batch, torch.from_numpy(weight_N))
+            weight_N = loss_weights(rows, weighted_N, self.air)
+            queue_io.put_weights(batch, rows, weight_N)
             self.training_rows.note(batch.keys, air_weight=weight_N)
-        metrics.update(training_metrics(trajectories, valid_N, len(dropped)))
+        queue_io.mask_rows(batch, rows, masked_N)
+        batch = super()._compute_advantage(batch, metrics)
+        queue_io.clear_advantages(batch, rows, rows.lone_N(valid_N))
+        aux_reward_N = auxiliary_reward(rows, self.air) if self.air.active else None
+        metrics.update(training_metrics(rows, valid_N, incomplete, aux_reward_N=aux_reward_N, weighted_N=weighted_N))
         return batch
 
     def _read_trajectories(self, batch: Any) -> Trajectories:
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(FIELDS))
-        trajectories = read_trajectories(
+        data = queue_io.read(batch, *FIELDS)
+        rows = read_trajectories(
             batch.keys,
             batch.tags,
             data,
@@ -192,10 +192,10 @@ class AirTrainerMixin(_Base):
             eos_token_ids=frozenset({self.tokenizer.eos_token_id}),
         )
         self.training_rows.add(batch.keys, list(data["extra_info"]))
-        self.training_rows.note(batch.keys, **trajectories.info_N, padding=trajectories.padding_N)
-        return trajectories
+        self.training_rows.note(batch.keys, **rows.info_N, padding=rows.padding_N)
+        return rows
 
-    # ------------------------------------------------------------------------------------ what a run leaves to be read
+    # ------------------------------------------------------------------------------------ what a run leaves to read
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Save earlier metrics from verl's file logger, which opens its file anew."""
@@ -209,16 +209,19 @@ class AirTrainerMixin(_Base):
         super().on_train_begin()
 
     def on_step_begin(self) -> None:
-        """Forget the rows of the step before."""
+        """Forget the rows of the previous step."""
         self.training_rows.clear()
         super().on_step_begin()
+
+    def _remember_validation_rows(self, batch: Any) -> None:
+        self.validation_rows.add(batch.keys, list(queue_io.read(batch, "extra_info")["extra_info"]))
 
     def _val_metrics_update(
         self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
         metrics = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
         identities = self.validation_rows.of(sample_uids)
-        metrics.update(group_metrics(identities, data_sources, reward_extra_infos_dict))
+        metrics.update(validation_metrics(identities, data_sources, reward_extra_infos_dict))
         self.validation_rows.clear()
         return metrics
 
@@ -235,3 +238,30 @@ class AirTrainerMixin(_Base):
         rows = self.training_rows if dump_path == self.config.trainer.get("rollout_data_dir") else self.validation_rows
         columns = {**reward_extra_infos_dict, **rows.columns(keys)}
         super()._dump_generations(inputs, outputs, gts, scores, columns, dump_path)
+
+
+let_logger_flush(trainer_separate_async)
+
+
+@register_trainer("air_sync")
+class AirTrainerSync(AirTrainerMixin, PPOTrainerSync):
+    """Rollout and training take turns on the same devices."""
+
+    verl_mode = "sync"
+
+
+@register_trainer("air_colocate_async")
+class AirTrainerColocateAsync(AirTrainerMixin, PPOTrainerColocateAsync):
+    """The same devices, with rollouts that may span several versions of the policy."""
+
+    verl_mode = "colocate_async"
+
+
+@register_trainer("air_separate_async")
+class AirTrainerSeparateAsync(AirTrainerMixin, PPOTrainerSeparateAsync):
+    """Rollout and training on devices of their own."""
+
+    verl_mode = "separate_async"
+
+
+TRAINERS = {cls.verl_mode: cls for cls in (AirTrainerSync, AirTrainerColocateAsync, AirTrainerSeparateAsync)}

@@ -23,7 +23,7 @@ WITHOUT_FUSION = {
 class Megatron:
     """Sizes of tensor, pipeline, context and virtual pipeline parallelism; the rest of a world is data parallel.
 
-    nvidia_bridge: between Hugging Face's names and Megatron's stands NVIDIA's megatron-bridge and not mbridge.
+    nvidia_bridge: names are translated by NVIDIA's megatron-bridge, not by mbridge.
     """
 
     tp: int = 1

@@ -1,7 +1,7 @@
 """A transformer block for the CPU whose parameters are named and sharded as those of the Transformer Engine block.
 
 Three parts are missing from megatron-core without TE: attention over packed sequences (``thd``) and under context
-parallelism, an RMSNorm that knows sequence parallelism, and a norm fused into the linear layer after it.
+parallelism, an RMSNorm that supports sequence parallelism, and a norm fused into the linear layer after it.
 """
 
 from __future__ import annotations

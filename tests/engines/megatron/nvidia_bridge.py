@@ -91,7 +91,7 @@ def _use_local_layers() -> None:
 
     from tests.engines.megatron.layers import NormThenLinear, block_spec
 
-    # The bridge knows by its name a layer whose weight is split over tp and whose norm is not.
+    # The bridge recognises by its name a layer whose weight is split over tp and whose norm is not.
     NormThenLinear.__name__ = "TELayerNormColumnParallelLinear"
     finalize = GPTModelProvider.finalize
 

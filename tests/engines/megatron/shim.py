@@ -33,7 +33,7 @@ def install(*, register_engine: bool = True) -> None:
     """Patch this process, once, and register verl's Megatron engine for the device ``cpu``.
 
     Args:
-        register_engine: False where somebody else has registered one.
+        register_engine: False where one is registered already.
     """
     global _installed
     if _installed:

@@ -1,6 +1,6 @@
 """verl's Megatron engine gives our loss the gradient that its FSDP2 engine gives it, under every parallel layout.
 
-Both are also held against the definition: engines could agree with each other and be wrong together.
+Both are also compared with the definition: engines could agree with each other and be wrong together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What a recipe reads: model folders, data files and reward functions."""
+"""What a recipe reads: model folders, data files and reward functions.
+
+Each check raises a ``ConfigError`` or ``DataError`` that names what is wrong.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,7 @@ OUR_REWARD = "pkg://verl_air.rewards"
 
 
 def check_model(config: DictConfig) -> None:
-    """Model folders are there.
-
-    Raises:
-        ConfigError: it is not so.
-    """
+    """Model folders are there."""
     paths = {"actor_rollout_ref.model.path": config.actor_rollout_ref.model.path}
     if config.reward.reward_model.enable:
         paths["reward.reward_model.model_path"] = config.reward.reward_model.model_path
@@ -45,11 +44,7 @@ def _local_files(config: DictConfig, *keys: str) -> list[str]:
 
 
 def check_data(config: DictConfig, air: AirConfig) -> None:
-    """Data files are there, readable, and hold whole meta-groups, enough for a batch.
-
-    Raises:
-        ConfigError or DataError: it is not so.
-    """
+    """Data files are there, readable, and hold whole meta-groups, enough for a batch."""
     for path in _local_files(config, "train_files", "val_files"):
         open_table(path)
     local = _local_files(config, "train_files")
@@ -78,11 +73,7 @@ def _legacy_keys(config: DictConfig) -> Iterator[str]:
 
 
 def check_rewards(config: DictConfig, air: AirConfig) -> None:
-    """Reward keys are ones that verl reads, and routes name registered rewards.
-
-    Raises:
-        ConfigError: it is not so.
-    """
+    """Reward keys are ones that verl reads, and routes name registered rewards."""
     for key in _legacy_keys(config):
         raise ConfigError(f"{key}: verl ignores this key at the top level; write reward.{key}")
     function = config.reward.custom_reward_function

@@ -7,9 +7,7 @@ the only place that checks them; ``verl_air.cluster`` computes numbers for a rec
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,41 +28,18 @@ class ModelSizes(NamedTuple):
     experts: int = 0
 
 
-def read_model_sizes(folder: str) -> ModelSizes | None:
-    """The sizes in a model folder's ``config.json``; None if there is no such file or it does not name them.
-
-    Raises:
-        ConfigError: the file is not JSON.
-    """
-    path = Path(folder).expanduser() / "config.json"
-    if not path.is_file():
-        return None
-    try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: cannot be read as a model's config.json: {error}") from error
-    found = whole.get("text_config") or whole
-    if not {"num_hidden_layers", "num_attention_heads"} <= set(found):
-        return None
-    heads, experts = int(found["num_attention_heads"]), found.get("num_experts") or found.get("num_local_experts") or 0
-    kv_heads = int(found.get("num_key_value_heads") or heads)
-    return ModelSizes(int(found["num_hidden_layers"]), heads, kv_heads, int(experts))
-
-
 def check_sizes(config: DictConfig, model: ModelSizes | None = None) -> None:
     """Check a composed recipe, with an ``air:`` key or without.
 
     Args:
         config: the recipe.
-        model: of the policy; None: as :func:`read_model_sizes` finds them, and what depends on them is left unchecked
-            where it finds none.
+        model: sizes of the policy; None leaves what depends on them unchecked.
 
     Raises:
         ConfigError: something does not divide; the first such thing.
     """
     if str(config.actor_rollout_ref.actor.strategy) not in ENGINES:
         return
-    model = model or read_model_sizes(str(config.actor_rollout_ref.model.path))
     for faults in (_group_faults(config), _parallel_faults(config, model), _batch_faults(config)):
         for fault in faults:
             raise ConfigError(fault)

@@ -1,4 +1,4 @@
-"""What a run had measured before it was resumed stays; verl's own file logger writes the file."""
+"""What a run leaves in its folder: its record, and metrics that outlive a resume (verl's own logger writes them)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 from verl.utils.tracking import FileLogger
 
-from verl_air.training.metrics_file import PATH_VARIABLE, put_metrics_back, set_metrics_aside
+from verl_air.training.run_folder import (
+    PATH_VARIABLE,
+    put_metrics_back,
+    remember_command,
+    set_metrics_aside,
+    write_run_record,
+)
 
 TRAINER = SimpleNamespace(logger=["console", "file"])
 
@@ -47,7 +54,7 @@ def test_a_resumed_run_keeps_its_earlier_steps(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["metrics.jsonl"]
 
 
-def test_steps_done_again_are_those_of_the_resumed_run_and_the_old_ones_stand_aside(file: Path) -> None:
+def test_steps_done_again_are_those_of_the_resumed_run_and_the_old_ones_stay_aside(file: Path) -> None:
     start(1, 2, 3, 4)
     start(3, 4, 5, resumed=2, value=1.0)
     assert stored(file) == {1: 0.0, 2: 0.0, 3: 1.0, 4: 1.0, 5: 1.0}
@@ -78,7 +85,7 @@ def test_a_run_from_the_start_takes_nothing_of_another(file: Path) -> None:
     assert stored(file.with_name("metrics.1.jsonl")) == {1: 0.0, 2: 0.0}
 
 
-def test_validation_before_resumed_training_stands_beside_the_steps_own_line(file: Path) -> None:
+def test_validation_before_resumed_training_comes_before_the_next_step(file: Path) -> None:
     start(1, 2)
     aside = set_metrics_aside(TRAINER)
     logger = FileLogger("project", "run")
@@ -98,3 +105,15 @@ def test_without_the_file_logger_nothing_is_touched(file: Path) -> None:
     file.write_text('{"step": 1, "data": {}}\n')
     assert set_metrics_aside(SimpleNamespace(logger=["console"])) == []
     assert file.is_file()
+
+
+def test_the_run_record_resolves_the_recipe_and_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["main_ppo.py", "a=1"])
+    remember_command()
+    write_run_record(OmegaConf.create({"a": 1, "b": "${a}"}), tmp_path / "run")
+    assert (tmp_path / "run" / "config.yaml").read_text() == "a: 1\nb: 1\n"
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["command"].endswith("main_ppo.py a=1")
+    assert record["versions"]["verl"] == "0.9.1"

@@ -1,0 +1,168 @@
+"""From what TransferQueue holds to arrays and weights, and what is written back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.support import EOS, NAN, TWO_GROUPS, K, batch, read, stack
+from verl_air.config import AirConfig
+from verl_air.errors import DataError, RewardError
+from verl_air.objective import trajectory_weights
+from verl_air.training import queue_io
+from verl_air.training.batch import AbstentionGuard, auxiliary_reward, loss_weights
+from verl_air.training.rows import RowIdentities, group_of, new_group_uids, session_of, uid_of
+
+
+def test_a_key_says_its_prompt_session_and_group() -> None:
+    first, second = new_group_uids(2)
+    assert "_" not in first  # verl splits its keys there
+    assert group_of(first) == group_of(second) != group_of(new_group_uids(1)[0])
+    assert (uid_of(f"{second}_2_0"), session_of(f"{second}_2_0")) == (second, f"{second}_2")
+
+
+def test_rows_are_remembered_with_notes_until_cleared() -> None:
+    rows = RowIdentities()
+    rows.add(["a-0_0_0", "a-0_1_0"], stack([{"role": "open", "index": 4}] * 2))
+    rows.note(["a-0_1_0"], air_weight=[0.5])
+    columns = rows.columns(["a-0_0_0", "a-0_1_0", "b-0_0_0"])
+    assert (columns["role"], columns["air_weight"]) == (["open", "open", None], [None, 0.5, None])
+    rows.clear()
+    assert rows.of(["a-0"]) == [{}]
+
+
+def test_weights_are_those_of_the_objective_scaled_to_the_batch() -> None:
+    t = batch(TWO_GROUPS, pad=4)
+    got = loss_weights(t, ~t.padding_N, AirConfig())
+    reward = torch.tensor([r for group in TWO_GROUPS for prompt in group for r in prompt])
+    prompt = torch.arange(4).repeat_interleave(K)
+    want = trajectory_weights(reward, prompt, prompt // 2, prompt % 2 == 0)
+    # J_aux averages over the 12 valid rows; the actor divides by all 16.
+    np.testing.assert_allclose(got[:12], want.numpy() * 16 / 12, rtol=1e-6)
+    assert (got[12:] == 0).all()
+
+
+def test_normalize_by_open_averages_over_open_rows() -> None:
+    t, everything_N = batch(TWO_GROUPS), np.ones(12, dtype=bool)
+    by_open = loss_weights(t, everything_N, AirConfig(normalize_by="open"))
+    np.testing.assert_allclose(by_open, 2 * loss_weights(t, everything_N, AirConfig()), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "best", "worst"),
+    [
+        ({}, 2.5, 0.25),
+        ({"aux_reward": "task"}, 1.25, -1.0),
+        ({"aux_reward": "task", "reward_scale": "unit"}, 1.0, -1.0),
+        ({"reward_scale": "unit"}, 1.0, 0.0),
+    ],
+)
+def test_task_reward_and_unit_scale(options: dict[str, Any], best: float, worst: float) -> None:
+    reward_N = auxiliary_reward(batch([[[2.5] * K, [0.25] * K]]), AirConfig(**options))
+    assert reward_N.tolist() == pytest.approx([best] * K + [worst] * K)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"aux_reward": "task"}, "air.aux_reward=task needs 'task_reward'"),
+        ({"reward_scale": "unit"}, "air.reward_scale=unit needs 'score_min'"),
+    ],
+)
+def test_a_missing_reward_column_is_named(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(RewardError, match=says):
+        auxiliary_reward(batch([[[2.5] * K, [0.25] * K]], tasks=False), AirConfig(**options))
+
+
+def test_abstained_rows_have_no_weight() -> None:
+    t = batch([[[2.5] * K, [0.25, NAN, 2.5]]])
+    assert t.abstained_N.tolist() == [False] * 4 + [True, False]
+    weight_N = loss_weights(t, ~t.abstained_N, AirConfig(estimator="paper"))
+    assert weight_N[4] == 0
+    gap = 2.5 - (0.25 + 2.5) / 2
+    np.testing.assert_allclose(weight_N[[3, 5]], np.array([gap * 0.25, gap * 2.5]) * 6 / 5, rtol=1e-6)
+
+
+def test_an_infinite_reward_counts_as_abstained() -> None:
+    assert batch([[[2.5] * K, [0.25, float("inf"), 2.5]]]).abstained_N.sum() == 1
+
+
+def test_a_group_that_lost_a_completion_is_incomplete() -> None:
+    t = batch([[[2.5] * K, [0.25] * 2], [[2.5] * K, [0.25] * K]], pad=1)
+    assert t.incomplete_groups_N(group_size=2, completions=K).tolist() == [True] * 5 + [False] * 7
+
+
+def test_a_completion_left_alone_is_found() -> None:
+    t = batch([[[2.5] * K, [NAN, NAN, 2.5]], [[2.5], [0.25] * K]], pad=1)
+    # Not the prompt that was sampled once: verl has no baseline for it either way.
+    assert np.flatnonzero(t.lone_N(~t.abstained_N & ~t.padding_N)).tolist() == [5]
+
+
+def test_truncation_is_full_length_without_an_end() -> None:
+    keys = [f"{uid}_0_0" for uid in new_group_uids(3)]
+    t = read(keys, [0.0] * 3, [[5, 5, 5], [5, 5, EOS], [5, 5]], [{"role": "anchor", "intent_id": "a"}] * 3)
+    assert t.truncated_N.tolist() == [True, False, False]
+    assert np.isnan(t.info_N["acc"]).all()
+
+
+def test_several_outputs_of_a_session_share_the_weight_of_the_final_one() -> None:
+    t = batch([[[2.5] * K, [0.25, -2.0, 0.25]]])
+    rows = [*range(6), 3]
+    keys = [*t.keys, f"{session_of(t.keys[3])}_1"]
+    extra = [{"role": t.role_N[row], "intent_id": "a"} for row in rows]
+    more = read(keys, [t.reward_N[row] for row in rows], [[EOS]] * 7, extra)
+    assert more.final_N.tolist() == [True] * 3 + [False, True, True, True]
+    weight_N = loss_weights(more, np.ones(7, dtype=bool), AirConfig())
+    assert weight_N[3] == weight_N[6]
+    np.testing.assert_allclose(weight_N[:6], loss_weights(t, np.ones(6, dtype=bool), AirConfig()) * 7 / 6, rtol=1e-6)
+
+
+def test_a_row_without_identity_is_named() -> None:
+    with pytest.raises(DataError, match="trajectory a-0_0_0: extra_info lacks role or intent_id; it has index"):
+        read(["a-0_0_0"], [0.0], [[EOS]], [{"index": 3}])
+
+
+def test_the_run_stops_when_the_judge_fails_too_often() -> None:
+    guard = AbstentionGuard(max_rate=0.5, window=2)
+    healthy, failing = batch([[[2.5] * K, [0.25] * K]]), batch([[[2.5] * K, [NAN] * K]])
+    guard.update(healthy)
+    guard.update(failing)  # 3 of 6
+    with pytest.raises(RewardError, match=r"abstained on 6 of 6 open rows \(100%\) in the last 2 step"):
+        guard.update(failing)
+
+
+class Queue:
+    """TransferQueue for one batch: what is written, call by call."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[tuple[Sequence[str], dict[str, Any]]] = []
+        monkeypatch.setattr(queue_io.tq, "kv_batch_put", self.put)
+
+    def put(self, keys: Sequence[str], partition_id: str, fields: Any) -> None:
+        assert partition_id == "train"
+        self.calls.append((keys, {name: list(fields[name]) for name in fields.keys()}))  # noqa: SIM118
+
+
+def test_weights_masks_and_cleared_advantages_are_one_call_each_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    written, t = Queue(monkeypatch), batch([[[2.5] * K, [NAN, NAN, 2.5]]])
+    meta = SimpleNamespace(keys=t.keys, partition_id="train")
+    nothing_N = np.zeros(6, dtype=bool)
+    queue_io.mask_rows(meta, t, nothing_N)
+    queue_io.clear_advantages(meta, t, nothing_N)
+    assert not written.calls
+
+    queue_io.put_weights(meta, t, np.arange(6, dtype=np.float32))
+    queue_io.mask_rows(meta, t, t.abstained_N)
+    queue_io.clear_advantages(meta, t, t.lone_N(~t.abstained_N))
+    (all_keys, weights), (masked_keys, masks), (lone_keys, advantages) = written.calls
+    assert (all_keys, masked_keys, lone_keys) == (t.keys, t.keys[3:5], t.keys[5:])
+    assert [row.tolist() for row in weights["air_weight"]] == [[0], [1, 1], [2, 2, 2], [3], [4, 4], [5, 5, 5]]
+    assert masks["uid"] == [f"masked{key}" for key in masked_keys]
+    for name, dtype in (("response_mask", torch.int64), ("loss_mask", torch.int64), ("rm_scores", torch.float32)):
+        assert [(row.tolist(), row.dtype) for row in masks[name]] == [([0], dtype), ([0, 0], dtype)]
+    assert [row.tolist() for row in advantages["advantages"] + advantages["returns"]] == [[0.0] * 3] * 2

@@ -1,0 +1,98 @@
+"""The auxiliary loss J_aux in two halves: weights from rewards, once per step; the loss from weights and log-probs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from verl_air.config import GapOptions
+from verl_air.objective.meta_group import group_trajectories
+from verl_air.objective.regularizers import get_regularizer
+
+
+def unit_scale(reward_N: Tensor, min_N: Tensor, max_N: Tensor) -> Tensor:
+    """Map each reward linearly so that its function's minimum becomes -1 and its maximum +1: [N] -> [N], float64.
+
+    An open variant that can earn 3.75 and an anchor that can earn at most 2.50 otherwise show a gap where both are
+    perfect (``air.reward_scale: unit``).
+
+    Raises:
+        ValueError: some maximum is not above its minimum.
+    """
+    min_N, max_N = min_N.to(torch.float64), max_N.to(torch.float64)
+    if bool((max_N <= min_N).any()):
+        raise ValueError("each reward function's maximum must be above its minimum")
+    return 2.0 * (reward_N.to(torch.float64) - min_N) / (max_N - min_N) - 1.0
+
+
+def trajectory_weights(
+    reward_N: Tensor,
+    prompt_N: Tensor,
+    intent_N: Tensor,
+    is_anchor_N: Tensor,
+    valid_N: Tensor | None = None,
+    *,
+    regularizer: str = "air",
+    estimator: str = "loo",
+    gap: str = "signed",
+    shrinkage: float = 0.0,
+) -> Tensor:
+    """One weight per trajectory, computed once on the whole batch.
+
+    It depends on no micro-batch, mini-batch or data-parallel split, and on no order of the rows.
+
+    Args:
+        reward_N: float [N], raw rewards (not advantages).
+        prompt_N: integer ids [N], arbitrary, in any order.
+        intent_N: integer ids [N] of the groups within which gaps are formed. An id per intent does where an intent is
+            sampled once per batch; training passes an id per meta-group, so that two visits to an intent stay apart.
+        is_anchor_N: bool [N].
+        valid_N: bool [N]; False for abstained and padded rows, whose rewards may be NaN. None: all valid.
+        regularizer: a registered name.
+        estimator, gap, shrinkage: see :class:`~verl_air.config.GapOptions`.
+
+    Returns:
+        float32 [N], detached. Zero for anchors (``air``), for invalid rows, and for groups that lack a valid anchor or
+        a valid open row; with ``loo`` also for prompts with a single valid completion, where it is undefined.
+
+    Raises:
+        ValueError: see :func:`group_trajectories`.
+        ConfigError: the regularizer is not registered, or an option has no such value.
+    """
+    options = GapOptions.from_mapping({"estimator": estimator, "gap": gap, "gap_shrinkage": shrinkage})
+    pull = get_regularizer(regularizer)
+    groups = group_trajectories(reward_N, prompt_N, intent_N, is_anchor_N, valid_N)
+    # The one place where a pull becomes a weight: a regularizer that sets the weight itself would branch off here.
+    weight_N = pull(groups, options) * groups.reward_N
+    return torch.where(groups.active_N, weight_N, 0.0).to(torch.float32)
+
+
+def surrogate_loss(
+    log_prob_NT: Tensor,
+    weight: Tensor,
+    response_mask_NT: Tensor,
+    *,
+    num_trajectories: float,
+    old_log_prob_NT: Tensor | None = None,
+    max_ratio: float = 2.0,
+) -> Tensor:
+    """``-(1 / num_trajectories) * sum_i weight_i * sum_t log pi_it``, in float32: a scalar with gradient.
+
+    It is a plain sum over rows, so parts of a batch add up to the whole whatever the split.
+
+    Args:
+        log_prob_NT: log-probs of the response tokens under the policy being trained, padded; carries the gradient.
+        weight: from ``trajectory_weights``, [N], or repeated over tokens, [N, T]; detached.
+        response_mask_NT: 1 on response tokens; masked positions may hold anything finite.
+        num_trajectories: the trajectories to average over, of the whole mini-batch and not of this part of it.
+        old_log_prob_NT: if given, each token is reweighted by the detached ratio pi / pi_old, clipped at ``max_ratio``:
+            truncated importance sampling, for updates that are off-policy. The paper has none.
+        max_ratio: the clip.
+    """
+    weight = weight.detach().to(torch.float32)
+    weight_NT = (weight.unsqueeze(-1) if weight.dim() == 1 else weight) * response_mask_NT.to(torch.float32)
+    log_prob_NT = log_prob_NT.to(torch.float32)
+    if old_log_prob_NT is not None:
+        ratio_NT = (log_prob_NT.detach() - old_log_prob_NT.detach().to(torch.float32)).exp()
+        weight_NT = weight_NT * ratio_NT.clamp(max=max_ratio)
+    return -(weight_NT * log_prob_NT).sum() / num_trajectories
