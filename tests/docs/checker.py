@@ -146,6 +146,10 @@ def _finished(run: Callable[[], int]) -> None:
 def _check_python(words: list[str]) -> None:
     if words[:1] != ["-m"]:
         _need(words and (ROOT / words[0]).is_file(), f"{' '.join(words)}: no such file")
+        if words[0].startswith("docs/"):  # an example, which later commands of its page build on
+            _finished(
+                lambda: subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]], check=False).returncode
+            )
         return
     module, *arguments = words[1:]
     if module == "verl.trainer.main_ppo":

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.conftest import RECIPES
 from tests.data.support import FIXTURES
@@ -65,14 +64,15 @@ def _runs(folder: Path, playground_files: Path) -> None:
 
 
 def _recipes_of_a_reader(folder: Path) -> None:
-    """The recipe of the README, on top of what it says a reader has; and one of a model that only its folder knows."""
-    (shown,) = [block.text for block in blocks("README.md", read("README.md")) if block.language == "yaml"]
+    """The recipes that pages show as a reader's own, in the files that their commands name."""
     (folder / "my_recipes").mkdir()
-    (folder / "my_recipes" / "my_recipe.yaml").write_text(f"defaults: [ppo_trainer, _self_]\n{shown}")
-    (folder / "base").symlink_to(RECIPES / "base")
-    recipe = yaml.safe_load((RECIPES / "grpo-qwen2.5_14b-1x8-fsdp2.yaml").read_text())
-    recipe["actor_rollout_ref"]["model"]["path"] = "a/model-of-ones-own"
-    (folder / "my_recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (folder / "my_recipes" / "my_recipe.yaml").write_text(shown_recipe("recipes/README.md"))
+    (folder / "my_recipe.yaml").write_text(shown_recipe("docs/getting_started.md"))
     (folder / "models" / "mine").mkdir(parents=True)
     sizes = known_models()["Qwen/Qwen2.5-14B-Instruct"]
     (folder / "models" / "mine" / "config.json").write_text(json.dumps(sizes))
+
+
+def shown_recipe(page: str) -> str:
+    """The first YAML block of a page."""
+    return next(block.text for block in blocks(page, read(page)) if block.language == "yaml")

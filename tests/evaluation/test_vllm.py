@@ -92,7 +92,6 @@ def test_an_interrupted_evaluation_ends_as_one_that_was_not(folder: Path, tmp_pa
     progress = [f"{rows} of 30 rollouts" for rows in (0, 30)]
     assert done.stdout.splitlines()[:3] == [*progress, str(whole)], "only lines of its own reach the terminal"
     assert done.stdout.splitlines()[-1].startswith("In brackets: 95% intervals")
-    assert "vllm" in (tmp_path / "whole.jsonl.log").read_text().lower()
     killed = generate(folder, parted, die_after=10)
     assert killed.returncode == -signal.SIGKILL, killed.stdout[-3000:]
     assert len(parted.read_text().splitlines()) == 10

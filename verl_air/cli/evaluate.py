@@ -2,7 +2,7 @@
 
 A PATH is a JSONL file that a run stored, or a run's folder: its last validation is taken. `--compare A B` pairs two
 of them by intent. `--model` generates rollouts from a checkpoint first, `--rejudge` has stored ones judged again;
-both write `--out`, and resume it where they stopped. What vLLM and other packages print is written to OUT.log.
+both write `--out`, and resume it where they stopped.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from verl_air.cli.terminal import of_other_packages
 from verl_air.errors import ConfigError
 from verl_air.evaluation.breakdown import SeenInTraining, breakdown
 from verl_air.evaluation.checkpoints import model_folder
@@ -115,13 +114,14 @@ def _make(args: argparse.Namespace) -> Path:
         raise ConfigError("say how to score: --recipe PATH, or --route DOMAIN/ROLE=NAME")
     recipe = read_evaluation_settings(args.recipe) if args.recipe else EvaluationSettings({})
     rewards = merge_reward_kwargs(recipe.reward_kwargs, routes=args.route, modules=args.module, judge=args.judge)
+    progress = partial(_progress, sys.stderr)
     if args.rejudge:
         source = Path(args.rejudge)
         if source.is_dir():
             folder = read_run_folder(source)
             source = folder.validations[folder.last_validation()[0]]
-        with _output_of_others_in(Path(f"{args.out}.log")) as terminal:
-            return rejudge_rollouts(source, args.out, rewards, progress=partial(_progress, terminal))
+        with of_other_packages():
+            return rejudge_rollouts(source, args.out, rewards, progress=progress)
     if not args.data:
         raise ConfigError("name the parquet files to generate on with --data")
     given = (args.max_tokens, recipe.max_response_length, _SAMPLING.max_tokens)
@@ -131,11 +131,11 @@ def _make(args: argparse.Namespace) -> Path:
             raise ConfigError(f"{name} {value}: must be at least 1")
     model = model_folder(args.model)
     sampling = SamplingSettings(args.temperature, args.top_p, max_tokens, args.seed)
-    with _output_of_others_in(Path(f"{args.out}.log")) as terminal:
+    with of_other_packages():
         return generate_rollouts(
             model, args.data, args.out, rewards, sampling,
             generator=partial(_vllm, model, args.max_model_len, args.tensor_parallel),
-            n=args.n, progress=partial(_progress, terminal),
+            n=args.n, progress=progress,
         )  # fmt: skip
 
 
@@ -154,34 +154,3 @@ def _vllm(model: Path, max_model_len: int | None, tensor_parallel: int) -> VllmG
 
 def _progress(terminal: TextIO, done: int, total: int) -> None:
     print(f"{done} of {total} rollouts", file=terminal, flush=True)
-
-
-@contextmanager
-def _output_of_others_in(log: Path) -> Iterator[TextIO]:
-    """Write what this process and its children print to a file; yields the terminal's stderr.
-
-    The file descriptors are redirected, since vLLM's engine is a process of its own and gloo prints from C++.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = os.dup(1), os.dup(2)
-    try:
-        with os.fdopen(os.dup(2), "w") as terminal:
-            with log.open("ab") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
-            try:
-                yield terminal
-            except BaseException:
-                if log.stat().st_size:
-                    print(f"what vLLM and other packages printed is in {log}", file=terminal)
-                raise
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, descriptor in enumerate(saved, start=1):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
-        if not log.stat().st_size:
-            log.unlink()
