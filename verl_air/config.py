@@ -54,6 +54,8 @@ class AirConfig(GapOptions):
         abstain_window: steps.
 
     Running:
+        best_metric: the metric of validation by which the best checkpoint is kept alongside the last ones:
+            ``group_acc`` (the mean over ``id`` splits), the name of any other, or none (``null``).
         poll_seconds: how often the trainer looks for finished rollouts. verl's own 2.0 dominates short steps.
     """
 
@@ -69,6 +71,7 @@ class AirConfig(GapOptions):
     incomplete_groups: Literal["drop", "no_air", "refill"] = "drop"
     max_abstain_rate: float = Field(0.2, ge=0, le=1)
     abstain_window: int = Field(20, ge=1)
+    best_metric: str | None = "group_acc"
     poll_seconds: float = Field(0.1, gt=0)
 
     @property

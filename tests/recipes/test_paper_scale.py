@@ -109,13 +109,14 @@ def test_its_pools_fill_the_nodes_that_its_name_promises(name: str) -> None:
     assert "that the" in (shortfall(pools, nodes) or "")
 
 
-def test_gspo_is_refused_with_context_parallelism() -> None:
+def test_gspo_passes_with_context_parallelism_and_padded_sequences_do_not() -> None:
     from verl_air.errors import ConfigError
 
     actor = "actor_rollout_ref.actor"
-    config = read_recipe(
-        "grpo-qwen2.5_14b-8x8-megatron",
-        [f"{actor}.policy_loss.loss_mode=gspo", f"{actor}.loss_agg_mode=seq-mean-token-mean"],
-    )
-    with pytest.raises(ConfigError, match="rejected by verl's Megatron engine"):
-        check_settings(config)
+    gspo = [f"{actor}.policy_loss.loss_mode=gspo", f"{actor}.loss_agg_mode=seq-mean-token-mean"]
+    config = read_recipe("grpo-qwen2.5_14b-8x8-megatron", gspo)
+    assert config.actor_rollout_ref.actor.megatron.context_parallel_size == 2
+    assert check_settings(config) is not None
+    padded = "actor_rollout_ref.model.use_remove_padding=False"
+    with pytest.raises(ConfigError, match=r"use_remove_padding=False is refused by verl's Megatron engine"):
+        check_settings(read_recipe("grpo-qwen2.5_14b-8x8-megatron", [*gspo, padded]))

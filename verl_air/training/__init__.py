@@ -9,6 +9,7 @@
 ``queue_io.py``         what is read from TransferQueue and written back
 ``actor_loss.py``       the auxiliary term in the actor's loss
 ``metrics.py``          what a user watches
+``best_checkpoint.py``  the checkpoint that validated best is kept
 ``run_folder.py``       what a run leaves behind
 ``trainer.py``          all of it put together, as a mixin on verl's trainers
 ``verl_patches.py``     faults of the installed verl, patched

@@ -10,7 +10,7 @@ import torch
 
 from verl_air.objective import group_accuracy, group_trajectories
 from verl_air.training.batch import Trajectories, as_floats
-from verl_air.training.rows import check_identity
+from verl_air.training.rows import GROUP_KEY, check_identity
 
 
 def training_metrics(
@@ -96,15 +96,39 @@ def _flat_prompts(reward_N: np.ndarray, prompt_N: np.ndarray) -> np.ndarray:
     return np.bincount(prompt_N, weights=reward_N != reward_N[first][prompt_N]) == 0
 
 
+RANGES = ("score_min", "score_max", "task_min", "task_max")
+"""Reward columns that are constants of a reward function: stored with rollouts, but no curves."""
+
+
+def without_constants(infos: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """The reward columns that verl makes validation metrics of, with None for "no value", which it leaves out.
+
+    A NaN would make its mean over the whole data source NaN. Of ``acc`` it then counts such a row as 0, as it does a
+    failed session, and leaves it out of ``acc_success_only``.
+    """
+    return {
+        name: [None if value != value else value for value in values]
+        for name, values in infos.items()
+        if name not in RANGES
+    }
+
+
 def validation_metrics(
-    identities: Sequence[Mapping[str, Any]], data_sources: Sequence[str], infos: Mapping[str, Sequence[Any]]
+    identities: Sequence[Mapping[str, Any]],
+    data_sources: Sequence[str],
+    infos: Mapping[str, Sequence[Any]],
+    intents: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
     """Accuracy of prompts and of meta-groups, by data source: ``val-core/<domain>/<split>/acc``, ``.../group_acc``.
 
+    A meta-group that lacks a completion or a verdict is not right, and is counted as incomplete.
+
     Args:
-        identities: ``extra_info`` of each sample; samples without one are left out.
+        identities: ``extra_info`` of each sample, with ``group_size`` (``rows.SIZES``) where the data is known; samples
+            without one are left out.
         data_sources: of each sample.
         infos: reward columns of each sample; nothing is reported without ``acc``.
+        intents: how many each data source has; None: those of the samples.
 
     Raises:
         DataError: a sample's ``extra_info`` lacks ``role`` or ``intent_id``.
@@ -114,17 +138,20 @@ def validation_metrics(
     rows = [row for row, identity in enumerate(identities) if identity]
     for row in rows:
         check_identity(identities[row], f"validation row {identities[row].get('index')}")
-    source_N = np.array([str(data_sources[row]) for row in rows])
-    role_N = np.array([str(identities[row]["role"]) for row in rows])
+    source_N = np.array([str(data_sources[row]) for row in rows], dtype=object)
+    role_N = np.array([str(identities[row]["role"]) for row in rows], dtype=object)
     group_N, prompt_N = (_ids([[identities[row].get(name) for name in names] for row in rows]) for names in _KEYS)
+    size_N = np.array([identities[row].get("group_size") or 0 for row in rows], dtype=np.int64)
     acc_N = as_floats([infos["acc"][row] for row in rows])
     metrics: dict[str, float | None] = {}
-    for source in sorted(set(source_N)):
+    for source in sorted({*source_N, *(intents or {})}):
         own_N = source_N == source
-        groups = group_accuracy(acc_N[own_N], prompt_N[own_N], group_N[own_N])
+        groups = group_accuracy(acc_N[own_N], prompt_N[own_N], group_N[own_N], size_N[own_N])
+        expected = max((intents or {}).get(source, 0), len(groups.group_Z))
         found = {
             "acc": _mean(_finite(acc_N[own_N])),
-            "group_acc": _mean(groups.all_right_Z[groups.whole_Z]),
+            "group_acc": float(groups.all_right_Z.sum()) / expected,
+            "incomplete": 1.0 - float((~groups.incomplete_Z).sum()) / expected,
             "abstain_rate": _mean(~np.isfinite(acc_N[own_N])),
         }
         found |= {f"{role}_acc": _mean(_finite(acc_N[own_N & (role_N == role)])) for role in sorted(set(role_N[own_N]))}
@@ -132,8 +159,7 @@ def validation_metrics(
     return {name: value for name, value in metrics.items() if value is not None}
 
 
-_GROUP_KEY = ("domain", "split", "intent_id")
-_KEYS = (_GROUP_KEY, (*_GROUP_KEY, "role", "context", "index"))
+_KEYS = (GROUP_KEY, (*GROUP_KEY, "role", "context", "index"))
 """Of ``extra_info``: what distinguishes meta-groups, and prompts."""
 
 

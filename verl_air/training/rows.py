@@ -7,13 +7,24 @@ verl keys a trajectory as ``{uid}_{session}_{index}`` and splits on "_", so a pr
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from verl_air.data.schema import open_table, read_extra_columns
 from verl_air.errors import DataError
 
-COLUMNS = ("index", "intent_id", "role", "context", "family", "domain", "split", "extras")
-"""Of ``extra_info`` (``verl_air.data.schema.ExtraInfo``)."""
+SIZES = ("group_size", "split_intents")
+"""Stored with each rollout: completions that its meta-group should have in this step's file, and intents that its
+data source has in the validation data (None in training), so that a file alone tells what is missing from it."""
+
+COLUMNS = ("index", "intent_id", "role", "context", "family", "domain", "split", "extras", *SIZES)
+"""Of ``extra_info`` (``verl_air.data.schema.ExtraInfo``), and ``SIZES``."""
+
+GROUP_KEY = ("domain", "split", "intent_id")
+"""Of ``extra_info``: what distinguishes the meta-groups of validation."""
 
 
 def new_group_uids(group_size: int) -> list[str]:
@@ -51,6 +62,44 @@ def check_identity(info: Mapping[str, Any], where: str) -> None:
     """
     if "role" not in info or "intent_id" not in info:
         raise DataError(f"{where}: extra_info lacks role or intent_id; it has {', '.join(sorted(info))}")
+
+
+@dataclass(frozen=True)
+class ValidationIntents:
+    """What the validation files hold, whatever verl filters out, samples or fails to generate.
+
+    rows: prompts by ``GROUP_KEY``.
+    sources: ``data_source`` by ``GROUP_KEY``.
+    intents: number of intents by ``data_source``.
+    """
+
+    rows: Mapping[tuple[Any, ...], int]
+    sources: Mapping[tuple[Any, ...], str]
+    intents: Mapping[str, int]
+
+    @classmethod
+    def read(cls, files: Iterable[str | Path]) -> ValidationIntents:
+        """Read local data files.
+
+        Raises:
+            DataError: a file cannot be read, or its ``extra_info`` lacks a field of ``GROUP_KEY``.
+        """
+        rows: Counter[tuple[Any, ...]] = Counter()
+        sources: dict[tuple[Any, ...], str] = {}
+        for file in files:
+            keys = zip(*read_extra_columns(file, GROUP_KEY).to_pydict().values(), strict=True)
+            source_S = open_table(file).read(columns=["data_source"])["data_source"].to_pylist()
+            for key, source in zip(keys, source_S, strict=True):
+                rows[key] += 1
+                sources[key] = source
+        return cls(rows, sources, Counter(sources.values()))
+
+    def sizes(self, info: Mapping[str, Any], completions: int) -> dict[str, int]:
+        """``SIZES`` of a row with this ``extra_info``; nothing for a row that the files do not hold."""
+        key = tuple(info.get(name) for name in GROUP_KEY)
+        if key not in self.rows:
+            return {}
+        return dict(zip(SIZES, (self.rows[key] * completions, self.intents[self.sources[key]]), strict=True))
 
 
 class RowIdentities:

@@ -9,10 +9,11 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
 ``_init_dataloader``           prompts come from :class:`~verl_air.training.sampler.MetaGroupSampler`
 ``_next_train_batch``          prompts are named by meta-group
 ``_build_replay_buffer``       rollouts leave the queue in whole meta-groups
-``on_init_end``                the actor's loss becomes :func:`~verl_air.training.actor_loss.air_actor_loss`
+``on_init_end``                the actor's loss becomes :func:`~verl_air.training.actor_loss.air_actor_loss`; the
+                               validation data and the best checkpoint so far are read
 ``_compute_reward_colocate``   a reward model on the policy's devices is given the rows that it scores
 ``_compute_advantage``         rows that may not take part are masked; weights are computed and stored
-``_val_metrics_update``        accuracy and group accuracy of each domain and split
+``_val_metrics_update``        accuracy and group accuracy of each domain and split; the best checkpoint is kept
 ``_dump_generations``          stored rollouts say which row they belong to
 ``fit``, ``on_train_begin``    what a resumed run had measured before stays in its ``metrics.jsonl``
 =============================  =======================================================================================
@@ -49,9 +50,10 @@ from verl_air.training.batch import (
     loss_weights,
     read_trajectories,
 )
-from verl_air.training.metrics import training_metrics, validation_metrics
+from verl_air.training.best_checkpoint import BestCheckpoint
+from verl_air.training.metrics import training_metrics, validation_metrics, without_constants
 from verl_air.training.replay_buffer import whole_groups_class
-from verl_air.training.rows import RowIdentities, new_group_uids
+from verl_air.training.rows import RowIdentities, ValidationIntents, as_dict, new_group_uids
 from verl_air.training.run_folder import put_metrics_back, set_metrics_aside, write_run_record
 from verl_air.training.sampler import MetaGroupSampler
 from verl_air.training.verl_patches import let_logger_flush, rows_for_rewards
@@ -147,10 +149,14 @@ class AirTrainerMixin(_Base):
     # -------------------------------------------------------------------------------- the loss and what it is fed with
 
     def on_init_end(self) -> None:
-        """Give the actor its loss; without an auxiliary term verl's own stays, untouched."""
+        """Give the actor its loss, and read what validation needs. Without an auxiliary term verl's loss stays."""
         if self.air.active:
             actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             self.actor_rollout_wg.set_loss_fn(partial(air_actor_loss, config=actor_config, air=self.air))
+        self.validation_intents = ValidationIntents.read(self.val_dataset.data_files)
+        if self.air.best_metric is not None:
+            folder = self.config.trainer.default_local_dir
+            self.best_checkpoint = BestCheckpoint(folder, self.air.best_metric, resumed=self.global_steps)
         super().on_init_end()
 
     def _compute_reward_colocate(self, batch: Any, metrics: dict | None = None) -> Any:
@@ -191,7 +197,8 @@ class AirTrainerMixin(_Base):
             max_response_length=self.config.data.max_response_length,
             eos_token_ids=frozenset({self.tokenizer.eos_token_id}),
         )
-        self.training_rows.add(batch.keys, list(data["extra_info"]))
+        size = self.air.group_size * self.config.actor_rollout_ref.rollout.n
+        self.training_rows.add(batch.keys, [{**as_dict(info), "group_size": size} for info in data["extra_info"]])
         self.training_rows.note(batch.keys, **rows.info_N, padding=rows.padding_N)
         return rows
 
@@ -214,15 +221,22 @@ class AirTrainerMixin(_Base):
         super().on_step_begin()
 
     def _remember_validation_rows(self, batch: Any) -> None:
-        self.validation_rows.add(batch.keys, list(queue_io.read(batch, "extra_info")["extra_info"]))
+        infos = [as_dict(info) for info in queue_io.read(batch, "extra_info")["extra_info"]]
+        completions = self.config.actor_rollout_ref.rollout.val_kwargs.n
+        self.validation_rows.add(
+            batch.keys, [{**info, **self.validation_intents.sizes(info, completions)} for info in infos]
+        )
 
     def _val_metrics_update(
         self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, *args: Any, **kwargs: Any
     ) -> dict[str, float]:
-        metrics = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
-        identities = self.validation_rows.of(sample_uids)
-        metrics.update(validation_metrics(identities, data_sources, reward_extra_infos_dict))
+        watched = without_constants(reward_extra_infos_dict)
+        metrics = super()._val_metrics_update(data_sources, sample_uids, watched, *args, **kwargs)
+        identities, intents = self.validation_rows.of(sample_uids), self.validation_intents.intents
+        metrics.update(validation_metrics(identities, data_sources, reward_extra_infos_dict, intents))
         self.validation_rows.clear()
+        if self.air.best_metric is not None:
+            self.best_checkpoint.consider(self.global_steps, metrics)
         return metrics
 
     def _dump_generations(

@@ -72,6 +72,7 @@ def check_settings(config: DictConfig) -> AirConfig | None:
         return None
     air = AirConfig.from_mapping(OmegaConf.to_container(section, resolve=True))
     _check_trainer(config, mode)
+    _check_checkpoints(config, air)
     _check_loss(config, air)
     check_sizes(config)
     return air
@@ -93,6 +94,16 @@ def _check_trainer(config: DictConfig, mode: Any) -> None:
         )
 
 
+def _check_checkpoints(config: DictConfig, air: AirConfig) -> None:
+    """A checkpoint that validation may choose is whole by then."""
+    key = "actor_rollout_ref.actor.checkpoint.async_save"
+    if air.best_metric is not None and OmegaConf.select(config, key, default=False):
+        raise ConfigError(
+            f"{key}=True: a checkpoint may be half written when validation finds it the best. Set it to False, or "
+            "air.best_metric=null to keep none."
+        )
+
+
 def _check_loss(config: DictConfig, air: AirConfig) -> None:
     """The objective fits the base algorithm and the engine."""
     from verl_air.objective import get_regularizer  # imports torch
@@ -106,10 +117,16 @@ def _check_loss(config: DictConfig, air: AirConfig) -> None:
     if OmegaConf.select(config, "distillation.enabled", default=False):
         raise ConfigError("distillation replaces the actor's loss, and so does AIR: set distillation.enabled=False")
     context_parallel = OmegaConf.select(role, "actor.megatron.context_parallel_size", default=1) or 1
-    if role.actor.strategy == "megatron" and context_parallel > 1 and role.actor.loss_agg_mode == "seq-mean-token-mean":
+    if (
+        role.actor.strategy == "megatron"
+        and context_parallel > 1
+        and not role.actor.megatron.vanilla_mbridge
+        and not role.model.use_remove_padding
+    ):
         raise ConfigError(
-            "actor.loss_agg_mode=seq-mean-token-mean (GSPO's) is rejected by verl's Megatron engine with "
-            f"context_parallel_size={context_parallel}. Use context_parallel_size=1 or another loss_agg_mode."
+            f"actor_rollout_ref.model.use_remove_padding=False is refused by verl's Megatron engine with "
+            f"context_parallel_size={context_parallel}: megatron-bridge then averages the loss over tokens "
+            "(calculate_per_token_loss), padding included. Leave it at True."
         )
     mini_batch, epochs = int(role.actor.ppo_mini_batch_size), int(role.actor.ppo_epochs)
     if air.active and air.importance == "none" and (epochs > 1 or mini_batch < int(config.data.train_batch_size)):
