@@ -60,33 +60,50 @@ def test_nothing_valid_leaves_means_out_instead_of_zero() -> None:
     assert not {"air/gap/mean", "air/gap/aux_mean", "air/open_reward/mean"} & set(metrics)
 
 
-def rows(*accs: float | None, intent: str, split: str = "id") -> tuple[list[dict], list[str], list[float | None]]:
+def rows(*accs: float | None, intent: str, split: str = "id", **sizes: int) -> tuple[list[dict], list[str], list]:
     identities = [
         {"intent_id": intent, "role": role, "split": split, "domain": "toy", "index": index, "context": f"c{index}"}
+        | sizes
         for index, role in enumerate(["anchor"] + ["open"] * (len(accs) - 1))
     ]
     return identities, [f"toy/{split}"] * len(accs), list(accs)
 
 
+def joined(*parts: tuple[list, list, list]) -> tuple[list, list, list]:
+    identities, sources, accs = ([item for part in column for item in part] for column in zip(*parts, strict=True))
+    return identities, sources, accs
+
+
 def test_a_group_with_one_wrong_prompt_is_wrong() -> None:
-    parts = [
+    identities, sources, accs = joined(
         rows(1.0, 1.0, 1.0, intent="a"),
         rows(1.0, 1.0, 0.0, intent="b"),
-        rows(1.0, None, 1.0, intent="c"),  # a row was abstained: no verdict on this group
+        rows(1.0, None, 1.0, intent="c"),  # a row was abstained: not right, and incomplete
         rows(0.0, 0.0, intent="a", split="ood"),
-    ]
-    identities, sources, accs = ([item for part in column for item in part] for column in zip(*parts, strict=True))
+    )
     metrics = validation_metrics(identities, sources, {"acc": accs})
     assert metrics["val-core/toy/id/acc"] == pytest.approx(7 / 8)
-    assert metrics["val-core/toy/id/group_acc"] == pytest.approx(1 / 2)
+    assert metrics["val-core/toy/id/group_acc"] == metrics["val-core/toy/id/incomplete"] == pytest.approx(1 / 3)
     assert metrics["val-core/toy/id/anchor_acc"] == 1.0
     assert metrics["val-core/toy/id/abstain_rate"] == pytest.approx(1 / 9)
-    assert metrics["val-core/toy/ood/group_acc"] == 0.0
+    assert metrics["val-core/toy/ood/group_acc"] == metrics["val-core/toy/ood/incomplete"] == 0.0
+
+
+def test_the_denominator_is_every_intent_of_the_data_file() -> None:
+    """Of four intents one is right, one lacks a row that failed, and two have no row at all."""
+    identities, sources, accs = joined(
+        rows(1.0, 1.0, 1.0, intent="a", group_size=3), rows(1.0, 1.0, intent="b", group_size=3)
+    )
+    metrics = validation_metrics(identities, sources, {"acc": accs}, {"toy/id": 4, "toy/ood": 2})
+    assert metrics["val-core/toy/id/group_acc"] == pytest.approx(1 / 4)
+    assert metrics["val-core/toy/id/incomplete"] == pytest.approx(3 / 4)
+    assert (metrics["val-core/toy/ood/group_acc"], metrics["val-core/toy/ood/incomplete"]) == (0.0, 1.0)
+    assert "val-core/toy/ood/acc" not in metrics
 
 
 def test_several_completions_are_one_prompt() -> None:
     """A group is right with the probability that one completion of each prompt is."""
-    identities, sources, accs = (column * 2 for column in rows(1.0, 1.0, intent="a"))
+    identities, sources, accs = (column * 2 for column in rows(1.0, 1.0, intent="a", group_size=4))
     metrics = validation_metrics(identities, sources, {"acc": [*accs[:3], 0.0]})
     assert metrics["val-core/toy/id/group_acc"] == pytest.approx(1 / 2)
 

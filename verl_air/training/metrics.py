@@ -151,7 +151,7 @@ def validation_metrics(
         found = {
             "acc": _mean(_finite(acc_N[own_N])),
             "group_acc": float(groups.all_right_Z.sum()) / expected,
-            "incomplete": 1.0 - float((~groups.incomplete_Z).sum()) / expected,
+            "incomplete": (expected - float((~groups.incomplete_Z).sum())) / expected,
             "abstain_rate": _mean(~np.isfinite(acc_N[own_N])),
         }
         found |= {f"{role}_acc": _mean(_finite(acc_N[own_N & (role_N == role)])) for role in sorted(set(role_N[own_N]))}

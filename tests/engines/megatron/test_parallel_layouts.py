@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.engines.batch import Batch, random_batch
-from tests.engines.definition import Definition, Gradients, air_loss, assert_close, ppo_loss
+from tests.engines.definition import Definition, Gradients, air_loss, assert_close, ppo_loss, relative_error
 from tests.engines.fsdp import Fsdp2
 from tests.engines.megatron import nvidia_bridge
 from tests.engines.megatron.engine import Megatron
@@ -109,3 +109,18 @@ NVIDIA_BRIDGE = {
 @pytest.mark.parametrize("layout", NVIDIA_BRIDGE.values(), ids=NVIDIA_BRIDGE)
 def test_two_ranks_with_the_nvidia_bridge(check: Check, layout: Megatron) -> None:
     check(2, layout)
+
+
+@pytest.mark.exhaustive
+def test_gspo_on_two_context_parallel_ranks(
+    ranks: World, megatron_ranks: World, definition: Definition, batch: Batch, fsdp2: Gradients
+) -> None:
+    """GSPO's ratio and mean are those of whole sequences, of which each rank holds a part."""
+
+    def gradients(world: World, backend: Fsdp2 | Megatron) -> Gradients:
+        job = Job(str(definition.path), batch, backend, loss_mode="gspo", loss_agg_mode="seq-mean-token-mean")
+        return world(2).run(train, job)[0].gradients[0]
+
+    expected = gradients(ranks, Fsdp2())
+    assert relative_error(expected, fsdp2) > 0.1, "GSPO's gradient is GRPO's: nothing is shown"
+    assert_close(gradients(megatron_ranks, Megatron(cp=2)), expected)
