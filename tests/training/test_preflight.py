@@ -93,6 +93,8 @@ def test_a_fault_is_named_with_its_fix(compose: Compose, fault: str) -> None:
 
 
 MEGATRON = [f"{ACTOR}.strategy=megatron", "trainer.n_gpus_per_node=8", f"{ACTOR}.ppo_micro_batch_size_per_gpu=1"]
+UNEVEN = "{num_layers_in_first_pipeline_stage: 1, num_layers_in_last_pipeline_stage: 1}"
+LOG_PROB = "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu"
 DYNAMIC = f"{ACTOR}.use_dynamic_bsz=true"
 SIZE_FAULTS = {
     "meta-groups": (
@@ -111,7 +113,7 @@ SIZE_FAULTS = {
         "ppo_micro_batch_size_per_gpu=50 does not divide the 144 trajectories that each of 1 data-parallel rank",
     ),
     "log-prob micro-batch": (
-        ["actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=50"],
+        [f"{LOG_PROB}=50"],
         "log_prob_micro_batch_size_per_gpu=50 does not divide the 144 trajectories",
     ),
     "token budget": (
@@ -123,7 +125,14 @@ SIZE_FAULTS = {
         [f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size=3", "trainer.n_gpus_per_node=3"],
         r"ulysses_sequence_parallel_size=3 does not divide attention heads \(8\)",
     ),
-    "shards": ([f"{ACTOR}.fsdp_config.fsdp_size=2"], r"fsdp_size=2 does not divide the 1 x 1 GPUs of trainer \(1\)"),
+    "shards": (
+        [f"{ACTOR}.fsdp_config.fsdp_size=2", "trainer.n_gpus_per_node=3"],
+        r"fsdp_size=2 does not divide the 1 x 3 GPUs of trainer \(3\)",
+    ),
+    "ulysses by kv heads": (
+        [f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size=4", "trainer.n_gpus_per_node=4"],
+        "ulysses_sequence_parallel_size=4 is neither a divisor nor a multiple of 3 kv heads",
+    ),
     "tp x pp x cp": ([*MEGATRON, f"{CORE}.context_parallel_size=3"], r"tp 1 x pp 1 x cp 3=3 does not divide .* \(8\)"),
     "heads": (
         [*MEGATRON, f"{CORE}.tensor_model_parallel_size=16", "trainer.nnodes=2"],
@@ -152,7 +161,7 @@ SIZE_FAULTS = {
 @pytest.mark.parametrize("fault", SIZE_FAULTS)
 def test_sizes_must_divide(compose: Compose, fault: str) -> None:
     overrides, message = SIZE_FAULTS[fault]
-    kv_heads = 3 if fault == "kv heads" else 2
+    kv_heads = 3 if fault.endswith("kv heads") else 2
     with pytest.raises(ConfigError, match=message):
         check_sizes(compose(*overrides), ModelSizes(layers=6, heads=8, kv_heads=kv_heads, experts=4))
 
@@ -161,9 +170,27 @@ def test_experts_of_a_dense_model_and_what_is_not_checked(compose: Compose) -> N
     with pytest.raises(ConfigError, match="expert_model_parallel_size=2, but the model has no experts"):
         check_sizes(compose(*MEGATRON, f"{CORE}.expert_model_parallel_size=2"), ModelSizes(6, 8, 2))
     check_sizes(compose(*MEGATRON, f"{CORE}.tensor_model_parallel_size=8"))  # heads: only where the model is given
-    micro_batch = "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=50"
-    check_sizes(compose("~air", "data.train_batch_size=50", micro_batch))  # no meta-groups without AIR
+    fifty = ["data.train_batch_size=50", f"{ACTOR}.ppo_mini_batch_size=50"]
+    fifty += [f"{ACTOR}.ppo_micro_batch_size_per_gpu=50", f"{LOG_PROB}=50"]
+    check_sizes(compose("~air", *fifty))  # no meta-groups without AIR
     check_sizes(compose(f"{ACTOR}.strategy=veomni", "data.train_batch_size=30"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [f"{ACTOR}.fsdp_config.fsdp_size=2"],  # one flat mesh
+        [
+            *(*MEGATRON, f"{LOG_PROB}=1", f"{CORE}.pipeline_model_parallel_size=4"),
+            f"{CORE}.override_transformer_config={UNEVEN}",
+        ],
+        # 48 prompts are filled up to two mini-batches of 32: 192 trajectories
+        [f"{ACTOR}.ppo_mini_batch_size=32", f"{ACTOR}.ppo_micro_batch_size_per_gpu=96", f"{LOG_PROB}=64"],
+    ],
+    ids=["more shards than GPUs", "uneven pipeline stages", "a batch that is filled up"],
+)
+def test_what_verl_accepts_is_not_refused(compose: Compose, overrides: list[str]) -> None:
+    check_sizes(compose(*overrides), ModelSizes(layers=6, heads=8, kv_heads=2, experts=4))
 
 
 def test_an_unknown_reward_is_named_with_the_nearest(compose: Compose) -> None:

@@ -82,10 +82,10 @@ def _parallel_faults(config: DictConfig, model: ModelSizes | None) -> Iterator[s
         shards = int(OmegaConf.select(config, f"{ACTOR}.fsdp_config.fsdp_size", default=-1))
         ulysses, name = _sequence_ranks(config), f"{ACTOR}.ulysses_sequence_parallel_size"
         yield from _divides(name, ulysses, gpus, world)
-        if shards >= 0:
+        if 0 <= shards < world:
             yield from _divides(f"{ACTOR}.fsdp_config.fsdp_size", shards, gpus, world)
         if model:
-            yield from _divides(name, ulysses, "attention heads", model.heads)
+            yield from _head_faults(name, ulysses, model)
         return
     key = f"{ACTOR}.megatron"
     tp, pp, cp, vpp, ep = (_number(config, f"{key}.{name}_parallel_size") for name in _MEGATRON)
@@ -95,17 +95,31 @@ def _parallel_faults(config: DictConfig, model: ModelSizes | None) -> Iterator[s
         yield from _divides(f"{key}: ep {ep} x etp {etp} x pp {pp}", ep * etp * pp, gpus, world)
     if model is None:
         return
-    yield from _divides(f"{key}.tensor_model_parallel_size", tp, "attention heads", model.heads)
-    if model.kv_heads % tp and tp % model.kv_heads:
-        yield f"{key}.tensor_model_parallel_size={tp} is neither a divisor nor a multiple of {model.kv_heads} kv heads"
-    yield from _divides(f"{key}.pipeline_model_parallel_size", pp, "layers", model.layers)
-    if vpp > 1:
-        yield from _divides(f"{key}: pp {pp} x vpp {vpp}", pp * vpp, "layers", model.layers)
+    yield from _head_faults(f"{key}.tensor_model_parallel_size", tp, model)
+    if not _UNEVEN & set(OmegaConf.select(config, f"{key}.override_transformer_config", default=None) or ()):
+        yield from _divides(f"{key}.pipeline_model_parallel_size", pp, "layers", model.layers)
+        if vpp > 1:
+            yield from _divides(f"{key}: pp {pp} x vpp {vpp}", pp * vpp, "layers", model.layers)
     if ep > 1 and not model.experts:
         yield f"{key}.expert_model_parallel_size={ep}, but the model has no experts"
     elif model.experts:
         yield from _divides(f"{key}.expert_model_parallel_size", ep, "experts", model.experts)
 
+
+def _head_faults(what: str, size: int, model: ModelSizes) -> Iterator[str]:
+    yield from _divides(what, size, "attention heads", model.heads)
+    if model.kv_heads % size and size % model.kv_heads:
+        yield f"{what}={size} is neither a divisor nor a multiple of {model.kv_heads} kv heads"
+
+
+_UNEVEN = {
+    "num_layers_in_first_pipeline_stage",
+    "num_layers_in_last_pipeline_stage",
+    "account_for_embedding_in_pipeline_split",
+    "account_for_loss_in_pipeline_split",
+    "pipeline_model_parallel_layout",
+}
+"""Settings of megatron-core with which pipeline stages differ in size; it checks them itself."""
 
 _MEGATRON = ("tensor_model", "pipeline_model", "context", "virtual_pipeline_model", "expert_model")
 
@@ -139,7 +153,8 @@ def _batch_faults(config: DictConfig) -> Iterator[str]:
         return
     for key, prompts in (
         ("actor.ppo_micro_batch_size_per_gpu", mini_batch),
-        ("rollout.log_prob_micro_batch_size_per_gpu", batch),
+        # verl fills a batch up to whole mini-batches before it does anything else.
+        ("rollout.log_prob_micro_batch_size_per_gpu", -(-batch // mini_batch) * mini_batch),
     ):
         micro, rows = _number(config, f"{ROLE}.{key}"), prompts * completions // ranks
         if rows % micro:
