@@ -31,6 +31,7 @@ SIGNATURES = {
     f"{PPO}.on_step_begin": ("", TRAINER),
     f"{PPO}._compute_reward_colocate": ("batch metrics", TRAINER),
     f"{PPO}._compute_advantage": ("batch metrics", TRAINER),
+    f"{PPO}._save_checkpoint": ("", TRAINER),
     f"{PPO}._val_metrics_update": (
         "data_sources sample_uids reward_extra_infos_dict sample_turns expected_acc_counts",
         TRAINER,

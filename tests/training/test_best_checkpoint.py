@@ -29,6 +29,7 @@ class Run:
             (actor / "model_world_size_1_rank_0.pt").write_text(f"weights of step {step}")
             (actor.parent / "data.pt").write_text("data")
             self.manager.register_checkpoint(str(actor), 2)
+            self.best.saved_step = step
         self.best.consider(step, {"val-core/toy/id/group_acc": value})
 
     @property
@@ -69,8 +70,9 @@ def test_links_that_the_file_system_refuses_become_copies(tmp_path: Path, monkey
 
 
 def test_a_step_that_was_not_saved_does_not_compete(tmp_path: Path) -> None:
+    (tmp_path / "global_step_9" / "actor").mkdir(parents=True)  # of an earlier run
     run = Run(tmp_path)
-    run.step(0, 0.9, saved=False)
+    run.step(9, 0.9, saved=False)
     assert not (tmp_path / "best_checkpoint.json").exists()
     run.step(1, 0.5)
     assert run.record["global_step"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +119,24 @@ def test_the_page_lists_every_metric_of_validation(trainer: AirTrainerSync, rows
         if "@" in listed and "/mean@" not in listed:  # of the same quantity, in the same row of the table
             listed = listed.rpartition("/")[2]
         assert f"`{listed}`" in page, f"docs/how_it_works.md does not list {name}: `{listed}`"
+
+
+def test_a_step_that_is_saved_and_then_validated_becomes_the_best(
+    trainer: AirTrainerSync, rows: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints = tmp_path / "checkpoints"
+
+    def save(self: PPOTrainer) -> None:
+        (checkpoints / f"global_step_{self.global_steps}" / "actor").mkdir(parents=True)
+
+    monkeypatch.setattr(PPOTrainer, "_save_checkpoint", save)
+    validate(trainer, rows)
+    assert not (checkpoints / "best").exists()
+    trainer._save_checkpoint()
+    validate(trainer, rows)
+    record = json.loads((checkpoints / "best_checkpoint.json").read_text())
+    assert record == {"global_step": 1, "metric": "group_acc", "value": 0.25, "mode": "max"}
+    assert (checkpoints / "best" / "global_step_1" / "actor").is_dir()
 
 
 def test_stored_rollouts_say_how_much_there_should_be(

@@ -34,10 +34,15 @@ class BestCheckpoint:
         checkpoints: ``trainer.default_local_dir``.
         metric: ``air.best_metric``.
         resumed: the step that the run starts from. A record of a later step, or of another metric, does not count.
+
+    Attributes:
+        saved_step: the last step that this run saved or resumed from, set by the trainer; folders of other steps may
+            be an earlier run's.
     """
 
     def __init__(self, checkpoints: str | Path, metric: str, *, resumed: int) -> None:
         self.checkpoints, self.metric, self.value = Path(checkpoints), metric, -math.inf
+        self.saved_step = resumed
         if (file := self.checkpoints / RECORD).is_file():
             record = json.loads(file.read_text())
             if record["metric"] == metric and record["global_step"] <= resumed:
@@ -50,7 +55,7 @@ class BestCheckpoint:
             ConfigError: the metric is not among those of validation.
         """
         value, checkpoint = metric_value(self.metric, metrics), self.checkpoints / f"global_step_{step}"
-        if value > self.value and (checkpoint / "actor").is_dir():
+        if value > self.value and step == self.saved_step and (checkpoint / "actor").is_dir():
             self._keep(checkpoint)
             record = {"global_step": step, "metric": self.metric, "value": value, "mode": "max"}
             write_atomically(self.checkpoints / RECORD, json.dumps(record) + "\n")

@@ -13,7 +13,8 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
                                validation data and the best checkpoint so far are read
 ``_compute_reward_colocate``   a reward model on the policy's devices is given the rows that it scores
 ``_compute_advantage``         rows that may not take part are masked; weights are computed and stored
-``_val_metrics_update``        accuracy and group accuracy of each domain and split; the best checkpoint is kept
+``_val_metrics_update``        accuracy and group accuracy of each domain and split
+``_save_checkpoint``           a step that was saved and validated may become the best checkpoint
 ``_dump_generations``          stored rollouts say which row they belong to
 ``fit``, ``on_train_begin``    what a resumed run had measured before stays in its ``metrics.jsonl``
 =============================  =======================================================================================
@@ -154,9 +155,8 @@ class AirTrainerMixin(_Base):
             actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             self.actor_rollout_wg.set_loss_fn(partial(air_actor_loss, config=actor_config, air=self.air))
         self.validation_intents = ValidationIntents.read(self.val_dataset.data_files)
-        if self.air.best_metric is not None:
-            folder = self.config.trainer.default_local_dir
-            self.best_checkpoint = BestCheckpoint(folder, self.air.best_metric, resumed=self.global_steps)
+        folder, metric = self.config.trainer.default_local_dir, self.air.best_metric
+        self.best_checkpoint = BestCheckpoint(folder, metric, resumed=self.global_steps) if metric else None
         super().on_init_end()
 
     def _compute_reward_colocate(self, batch: Any, metrics: dict | None = None) -> Any:
@@ -235,9 +235,14 @@ class AirTrainerMixin(_Base):
         identities, intents = self.validation_rows.of(sample_uids), self.validation_intents.intents
         metrics.update(validation_metrics(identities, data_sources, reward_extra_infos_dict, intents))
         self.validation_rows.clear()
-        if self.air.best_metric is not None:
+        if self.best_checkpoint:
             self.best_checkpoint.consider(self.global_steps, metrics)
         return metrics
+
+    def _save_checkpoint(self) -> None:
+        super()._save_checkpoint()
+        if self.best_checkpoint:
+            self.best_checkpoint.saved_step = self.global_steps
 
     def _dump_generations(
         self,
