@@ -4,7 +4,7 @@
 
     recipe: quickstart                   # every run is this recipe with overrides
     common: [KEY=VALUE, ...]             # of every run
-    measure: {steps: [...], sources: [...], thresholds: {source: share}}
+    measure: {steps: [...], sources: [...]}
     methods:
       NAME: {title: ..., extends: OTHER, set: [KEY=VALUE, ...], tuned_by: STUDY}
     studies:
@@ -30,19 +30,16 @@ from verl_air.settings import Settings
 
 
 class Measure(Settings):
-    """steps: at which every run validates. sources: ``domain/split``. thresholds: of group accuracy, by source."""
+    """steps: at which every run validates. sources: ``domain/split``."""
 
     prefix: ClassVar[str] = "measure"
     steps: tuple[int, ...]
     sources: tuple[str, ...]
-    thresholds: dict[str, float]
 
     @model_validator(mode="after")
     def _check(self) -> Measure:
         if len(self.steps) < 2 or list(self.steps) != sorted(set(self.steps)):
             raise ConfigError("steps must be two or more rising steps")
-        if missing := [source for source in self.sources if source not in self.thresholds]:
-            raise ConfigError(f"thresholds lacks {missing[0]}")
         return self
 
 

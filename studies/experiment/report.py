@@ -25,7 +25,7 @@ from verl_air.evaluation import (
     seed_differences,
     seed_rows,
 )
-from verl_air.evaluation.tables import interval_or_value, markdown_table, p_value, percent, plain, points
+from verl_air.evaluation.tables import interval_or_value, markdown_table, p_value, percent, points
 from verl_air.files import write_atomically
 
 _METRICS = {
@@ -81,10 +81,9 @@ def find(experiment: Experiment, study: Study) -> Findings:
             found.curves.setdefault(method, {})[seed] = curves
     for source in measure.sources if found.curves else ():
         for metric in _METRICS:
-            threshold = measure.thresholds[source]
-            found.rows.extend(seed_rows(found.curves, source, metric, threshold))
+            found.rows.extend(seed_rows(found.curves, source, metric))
             if study.against in found.curves:
-                found.differences.extend(seed_differences(found.curves, study.against, source, metric, threshold))
+                found.differences.extend(seed_differences(found.curves, study.against, source, metric))
     return found
 
 
@@ -204,7 +203,7 @@ def _tables(experiment: Experiment, found: Findings) -> list[str]:
             lines += [f"Chosen: {plan.methods[chosen].title} ({means}).", ""]
     for source in plan.measure.sources if found.rows else ():
         lines += [f"### {source}, step {plan.measure.steps[-1]}", ""]
-        lines += [*_end_points(plan, found, source), "", *_ways(plan, found, source), ""]
+        lines += [*_end_points(plan, found, source), "", *_areas(plan, found, source), ""]
         against = [d for d in found.differences if d.source == source and d.metric in ("group_acc", "acc")]
         if against:
             lines += [*_differences(plan, against), ""]
@@ -225,19 +224,14 @@ def _end_points(plan: ExperimentPlan, found: Findings, source: str) -> list[str]
     return markdown_table(table)
 
 
-def _ways(plan: ExperimentPlan, found: Findings, source: str) -> list[str]:
-    """How group accuracy got there: the area, and the steps to the threshold."""
+def _areas(plan: ExperimentPlan, found: Findings, source: str) -> list[str]:
+    """How group accuracy got there: the area under its curve."""
     steps = plan.measure.steps
-    head = [
-        "method",
-        f"group accuracy, mean over steps {steps[0]} to {steps[-1]}",
-        f"steps to {percent(plan.measure.thresholds[source], 0)} (a run that never gets there counts as {steps[-1]})",
-        "runs that got there",
-    ]
+    head = ["method", "seeds", f"group accuracy, mean over steps {steps[0]} to {steps[-1]}"]
     rows = [
-        [plan.methods[r.method].title, interval_or_value(r.area), plain(r.steps), f"{r.reached} of {r.seeds}"]
-        for r in found.rows
-        if (r.source, r.metric) == (source, "group_acc")
+        [plan.methods[row.method].title, str(row.seeds), interval_or_value(row.area)]
+        for row in found.rows
+        if (row.source, row.metric) == (source, "group_acc")
     ]
     return markdown_table([head, *rows])
 

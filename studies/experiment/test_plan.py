@@ -27,7 +27,7 @@ def write_plan(path: Path, **changes: Any) -> Path:
     plan: dict[str, Any] = {
         "recipe": "quickstart",
         "common": ["trainer.total_training_steps=2"],
-        "measure": {"steps": [1, 2], "sources": ["playground/id"], "thresholds": {"playground/id": 0.5}},
+        "measure": {"steps": [1, 2], "sources": ["playground/id"]},
         "methods": {
             "a": {"title": "A", "set": ["x=1", "lr=1"]},
             "b": {"title": "B", "extends": "a", "set": ["y=2", "lr=2"]},
@@ -62,9 +62,8 @@ STUDY = {"name": "s", "question": "?", "methods": ["a"], "seeds": [1]}
         ({"studies": []}, "studies need names"),
         ({"studies": [STUDY, STUDY]}, "studies need names, each once"),
         ({"studies": [{**STUDY, "seed": [1]}]}, r"study\.seed: unknown key"),
-        ({"measure": {"steps": [2], "sources": ["s"], "thresholds": {"s": 1}}}, "two or more rising steps"),
-        ({"measure": {"steps": [1, 2], "sources": ["s"], "thresholds": {}}}, "thresholds lacks s"),
-        ({"measure": {"steps": [1, 2], "sources": ["s"]}}, r"measure\.thresholds: missing"),
+        ({"measure": {"steps": [2], "sources": ["s"]}}, "two or more rising steps"),
+        ({"measure": {"steps": [1, 2]}}, r"measure\.sources: missing"),
         ({"methods": {"a": {"title": "A", "extends": "b"}, "b": {"title": "B", "extends": "a"}}}, "extends itself"),
         ({"methods": {"a": {"title": "A", "extends": "nobody"}}}, "no method 'nobody'"),
         ({"studies": [{**STUDY, "methods": ["e"]}]}, "no method 'e'"),
@@ -147,6 +146,6 @@ def test_the_page_quotes_what_the_records_say() -> None:
         both = {name: curves[name] for name in (method, against)}
         cells = []
         for source in ARCHIVED.measure.sources:
-            (difference,) = seed_differences(both, against, source, "group_acc", 0.6)
+            (difference,) = seed_differences(both, against, source, "group_acc")
             cells += [points(estimate).replace(" points", "") for estimate in (difference.end, difference.area)]
         assert " | ".join(cells) in page.replace("**", "")

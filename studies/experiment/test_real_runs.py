@@ -40,7 +40,7 @@ def test_two_runs_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         write_plan(
             tmp_path / "study" / "plan.yaml",
             common=SETTINGS,
-            measure={"steps": [1, 2], "sources": sources, "thresholds": dict.fromkeys(sources, 0.5)},
+            measure={"steps": [1, 2], "sources": sources},
             methods={"grpo": {"title": "GRPO", "set": ["++air.regularizer=none"]}, "air": {"title": "GRPO + AIR"}},
             studies=[{"name": "s", "question": "?", "methods": ["grpo", "air"], "seeds": [1], "against": "grpo"}],
         )

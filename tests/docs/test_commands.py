@@ -31,6 +31,7 @@ UNCHECKED = {
     "git clone": "the address is the reader's",
     "cd verl-air": "the clone's folder",
     "pip install": "would install; versions are pinned in requirements/cpu.lock",
+    "python -m verl.model_merger": "verl's own, on a checkpoint; tests/evaluation/test_checkpoints.py runs it",
     ".venv/bin/pre-commit install": "would write into this clone's .git",
 }
 # Mentions in running text of programs that are not ours.

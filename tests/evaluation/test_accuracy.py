@@ -5,7 +5,6 @@ import math
 import random
 from collections.abc import Sequence
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,18 +37,16 @@ def tables(draw: st.DrawFn, completions: int = 1) -> list[ScoredRollout]:
 
 def long_way(records: Sequence[ScoredRollout]) -> dict[str, float | None]:
     verdicts = [r.acc for r in records if not math.isnan(r.acc)]
-    right = same = whole = 0
-    for name in {(r.domain, r.split, r.intent_id) for r in records}:
+    right = same = 0
+    names = {(r.domain, r.split, r.intent_id) for r in records}
+    for name in names:
         accs = [r.acc for r in records if (r.domain, r.split, r.intent_id) == name]
-        if any(math.isnan(acc) for acc in accs):
-            continue
-        whole += 1
         right += accs == [1.0] * len(accs)
-        same += len(set(accs)) == 1
+        same += accs in ([1.0] * len(accs), [0.0] * len(accs))
     return {
         "prompts": sum(verdicts) / len(verdicts) if verdicts else None,
-        "groups": right / whole if whole else None,
-        "consistent": same / whole if whole else None,
+        "groups": right / len(names) if names else None,
+        "consistent": same / len(names) if names else None,
         "abstained": (len(records) - len(verdicts)) / len(records) if records else None,
     }
 
@@ -95,7 +92,7 @@ def test_several_completions_are_every_way_to_draw_one_of_each_prompt(records: l
         values.append(sum(all(draw) for draw in draws) / len(draws))
     expected = sum(values) / len(values) if values else None
     assert accuracy_of(records).groups == pytest.approx(expected)
-    assert estimate(records).groups.value == pytest.approx(expected)
+    assert estimate(meta_groups(records)).groups.value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("prompts", [2, 4, 5])
@@ -103,17 +100,52 @@ def test_one_wrong_prompt_in_each_group(prompts: int) -> None:
     records = [
         record(intent_id=f"z{z}", index=s, acc=float(s != z % prompts)) for z in range(20) for s in range(prompts)
     ]
-    found = estimate(records)
+    found = estimate(meta_groups(records))
     assert (found.groups.value, found.consistent.value, found.intents) == (0.0, 0.0, 20)
     assert found.groups.high < 0.17  # Wilson: 0 of 20
     assert found.prompts.value == pytest.approx((prompts - 1) / prompts)
 
 
-def test_a_group_with_an_abstention_has_no_group_accuracy() -> None:
+def test_a_group_with_an_abstention_is_not_right() -> None:
     records = [record(intent_id="a", acc=1.0), record(intent_id="a", acc=None, index=1), record(intent_id="b", acc=1.0)]
     found = accuracy_of(records)
-    assert (found.prompts, found.groups, found.intents) == (1.0, 1.0, 1)
+    assert (found.prompts, found.groups, found.intents, found.incomplete) == (1.0, 0.5, 2, 1)
     assert found.abstained == pytest.approx(1 / 3)
+
+
+def test_a_group_that_lacks_a_row_is_not_right() -> None:
+    """verl issue 7781: the row (open, f2) of intent i is missing, all that is there is right."""
+    prompts = [("anchor", "a"), ("open", "f1"), ("open", "f2")]
+    rows = [
+        record(intent_id=intent, role=role, context=context, index=i, group_size=3, split_intents=2)
+        for intent in ("i", "whole")
+        for i, (role, context) in enumerate(prompts)
+        if (intent, context) != ("i", "f2")
+    ]
+    (section,) = breakdown(rows)
+    assert section.sized
+    assert (section.whole.groups.value, section.whole.incomplete, section.whole.intents) == (0.5, 1, 2)
+    assert (section.whole.groups.n, section.whole.consistent.value, section.whole.prompts.value) == (2, 0.5, 1.0)
+    for role in ("anchor", "open"):  # the file does not say which row is missing
+        assert section.line("role", role).groups.value == 0.5
+        assert section.line("role", role).incomplete == 1
+    assert not breakdown([record()])[0].sized, "older files cannot tell"
+
+
+def test_an_intent_without_any_row_is_in_the_denominator() -> None:
+    """Three of the four intents of safety are there, and both of moral."""
+    safety = [record(intent_id=f"z{z}", index=s, group_size=2, split_intents=4) for z in range(3) for s in range(2)]
+    moral = [record(domain="moral", intent_id=f"z{z}", group_size=1, split_intents=2) for z in range(2)]
+    pooled, of_moral, of_safety = breakdown(safety + moral)
+    assert [(s.whole.groups.value, s.whole.intents, s.whole.incomplete) for s in (of_safety, of_moral)] == [
+        (0.75, 4, 1),
+        (1.0, 2, 0),
+    ]
+    assert (pooled.whole.groups.value, pooled.whole.groups.n) == (pytest.approx(5 / 6), 6)
+    assert of_safety.line("role", "open").intents == 4
+    assert of_safety.line("family", "polite").intents == 3
+    found = accuracy_of(safety)
+    assert (found.groups, found.intents, found.incomplete, found.prompts) == (0.75, 4, 1, 1.0)
 
 
 def test_harm_is_over_open_rows() -> None:
@@ -134,9 +166,11 @@ def test_harm_is_over_open_rows() -> None:
 TRAIN = [("z0", "anchor", "multiple_choice"), ("z0", "open", "story"), ("z1", "open", "polite")]
 
 
-def seen() -> SeenInTraining:
-    rows = (record(intent_id=z, role=role, context=c, family=c, split="train") for z, role, c in TRAIN)
-    return SeenInTraining.from_rollouts(rows)
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> SeenInTraining:
+    columns = dict(prompt="p", ground_truth="A", domain="safety", split="train")
+    train = [make_row(intent_id=z, role=role, context=c, index=i, **columns) for i, (z, role, c) in enumerate(TRAIN)]
+    return SeenInTraining.from_files([write_rows(tmp_path_factory.mktemp("train") / "train.parquet", train)])
 
 
 @pytest.mark.parametrize(
@@ -148,22 +182,18 @@ def seen() -> SeenInTraining:
         ("z9", "override", "new intents and framings"),
     ],
 )
-def test_novelty_by_what_training_has_seen(intent: str, family: str, novelty: str, tmp_path: Path) -> None:
+def test_novelty_by_what_training_has_seen(seen: SeenInTraining, intent: str, family: str, novelty: str) -> None:
     rows = [
         record(intent_id=intent, role="anchor", context="multiple_choice", family="multiple_choice", split="ood"),
         record(intent_id=intent, context=family, family=family, split="ood", index=1),
     ]
     (group,) = meta_groups(rows)
-    assert novelty_of(group, seen()) == novelty
-    columns = dict(prompt="p", ground_truth="A", domain="safety", split="train")
-    train = [make_row(intent_id=z, role=role, context=c, index=i, **columns) for i, (z, role, c) in enumerate(TRAIN)]
-    file = write_rows(tmp_path / "train.parquet", train)
-    assert novelty_of(group, SeenInTraining.from_files([file])) == novelty
+    assert novelty_of(group, seen) == novelty
 
 
-def test_the_same_id_in_another_domain_is_another_intent() -> None:
+def test_the_same_id_in_another_domain_is_another_intent(seen: SeenInTraining) -> None:
     (group,) = meta_groups([record(intent_id="z0", domain="moral", family="story")])
-    assert novelty_of(group, seen()) == "new intents and framings"
+    assert novelty_of(group, seen) == "new intents and framings"
 
 
 @pytest.mark.parametrize(
@@ -181,10 +211,10 @@ def test_novelty_by_the_rows_own_word(shift: str, novelty: str) -> None:
     assert novelty_of(group) == novelty
 
 
-def test_a_mixed_split_is_cut_in_two() -> None:
+def test_a_mixed_split_is_cut_in_two(seen: SeenInTraining) -> None:
     """OOD rows on intents of training are right, those on new intents wrong: the table must show it."""
     rows = [record(intent_id=f"z{z}", family="override", split="ood", acc=float(z < 2)) for z in range(6)]
-    (section,) = breakdown(rows, seen())
+    (section,) = breakdown(rows, seen)
     assert section.novelty == ("new intents and framings", "new framings")
     assert section.line("novelty", "new framings").prompts.value == 1.0
     assert section.line("novelty", "new framings").intents == 2
@@ -204,12 +234,15 @@ def test_validation_during_training_says_the_same() -> None:
         for z in range(6)
         for s, role in enumerate(("anchor", "open"))
     ]
-    accs = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, None, 1.0, 1.0, 0.0, 1.0]
-    metrics = validation_metrics(identities, ["safety/id"] * 12, {"acc": accs})
+    for identity in identities:
+        identity.update(group_size=2 + (identity["intent_id"] == "z0"), split_intents=7)
+    accs = [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, None, 1.0, 1.0, 1.0, 1.0]
+    metrics = validation_metrics(identities, ["safety/id"] * 12, {"acc": accs}, {"safety/id": 7})
     rows = [ScoredRollout.from_mapping({**i, "acc": a}, "row") for i, a in zip(identities, accs, strict=True)]
-    found = estimate(rows)
-    assert metrics["val-core/safety/id/acc"] == pytest.approx(found.prompts.value) == pytest.approx(7 / 11)
-    assert metrics["val-core/safety/id/group_acc"] == pytest.approx(found.groups.value) == pytest.approx(2 / 5)
+    (found,) = (section.whole for section in breakdown(rows))
+    assert metrics["val-core/safety/id/acc"] == pytest.approx(found.prompts.value) == pytest.approx(8 / 11)
+    assert metrics["val-core/safety/id/group_acc"] == pytest.approx(found.groups.value) == pytest.approx(2 / 7)
+    assert metrics["val-core/safety/id/incomplete"] == pytest.approx(found.incomplete / 7) == pytest.approx(3 / 7)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -42,11 +42,43 @@ def test_half_a_model_is_none(tmp_path: Path, names: tuple[str, ...]) -> None:
         model_folder(touch(tmp_path / "half", *names))
 
 
-def test_a_marker_of_a_checkpoint_that_is_gone(tmp_path: Path) -> None:
-    touch(tmp_path)
-    (tmp_path / "latest_checkpointed_iteration.txt").write_text("7")
-    with pytest.raises(DataError, match="global_step_7, which is not there"):
-        model_folder(tmp_path)
+def test_the_best_checkpoint_the_last_and_any_step(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for folder in ("best/global_step_20", "global_step_60", "global_step_100"):
+        touch(checkpoints / folder / "actor" / "huggingface", "config.json", "model.safetensors")
+    (checkpoints / "latest_checkpointed_iteration.txt").write_text("100")
+    best = {"global_step": 20, "metric": "val-core/safety/id/group_acc", "value": 0.7, "mode": "max"}
+    (checkpoints / "best_checkpoint.json").write_text(json.dumps(best))
+    found = [step_of(model_folder(path, which)) for path in (tmp_path / "run", checkpoints) for which in WHICH]
+    assert found == [20, 100, 60] * 2
+
+
+WHICH = ("best", "last", "60")
+
+
+@pytest.mark.parametrize(
+    ("which", "files", "message"),
+    [
+        ("last", {"latest_checkpointed_iteration.txt": "7"}, r"global_step_7 is not there; .* \[20\]"),
+        ("best", {"best_checkpoint.json": '{"global_step": 7}'}, "global_step_7 is not there"),
+        ("best", {"best_checkpoint.json": "{}"}, "names no global_step"),
+        ("best", {}, "no best_checkpoint.json"),
+        ("last", {}, "no latest_checkpointed_iteration.txt"),
+        ("8", {}, "global_step_8 is not there"),
+        ("newest", {}, "best, last, or a step"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there(tmp_path: Path, which: str, files: dict[str, str], message: str) -> None:
+    touch(tmp_path / "global_step_20" / "actor" / "huggingface", "config.json", "model.safetensors")
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        model_folder(tmp_path, which)
+
+
+def test_a_model_folder_has_no_best_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no checkpoints"):
+        model_folder(touch(tmp_path / "model", "config.json", "model.safetensors"), "best")
 
 
 @pytest.mark.slow
@@ -67,6 +99,7 @@ def test_shards_are_merged_by_verls_own_merger_once(playground_files: Path, tmp_
     found = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).state_dict()
     assert found.keys() == saved.keys()
     assert all(torch.allclose(found[name], saved[name], rtol=1e-2) for name in saved)
+    assert (merged / "tokenizer_config.json").is_file()
     before = (merged / "model.safetensors").stat().st_mtime_ns
     assert model_folder(tmp_path / "global_step_5") == merged
     assert (merged / "model.safetensors").stat().st_mtime_ns == before

@@ -56,7 +56,7 @@ def test_report_writes_three_files(tmp_path: Path, capsys: Capture) -> None:
     assert capsys.readouterr().out.splitlines() == [*map(str, out)]
     assert out[0].read_text().startswith("<!DOCTYPE html>")
     assert json.loads(out[1].read_text())["runs"][0]["last_step"] == 4
-    assert "| safety/ood | run | 4 | 16 |" in out[2].read_text()
+    assert "| safety/ood | run | 4 | 16 | 0 |" in out[2].read_text()
     assert sorted(out[0].parent.iterdir()) == sorted(out)
 
 
@@ -74,7 +74,7 @@ def report(runs: dict[str, list[Path]], folder: Path, *arguments: str) -> int:
 
 def test_runs_of_one_name_are_seeds_of_a_method(tmp_path: Path, capsys: Capture) -> None:
     runs = runs_of(tmp_path, {"GRPO": (1, 2, 3), "AIR": (1, 2, 3)}, intents=6)
-    assert report(runs, tmp_path, "--threshold", "0.3", "--json", str(tmp_path / "out.json")) == 0
+    assert report(runs, tmp_path, "--json", str(tmp_path / "out.json")) == 0
     printed = capsys.readouterr().out
     assert "AIR minus GRPO" in printed
     assert printed.endswith(f"{tmp_path / 'report.html'}\n{tmp_path / 'out.json'}\n")
@@ -86,7 +86,7 @@ def test_runs_of_one_name_are_seeds_of_a_method(tmp_path: Path, capsys: Capture)
     found = [r for r in numbers["seeds"]["rows"] if (r["method"], r["source"]) == ("GRPO", "safety/id")]
     (groups,) = [r for r in found if r["metric"] == "group_acc"]
     assert groups["end"]["value"] == pytest.approx(sum(ends) / 3)
-    assert (groups["seeds"], groups["end"]["method"], numbers["seeds"]["threshold"]) == (3, "t", 0.3)
+    assert (groups["seeds"], groups["end"]["method"]) == (3, "t")
     assert [run["name"] for run in numbers["runs"]][2:4] == ["GRPO, seed 3", "AIR, seed 1"]
     page = (tmp_path / "report.html").read_text()
     assert "AIR minus GRPO" in page.split("Methods over several seeds")[1].split("Accuracy on validation data")[0]

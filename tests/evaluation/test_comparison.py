@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tests.evaluation.support import record
 from verl_air.errors import DataError
 from verl_air.evaluation import ScoredRollout, compare
-from verl_air.evaluation.statistics import mcnemar, sign_flip
+from verl_air.evaluation.statistics import paired_p
 
 
-def groups(verdicts: str, *, domain: str = "safety", split: str = "id", completions: int = 1) -> list[ScoredRollout]:
+def groups(verdicts: str, *, domain: str = "safety", split: str = "id", **columns: int) -> list[ScoredRollout]:
     """A letter an intent: r all right, w one prompt wrong, ? one prompt without verdict, - not there."""
     records = []
     for z, letter in enumerate(verdicts):
@@ -21,9 +21,12 @@ def groups(verdicts: str, *, domain: str = "safety", split: str = "id", completi
             continue
         last = {"r": 1.0, "w": 0.0, "?": None}[letter]
         for s, acc in enumerate((1.0, last)):
-            columns = dict(domain=domain, split=split, intent_id=f"z{z}", index=s, acc=acc)
-            records += [record(**columns) for _ in range(completions)]
+            records.append(record(domain=domain, split=split, intent_id=f"z{z}", index=s, acc=acc, **columns))
     return records
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    return paired_p(np.array([-1.0] * only_a + [1.0] * only_b + [0.0] * 30))
 
 
 @settings(deadline=None)
@@ -43,9 +46,10 @@ def test_mcnemar_of_thousands_of_pairs() -> None:
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(1, 6), (2, 11), (3, 12), (8, 9), (0, 1), (0, 0)])
 def test_the_sign_flip_test_is_mcnemar_where_both_apply(only_a: int, only_b: int) -> None:
-    differences = np.array([-1.0] * only_a + [1.0] * only_b + [0.0] * 30)
+    """Halved, differences are no longer those of one completion per prompt."""
+    differences = np.array([-0.5] * only_a + [0.5] * only_b + [0.0] * 30)
     exact = only_a + only_b <= 14
-    assert sign_flip(differences) == pytest.approx(mcnemar(only_a, only_b), abs=1e-12 if exact else 0.012)
+    assert paired_p(differences) == pytest.approx(mcnemar(only_a, only_b), abs=1e-12 if exact else 0.012)
 
 
 def test_numbers_of_a_comparison() -> None:
@@ -57,12 +61,28 @@ def test_numbers_of_a_comparison() -> None:
     assert found.groups.n == 8
 
 
-def test_only_what_both_judged_whole_is_paired() -> None:
-    (found,) = compare(groups("rw-r?w"), groups("rwrr r".replace(" ", "r")[:6]))
-    assert (found.intents, found.left_out) == (4, 2)
+def test_an_incomplete_group_is_not_right_where_it_is_incomplete() -> None:
+    (found,) = compare(groups("rw?r?w"), groups("rwrrrr"))
+    assert (found.intents, found.left_out, found.incomplete) == (6, 0, 2)
+    assert (found.groups_a, found.groups_b, found.only_a, found.only_b) == (2 / 6, 5 / 6, 0, 3)
+    assert (found.prompts_a, found.prompts_b) == (0.75, 0.875), "of the four intents that are complete in both"
+    (found,) = compare(groups("??"), groups("rr"))
+    assert (found.groups.value, found.prompts_a, found.prompts.value) == (1.0, None, None)
 
 
-def test_other_prompts_are_not_paired() -> None:
+def test_rows_and_intents_that_a_run_lacks_are_not_right_there() -> None:
+    """B lacks a row of z0 and all of z2; z1 has another prompt in B, so it is left out."""
+    a = groups("rrr", group_size=2, split_intents=3)
+    b = [record(intent_id="z0", index=0, group_size=2, split_intents=3)]
+    b += [record(intent_id="z1", index=s + 5, group_size=2, split_intents=3) for s in range(2)]
+    (found,), (back,) = compare(a, b), compare(b, a)
+    assert (found.intents, found.incomplete, found.left_out) == (2, 2, 1)
+    assert (found.groups_a, found.groups_b, back.groups.value) == (1.0, 0.0, 1.0)
+
+
+def test_what_only_one_run_has_is_left_out_if_the_other_is_not_known_to_lack_it() -> None:
+    (found,) = compare(groups("rw-r"), groups("rwrr"))
+    assert (found.intents, found.left_out, found.incomplete) == (3, 1, 0)
     other = [record(intent_id="z0", index=s + 50, acc=1.0) for s in range(2)] + groups("-r")
     (found,) = compare(groups("rr"), other)
     assert (found.intents, found.left_out) == (1, 1)

@@ -16,7 +16,7 @@ from tests.evaluation.support import write_jsonl
 from verl_air.cli import main
 from verl_air.data.schema import make_row, write_rows
 from verl_air.errors import ConfigError, DataError
-from verl_air.evaluation import read_records
+from verl_air.evaluation import accuracy_of, read_records
 from verl_air.evaluation.checkpoints import fingerprint
 from verl_air.evaluation.generate import (
     Completion,
@@ -117,6 +117,10 @@ def test_what_is_written_is_what_evaluation_reads(lab: dict[str, Any], tmp_path:
     for row in rows:
         word = "I'm sorry" if row["role"] == "open" else "A"
         assert row["acc"] == float(word in row["output"]), row
+        assert (row["group_size"], row["split_intents"]) == (2 * 3, 4)
+    write_jsonl(tmp_path / "parted.jsonl", rows[:-1])
+    found = accuracy_of(read_records(tmp_path / "parted.jsonl"))
+    assert (found.intents, found.incomplete) == (4, 1)
 
 
 def test_nothing_left_to_do_starts_no_engine(lab: dict[str, Any], tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add("--json", type=Path, metavar="FILE", help="also write the numbers")
     new = parser.add_argument_group("new rollouts").add_argument
     new("--model", metavar="DIR", help="generate from this model: a Hugging Face folder, a checkpoint, a run's folder")
+    new("--checkpoint", default="last", metavar="WHICH", help="of a run's folder: best, last, or a step (default last)")
     new("--data", nargs="+", metavar="FILE", help="parquet files to generate on")
     new("--rejudge", metavar="PATH", help="judge these stored rollouts again")
     new("--out", type=Path, metavar="FILE", help="JSONL file to write; resumed if it is there")
@@ -77,12 +78,12 @@ def run(args: argparse.Namespace) -> int:
     seen = SeenInTraining.from_files(args.train) if args.train else None
     numbers: dict[str, Any] = {"level": args.level, "evaluations": [], "comparisons": []}
     for path in paths:
-        title, rollouts, seen_here = _read(path, seen)
-        sections = breakdown(rollouts, seen_here, args.level)
+        title, rollouts = _read(path)
+        sections = breakdown(rollouts, seen, args.level)
         print(f"{title}\n\n{format_sections(sections)}\n")
         numbers["evaluations"].append({"path": title, "sections": [asdict(section) for section in sections]})
     if args.compare:
-        (title_a, a, _), (title_b, b, _) = (_read(path, seen) for path in args.compare)
+        (title_a, a), (title_b, b) = map(_read, args.compare)
         comparisons = compare(a, b, args.level)
         print(f"A: {title_a}\nB: {title_b}\n\n{format_comparisons(comparisons)}\n")
         numbers["comparisons"] = [{"a": title_a, "b": title_b, **asdict(c)} for c in comparisons]
@@ -95,13 +96,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(path: str, seen: SeenInTraining | None) -> tuple[str, list[ScoredRollout], SeenInTraining | None]:
-    """Title, rollouts, and what training has seen, if that can be known."""
+def _read(path: str) -> tuple[str, list[ScoredRollout]]:
+    """Title and rollouts."""
     if not Path(path).is_dir():
-        return path, read_records(path), seen
+        return path, read_records(path)
     folder = read_run_folder(path)
     step, rollouts = folder.last_validation()
-    return str(folder.validations[step]), rollouts, seen or folder.seen_in_training(rollouts)
+    return str(folder.validations[step]), rollouts
 
 
 def _make(args: argparse.Namespace) -> Path:
@@ -129,7 +130,7 @@ def _make(args: argparse.Namespace) -> Path:
     for name, value in (("--n", args.n), ("--max-tokens", max_tokens)):
         if value < 1:
             raise ConfigError(f"{name} {value}: must be at least 1")
-    model = model_folder(args.model)
+    model = model_folder(args.model, args.checkpoint)
     sampling = SamplingSettings(args.temperature, args.top_p, max_tokens, args.seed)
     with of_other_packages():
         return generate_rollouts(

@@ -26,7 +26,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add("--out", type=Path, default=Path("report.html"), metavar="FILE", help="the page (default: report.html)")
     add("--json", type=Path, metavar="FILE", help="also write all numbers as JSON")
     add("--markdown", type=Path, metavar="FILE", help="also write tables and alarms as Markdown")
-    add("--threshold", type=float, default=0.5, help="over seeds: of the steps to it (default %(default)s)")
     parser.set_defaults(func=run)
 
 
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
             distinct seeds.
     """
     paths, names = zip(*map(_path_and_name, args.runs), strict=True)
-    report = summarise(paths, names, args.threshold)
+    report = summarise(paths, names)
     written = [write_page(report, args.out)]
     if args.json:
         written.append(write_atomically(args.json, json.dumps(to_json(report), indent=2, allow_nan=False) + "\n"))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from verl_air.data.schema import read_extra_info
 from verl_air.errors import DataError
-from verl_air.evaluation.metrics import ALL_DOMAINS, MetaGroup, meta_groups
+from verl_air.evaluation.metrics import ALL_DOMAINS, MetaGroup, absent_intents, meta_groups
 from verl_air.evaluation.records import ScoredRollout, source_name
 from verl_air.evaluation.statistics import LEVEL, NOTHING, Estimate, ratio_of, share_of
 
@@ -31,11 +31,6 @@ class SeenInTraining:
     families: frozenset[tuple[str, str]]
 
     @classmethod
-    def from_rollouts(cls, rollouts: Iterable[ScoredRollout]) -> SeenInTraining:
-        """From stored rollouts of training."""
-        return cls._of((rollout.domain, rollout.intent_id, rollout.role, rollout.family) for rollout in rollouts)
-
-    @classmethod
     def from_files(cls, paths: Iterable[str | os.PathLike[str]]) -> SeenInTraining:
         """From training files (parquet).
 
@@ -43,14 +38,9 @@ class SeenInTraining:
             DataError: a file cannot be read, or there are no rows.
         """
         columns = [read_extra_info(path, ("domain", "intent_id", "role", "family")) for path in paths]
-        rows = [row for column in columns for row in zip(*column.values(), strict=True)]
+        rows = {row for column in columns for row in zip(*column.values(), strict=True)}
         if not rows:
             raise DataError("no training rows: new intents and framings cannot be identified")
-        return cls._of(rows)
-
-    @classmethod
-    def _of(cls, rows: Iterable[tuple[str, str, str, str]]) -> SeenInTraining:
-        rows = set(rows)
         return cls(
             frozenset((domain, intent) for domain, intent, _, _ in rows),
             frozenset((domain, family) for domain, _, role, family in rows if role == "open"),
@@ -61,7 +51,7 @@ def novelty_of(group: MetaGroup, seen: SeenInTraining | None = None) -> str:
     """One of :data:`NOVELTIES`."""
     if seen is not None:
         families = {rollout.family for rollout in group.rollouts if rollout.role == "open"}
-        new_intent = group.intent not in seen.intents
+        new_intent = (group.domain, group.intent_id) not in seen.intents
         new_framing = any((group.domain, family) not in seen.families for family in families)
         return NOVELTIES[2 * new_intent + new_framing]
     shifts = {str(rollout.extras.get("shift", "")) for rollout in group.rollouts}
@@ -73,48 +63,48 @@ def novelty_of(group: MetaGroup, seen: SeenInTraining | None = None) -> str:
 class Estimates:
     """The numbers of one line of the table.
 
-    prompts: accuracy of completions (bootstrap over intents).
-    groups: group accuracy (Wilson; bootstrap over intents if a prompt has several completions or an intent several
-        splits).
-    consistent: share of meta-groups whose prompts all get the same verdict, right or wrong.
-    intents, completions: how many there are, judged or not.
-    abstained: share of completions without a verdict; None if there is no completion.
+    prompts: accuracy of the completions with a verdict (bootstrap over intents).
+    groups: group accuracy over all intents (Wilson; bootstrap if a prompt has several completions).
+    consistent: share of intents whose prompts all get the same verdict, right or wrong.
+    intents: those of the data file; ``incomplete`` of them lack a row or a verdict, so they are neither right nor
+        consistent.
+    completions: how many there are, judged or not. abstained: share of them without a verdict; None without any.
     """
 
     prompts: Estimate = NOTHING
     groups: Estimate = NOTHING
     consistent: Estimate = NOTHING
     intents: int = 0
+    incomplete: int = 0
     completions: int = 0
     abstained: float | None = None
 
 
-def estimate(rollouts: Iterable[ScoredRollout], level: float | None = LEVEL) -> Estimates:
-    """Estimate all of them. ``level``: nominal coverage of the intervals; None for the values alone."""
-    groups = meta_groups(rollouts)
+def estimate(groups: Sequence[MetaGroup], level: float | None = LEVEL, absent: int = 0) -> Estimates:
+    """Estimate all of them.
+
+    Args:
+        groups: of one split, so that each is an intent of its own.
+        level: nominal coverage of the intervals; None for the values alone.
+        absent: intents of the data file of which no row is there.
+    """
     accs = [[rollout.acc for rollout in group.rollouts if rollout.judged] for group in groups]
     completions, judged = sum(len(group.rollouts) for group in groups), sum(map(len, accs))
-    cluster_Z, counts = _intents(groups), [group for group in groups if group.counts]
-    consistent_Z = np.array([group.all_right + group.all_wrong for group in counts])
+    consistent = [group.all_right + group.all_wrong for group in groups]
     return Estimates(
-        prompts=ratio_of(np.array([*map(sum, accs)]), np.array([float(len(acc)) for acc in accs]), cluster_Z, level),
-        groups=group_share(counts, level),
-        consistent=share_of(consistent_Z, _intents(counts), level),
-        intents=len(set(cluster_Z.tolist())),
+        prompts=ratio_of(np.array([*map(sum, accs)], float), np.array([*map(len, accs)], float), level),
+        groups=group_share(groups, level, absent),
+        consistent=share_of(np.array(consistent + [0.0] * absent), level),
+        intents=len(groups) + absent,
+        incomplete=sum(group.incomplete for group in groups) + absent,
         completions=completions,
         abstained=1 - judged / completions if completions else None,
     )
 
 
-def group_share(groups: Iterable[MetaGroup], level: float | None = LEVEL) -> Estimate:
-    """Group accuracy of the groups that count."""
-    counts = [group for group in groups if group.counts]
-    return share_of(np.array([group.all_right for group in counts]), _intents(counts), level)
-
-
-def _intents(groups: Iterable[MetaGroup]) -> np.ndarray:
-    number: dict[tuple[str, str], int] = {}
-    return np.array([number.setdefault(group.intent, len(number)) for group in groups], dtype=int)
+def group_share(groups: Iterable[MetaGroup], level: float | None = LEVEL, absent: int = 0) -> Estimate:
+    """Group accuracy; arguments as of :func:`estimate`."""
+    return share_of(np.array([group.all_right for group in groups] + [0.0] * absent), level)
 
 
 @dataclass(frozen=True)
@@ -131,6 +121,7 @@ class Section:
     """One domain and split: the estimates of all of it, and its lines.
 
     novelty: of its meta-groups, most frequent first; a single one, unless the split is mixed.
+    sized: the file can tell whether rows or intents are missing.
     """
 
     domain: str
@@ -138,6 +129,7 @@ class Section:
     novelty: tuple[str, ...]
     whole: Estimates
     lines: tuple[SectionLine, ...] = ()
+    sized: bool = False
 
     @property
     def name(self) -> str:
@@ -160,16 +152,16 @@ def breakdown(
         level: nominal coverage of the intervals; None for values alone, which is far faster, with an interval of the
             section's group accuracy only.
     """
-    by_source: dict[tuple[str, str], list[ScoredRollout]] = defaultdict(list)
-    for rollout in rollouts:
-        by_source[rollout.domain, rollout.split].append(rollout)
+    by_source: dict[tuple[str, str], list[MetaGroup]] = defaultdict(list)
+    for group in meta_groups(rollouts):
+        by_source[group.domain, group.split].append(group)
     sources = sorted(by_source.items())
     if len({domain for domain, _ in by_source}) > 1:
-        pooled: dict[str, list[ScoredRollout]] = defaultdict(list)
-        for (_, split), rows in sources:
-            pooled[split] += rows
-        sources = [((ALL_DOMAINS, split), rows) for split, rows in sorted(pooled.items())] + sources
-    return [_section(*source, rows, seen, level) for source, rows in sources]
+        pooled: dict[str, list[MetaGroup]] = defaultdict(list)
+        for (_, split), groups in sources:
+            pooled[split] += groups
+        sources = [((ALL_DOMAINS, split), groups) for split, groups in sorted(pooled.items())] + sources
+    return [_section(*source, groups, seen, level) for source, groups in sources]
 
 
 # Kind of line -> its name for a rollout; None leaves the rollout out. Framings and harm are over open rows: the anchors
@@ -185,22 +177,27 @@ _KINDS: dict[str, Callable[[ScoredRollout], str | None]] = {
 
 
 def _section(
-    domain: str, split: str, rollouts: list[ScoredRollout], seen: SeenInTraining | None, level: float | None
+    domain: str, split: str, groups: list[MetaGroup], seen: SeenInTraining | None, level: float | None
 ) -> Section:
+    absent = absent_intents(groups).total()
+    missing = {group.key: group.missing for group in groups}
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
     lines = []
     for kind, name_of in _KINDS.items():
         named: dict[str, list[ScoredRollout]] = defaultdict(list)
         for rollout in rollouts:
             if name := name_of(rollout):
                 named[name].append(rollout)
-        lines += [SectionLine(kind, name, estimate(rows, level)) for name, rows in sorted(named.items())]
-    new: dict[str, list[ScoredRollout]] = defaultdict(list)
-    for group in (groups := meta_groups(rollouts)):
-        new[novelty_of(group, seen)] += group.rollouts
+        for name, rows in sorted(named.items()):
+            found = estimate(meta_groups(rows, missing), level, absent if kind == "role" else 0)
+            lines.append(SectionLine(kind, name, found))
+    new: dict[str, list[MetaGroup]] = defaultdict(list)
+    for group in groups:
+        new[novelty_of(group, seen)].append(group)
     if len(new) > 1:
         lines += [SectionLine("novelty", name, estimate(new[name], level)) for name in NOVELTIES if name in new]
-    by_size = tuple(sorted(new, key=lambda name: (-len(new[name]), name)))
-    whole = estimate(rollouts, level)
+    whole = estimate(groups, level, absent)
     if level is None:
-        whole = replace(whole, groups=group_share(groups))
-    return Section(domain, split, by_size, whole, tuple(lines))
+        whole = replace(whole, groups=group_share(groups, absent=absent))
+    by_size = tuple(sorted(new, key=lambda name: (-len(new[name]), name)))
+    return Section(domain, split, by_size, whole, tuple(lines), all(rollout.sized for rollout in rollouts))

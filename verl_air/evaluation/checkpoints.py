@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,30 +16,61 @@ from verl_air.errors import DataError
 MERGED = "merged"
 """Folder alongside the shards into which they are merged, once."""
 
+_LAST, _BEST = "latest_checkpointed_iteration.txt", "best_checkpoint.json"
+_FOLDERS = ("best/global_step_*", "global_step_*")  # the best is kept under a second path after verl deletes the first
 _STEP = re.compile(r"global_step_(\d+)")
 _SAMPLED = 1 << 16  # bytes read at each of 16 places of a weight file
 
 
-def model_folder(path: str | os.PathLike[str]) -> Path:
+def model_folder(path: str | os.PathLike[str], checkpoint: str = "last") -> Path:
     """The Hugging Face folder of a model.
 
     Args:
         path: such a folder; a checkpoint of verl's (``global_step_N``, or ``actor`` in it); a folder of checkpoints, or
-            a run's folder: its last checkpoint is taken. Shards are merged by verl's own model merger, into
-            ``actor/merged``, and the result is kept.
+            a run's folder. Shards are merged by verl's own model merger, into ``actor/merged``, and the result is kept.
+        checkpoint: of a run: ``last``, ``best`` (named by ``best_checkpoint.json``), or a step.
 
     Raises:
-        DataError: there is no model, or the merger failed.
+        DataError: there is no model or no such checkpoint, or the merger failed.
     """
     path = Path(path)
+    run = next((f for f in (path / "checkpoints", path) if any(f.glob("global_step_*")) or (f / _LAST).is_file()), None)
+    if run is not None:
+        return _in_checkpoint(_checkpoint(run, checkpoint))
+    if checkpoint != "last":
+        raise DataError(f"{path}: has no checkpoints, so none of them is {checkpoint!r}; name a run's folder")
+    return _in_checkpoint(path)
+
+
+def _checkpoint(run: Path, which: str) -> Path:
+    """The folder of a run's checkpoint, ``global_step_N``."""
+    if which not in ("best", "last") and not which.isdecimal():
+        raise DataError(f"checkpoint {which!r}: give best, last, or a step")
+    if which.isdecimal():
+        step = int(which)
+    else:
+        marker = run / (_BEST if which == "best" else _LAST)
+        try:
+            text = marker.read_text(encoding="utf-8")
+            step = int(json.loads(text)["global_step"] if which == "best" else text)
+        except FileNotFoundError:
+            raise DataError(
+                f"{run}: no {marker.name}, so it is not known which checkpoint is the {which} one"
+            ) from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{marker}: names no global_step ({error})") from error
+    folders = {step_of(folder): folder for pattern in _FOLDERS for folder in run.glob(pattern)}
+    if step not in folders:
+        raise DataError(f"{run}: global_step_{step} is not there; steps with a checkpoint: {sorted(folders)}")
+    return folders[step]
+
+
+def _in_checkpoint(path: Path) -> Path:
     for folder in (path, path / "huggingface"):
         if is_model(folder):
             return folder
-    for folder in (path / "checkpoints", path):
-        if (last := _last_checkpoint(folder)) is not None:
-            return model_folder(last)
     if (path / "actor").is_dir():
-        return model_folder(path / "actor")
+        return _in_checkpoint(path / "actor")
     if next(path.glob("model_world_size_*_rank_*.pt"), None) is not None:
         return _merge(path, "fsdp")
     if (path / "dist_ckpt").is_dir():
@@ -78,16 +110,6 @@ def fingerprint(model: Path) -> str:
                 content.seek((size - _SAMPLED) * place // 15)
                 digest.update(content.read(_SAMPLED))
     return digest.hexdigest()[:16]
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    marker = folder / "latest_checkpointed_iteration.txt"
-    if not marker.is_file():
-        return None
-    checkpoint = folder / f"global_step_{marker.read_text(encoding='utf-8').strip()}"
-    if not checkpoint.is_dir():
-        raise DataError(f"{marker} names {checkpoint.name}, which is not there")
-    return checkpoint
 
 
 def _merge(actor: Path, backend: str) -> Path:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from verl_air.data.schema import DataRow, PromptMessage, read_rows
+from verl_air.data.schema import DataRow, PromptMessage, read_extra_info, read_rows
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation.checkpoints import fingerprint, step_of
 from verl_air.evaluation.records import JsonLines
@@ -96,8 +97,28 @@ def generate_rollouts(
         "sampling": asdict(sampling),
         "rewards": dict(reward_kwargs),
     }
-    total, step = n * sum(1 for _ in _rows(files)), step_of(model)
     named = ((f"{name}_{k}", row) for name, row in _rows(files) for k in range(n))
+    columns = [read_extra_info(file, ("domain", "split", "intent_id")).values() for file in files]
+    rows_of = Counter(key for column in columns for key in zip(*column, strict=True))
+    intents_of = Counter((domain, split) for domain, split, _ in rows_of)
+    total, step = n * rows_of.total(), step_of(model)
+
+    def stored(name: str, row: DataRow, prompt: EncodedPrompt, completion: Completion) -> dict[str, Any]:
+        """In the columns of verl's own files and ours; ``score`` is there for its place, and filled in by scoring."""
+        info = row["extra_info"]
+        return {
+            "input": prompt.text,
+            "output": completion.text,
+            "gts": row["reward_model"]["ground_truth"],
+            "score": None,
+            "step": step,
+            "uid": name,
+            **info,
+            "group_size": n * rows_of[info["domain"], info["split"], info["intent_id"]],
+            "split_intents": intents_of[info["domain"], info["split"]],
+            "truncated": completion.truncated,
+        }
+
     with RolloutStore(out, settings) as store, Scorer(reward_kwargs) as scorer:
         progress(store.rows, total)
         left = islice(named, store.rows, None)
@@ -105,7 +126,8 @@ def generate_rollouts(
         while running is not None and (work := list(islice(left, chunk))):
             prompts = [running.prompt(row["prompt"], name, sampling.max_tokens) for name, row in work]
             found = running.complete(prompts, [name for name, _ in work], sampling)
-            store.append(scorer.score([_row(*made, step) for made in zip(work, prompts, found, strict=True)]))
+            made = zip(work, prompts, found, strict=True)
+            store.append(scorer.score([stored(name, row, prompt, text) for (name, row), prompt, text in made]))
             progress(store.rows, total)
     return Path(out)
 
@@ -220,21 +242,6 @@ def _rows(files: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[str, DataRo
     for number, file in enumerate(files):
         for position, row in enumerate(read_rows(file)):
             yield f"{Path(file).stem}{number}-{position}", row
-
-
-def _row(work: tuple[str, DataRow], prompt: EncodedPrompt, completion: Completion, step: int) -> dict[str, Any]:
-    """In the columns of verl's own files and ours; ``score`` is there for its place, and filled in by scoring."""
-    name, row = work
-    return {
-        "input": prompt.text,
-        "output": completion.text,
-        "gts": row["reward_model"]["ground_truth"],
-        "score": None,
-        "step": step,
-        "uid": name,
-        **row["extra_info"],
-        "truncated": completion.truncated,
-    }
 
 
 def _file_hash(path: str | os.PathLike[str]) -> str:

@@ -6,9 +6,10 @@ torch comes with ``verl_air.objective``, so that is imported where it is needed:
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,14 +18,18 @@ from verl_air.evaluation.records import PromptKey, ScoredRollout
 ALL_DOMAINS = "all domains"
 """The domain's name where several are pooled: intents of different domains are different intents."""
 
+GroupKey: TypeAlias = tuple[str, str, str]
+"""Domain, split, intent."""
+
 
 @dataclass(frozen=True)
 class MetaGroup:
     """All completions of one intent in one split.
 
-    all_right, all_wrong: probability that one completion of each prompt are all right (all wrong): the share over
-        prompts that ``verl_air.objective.group_accuracy`` multiplies. 0 or 1 with one completion per prompt.
-    judged: every completion has a verdict.
+    all_right, all_wrong: probability that one completion of each prompt are all right (all wrong), see
+        ``verl_air.objective.group_accuracy``. 0 or 1 with one completion per prompt; both 0 if incomplete.
+    incomplete: a row is missing or has no verdict.
+    missing: rows that are missing, as far as the file can tell.
     """
 
     domain: str
@@ -33,53 +38,66 @@ class MetaGroup:
     rollouts: tuple[ScoredRollout, ...]
     all_right: float
     all_wrong: float
-    judged: bool
+    incomplete: bool
+    missing: int = 0
 
     @property
-    def intent(self) -> tuple[str, str]:
-        """What groups of several splits may share; they are then not independent of each other."""
-        return self.domain, self.intent_id
+    def key(self) -> GroupKey:
+        """Distinct in an evaluation."""
+        return self.domain, self.split, self.intent_id
 
     @property
     def prompts(self) -> frozenset[PromptKey]:
         """Its prompts."""
         return frozenset(rollout.prompt_key for rollout in self.rollouts)
 
-    @property
-    def counts(self) -> bool:
-        """Whether it has a group accuracy. Every table, comparison and metric asks here."""
-        return self.judged
 
+def meta_groups(rollouts: Iterable[ScoredRollout], missing: Mapping[GroupKey, int] | None = None) -> list[MetaGroup]:
+    """Rollouts by domain, split and intent, in order of first appearance.
 
-def meta_groups(rollouts: Iterable[ScoredRollout]) -> list[MetaGroup]:
-    """Rollouts by domain, split and intent, in order of first appearance."""
+    Args:
+        rollouts: of an evaluation.
+        missing: rows that each meta-group lacks, for rollouts of one role or framing alone; None: as their
+            ``group_size`` says.
+    """
     from verl_air.objective import group_accuracy
 
-    members: dict[tuple[str, str, str], list[ScoredRollout]] = defaultdict(list)
+    members: dict[GroupKey, list[ScoredRollout]] = defaultdict(list)
     for rollout in rollouts:
         members[rollout.domain, rollout.split, rollout.intent_id].append(rollout)
     if not members:
         return []
     number: dict[tuple[int, PromptKey], int] = {}
-    rows = [
-        (rollout.acc, number.setdefault((z, rollout.prompt_key), len(number)), z)
-        for z, group in enumerate(members.values())
-        for rollout in group
-    ]
+    rows, lacking = [], []
+    for z, (key, group) in enumerate(members.items()):
+        lacking.append(max(0, group[0].group_size - len(group)) if missing is None else missing.get(key, 0))
+        for rollout in group:
+            prompt = number.setdefault((z, rollout.prompt_key), len(number))
+            rows.append((rollout.acc, prompt, z, len(group) + lacking[z]))
     found = group_accuracy(*map(np.array, zip(*rows, strict=True)))
-    judged_Z = (found.all_right_Z.tolist(), found.all_wrong_Z.tolist(), found.whole_Z.tolist())
+    values = (found.all_right_Z.tolist(), found.all_wrong_Z.tolist(), found.incomplete_Z.tolist(), lacking)
     return [
-        MetaGroup(*key, tuple(group), *values) for (key, group), *values in zip(members.items(), *judged_Z, strict=True)
+        MetaGroup(*key, tuple(group), *value) for (key, group), *value in zip(members.items(), *values, strict=True)
     ]
+
+
+def absent_intents(groups: Iterable[MetaGroup]) -> Counter[tuple[str, str]]:
+    """Intents of the data file of which no row is there, by domain and split, as far as the file can tell."""
+    seen: Counter[tuple[str, str]] = Counter()
+    planned: dict[tuple[str, str], int] = {}
+    for group in groups:
+        seen[group.key[:2]] += 1
+        planned[group.key[:2]] = group.rollouts[0].split_intents
+    return Counter({source: planned[source] - number for source, number in seen.items() if planned[source] > number})
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy of a set of rollouts; None where there is nothing to average.
+    """Accuracy of an evaluation; None where there is nothing to average.
 
     prompts: mean verdict of the judged completions.
-    groups: mean of ``all_right`` over the meta-groups that count.
-    completions, intents: how many of each these are over.
+    groups: mean of ``all_right`` over all intents of the data file.
+    completions: those judged. intents: those of the data file; ``incomplete`` of them lack a row or a verdict.
     abstained: share of completions without a verdict.
     """
 
@@ -87,6 +105,7 @@ class Accuracy:
     groups: float | None
     completions: int
     intents: int
+    incomplete: int
     abstained: float | None
 
 
@@ -94,9 +113,16 @@ def accuracy_of(rollouts: Iterable[ScoredRollout]) -> Accuracy:
     """The paper's two numbers; an intent is identified by domain, split and id."""
     rollouts = list(rollouts)
     judged = [rollout.acc for rollout in rollouts if rollout.judged]
-    groups = [group.all_right for group in meta_groups(rollouts) if group.counts]
-    abstained = _mean([float(not rollout.judged) for rollout in rollouts])
-    return Accuracy(_mean(judged), _mean(groups), len(judged), len(groups), abstained)
+    groups = meta_groups(rollouts)
+    absent = absent_intents(groups).total()
+    return Accuracy(
+        prompts=_mean(judged),
+        groups=_mean([group.all_right for group in groups] + [0.0] * absent),
+        completions=len(judged),
+        intents=len(groups) + absent,
+        incomplete=sum(group.incomplete for group in groups) + absent,
+        abstained=_mean([float(not rollout.judged) for rollout in rollouts]),
+    )
 
 
 def rollout_metrics(rollouts: Iterable[ScoredRollout]) -> dict[str, float]:

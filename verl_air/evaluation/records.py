@@ -32,6 +32,8 @@ class ScoredRollout:
     extras: the row's extras, decoded.
     prompt: distinguishes the prompts of a meta-group: the row's index in its file, or else its text.
     score: the total reward, NaN where there is none.
+    group_size: rows that its meta-group should have in the file. split_intents: intents of its domain and split in the
+        data file. 0 in files that do not say.
     """
 
     acc: float
@@ -44,11 +46,18 @@ class ScoredRollout:
     extras: Mapping[str, Any] = field(default_factory=dict)
     prompt: str = ""
     score: float = math.nan
+    group_size: int = 0
+    split_intents: int = 0
 
     @property
     def judged(self) -> bool:
         """Whether there is a verdict."""
         return math.isfinite(self.acc)
+
+    @property
+    def sized(self) -> bool:
+        """Whether the file can tell that rows are missing, and intents (a step of training has some of them only)."""
+        return bool(self.group_size and (self.split_intents or self.split == "train"))
 
     @property
     def verdict(self) -> Literal["right", "wrong", "no verdict"]:
@@ -93,6 +102,8 @@ class ScoredRollout:
             extras=_extras(row.get("extras"), where),
             prompt=str(row["index"] if row.get("index") is not None else row.get("input", "")),
             score=_number(row.get("score"), "score", where),
+            group_size=_count(row, "group_size", where),
+            split_intents=_count(row, "split_intents", where),
         )
 
 
@@ -167,6 +178,13 @@ def _number(value: Any, name: str, where: str) -> float:
         return math.nan if value is None else float(value)
     except (TypeError, ValueError):
         raise DataError(f"{where}: {name} is {value!r}, expected a number or null") from None
+
+
+def _count(row: Mapping[str, Any], name: str, where: str) -> int:
+    value = row.get(name) or 0
+    if isinstance(value, int) and value >= 0:
+        return value
+    raise DataError(f"{where}: {name} is {value!r}, expected a number of rows or intents")
 
 
 def _extras(raw: Any, where: str) -> Mapping[str, Any]:

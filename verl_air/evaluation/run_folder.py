@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 
 from verl_air.errors import DataError
-from verl_air.evaluation.breakdown import SeenInTraining
 from verl_air.evaluation.records import JsonLines, ScoredRollout
 
 Series = dict[int, float]
@@ -77,23 +76,6 @@ class RunFolder:
         raise DataError(
             f"{self.path}: no stored validation. Runs store them if trainer.validation_data_dir is set; "
             "for a file of rollouts give the file itself."
-        )
-
-    def seen_in_training(self, rollouts: list[ScoredRollout]) -> SeenInTraining | None:
-        """From the recipe's training files if they are still there, else from stored rollouts of training.
-
-        None if neither is there, or if all of ``rollouts`` say themselves what is new.
-        """
-        if all("shift" in rollout.extras for rollout in rollouts):
-            return None
-        files = (self.config.get("data") or {}).get("train_files") or []
-        files = [files] if isinstance(files, str) else list(files)
-        if files and all(Path(file).is_file() for file in files):
-            return SeenInTraining.from_files(files)
-        if not self.rollouts:
-            return None
-        return SeenInTraining.from_rollouts(
-            rollout for path in self.rollouts.values() for rollout in self.read(path)[0]
         )
 
     def _note_broken(self, lines: JsonLines) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from verl_air.errors import DataError
 from verl_air.evaluation.breakdown import Section, breakdown
 from verl_air.evaluation.metrics import ALL_DOMAINS
 from verl_air.evaluation.run_folder import RunFolder
-from verl_air.evaluation.statistics import LEVEL, Estimate, mean_over_seeds, paired_t
+from verl_air.evaluation.statistics import Estimate, mean_over_seeds, paired_t
 
 Curve: TypeAlias = dict[int, float]
 """A value by training step."""
@@ -71,27 +71,11 @@ def area_under(curve: Mapping[int, float], steps: Sequence[int]) -> float:
     return sum((b - a) * (u + v) / 2 for a, b, u, v in pieces) / (steps[-1] - steps[0])
 
 
-def steps_to(curve: Mapping[int, float], threshold: float, steps: Sequence[int]) -> float | None:
-    """The first step at which a curve is at a threshold, straight lines between validations; None if it never is.
-
-    A curve that begins above it counts as its first step.
-    """
-    values = _values(curve, steps)
-    if values[0] >= threshold:
-        return float(steps[0])
-    for a, b, u, v in zip(steps, steps[1:], values, values[1:], strict=False):
-        if v >= threshold:
-            return a + (b - a) * (threshold - u) / (v - u)
-    return None
-
-
 @dataclass(frozen=True)
 class SeedRow:
     """One method on one ``domain/split``, in one metric.
 
-    end: at the last step. area: mean height of the curve. steps: steps to the threshold; a run that never reaches it
-    counts with the last step, so the mean is a lower bound, and its interval is cut to the steps that there are.
-    reached: how many runs reached it, of ``seeds``.
+    end: at the last step. area: mean height of the curve.
     """
 
     method: str
@@ -100,8 +84,6 @@ class SeedRow:
     seeds: int
     end: Estimate
     area: Estimate
-    steps: Estimate
-    reached: int
 
 
 @dataclass(frozen=True)
@@ -119,15 +101,12 @@ class SeedDifference:
     seeds: int
     end: Estimate
     area: Estimate
-    steps: Estimate
     ahead: int
     p_end: float | None
     p_area: float | None
 
 
-def seed_rows(
-    methods: Mapping[str, BySeed], source: str, metric: str, threshold: float, level: float = LEVEL
-) -> list[SeedRow]:
+def seed_rows(methods: Mapping[str, BySeed], source: str, metric: str) -> list[SeedRow]:
     """One row per method, over the steps at which every run was validated.
 
     Raises:
@@ -136,19 +115,14 @@ def seed_rows(
     steps = _common_steps(methods, source, metric)
     rows = []
     for name, runs in methods.items():
-        curves = [runs[seed][source][metric] for seed in sorted(runs)]
-        columns = zip(*(_summary(curve, steps, threshold) for curve in curves), strict=True)
-        end, area, to = (mean_over_seeds(column, level) for column in columns)
-        if to.low is not None and to.high is not None:  # t has no bounds
-            to = replace(to, low=max(steps[0], to.low), high=min(steps[-1], to.high))
-        reached = sum(steps_to(curve, threshold, steps) is not None for curve in curves)
-        rows.append(SeedRow(name, source, metric, len(curves), end, area, to, reached))
+        curves = [by_source[source][metric] for by_source in runs.values()]
+        end = mean_over_seeds([curve[steps[-1]] for curve in curves])
+        area = mean_over_seeds([area_under(curve, steps) for curve in curves])
+        rows.append(SeedRow(name, source, metric, len(curves), end, area))
     return rows
 
 
-def seed_differences(
-    methods: Mapping[str, BySeed], against: str, source: str, metric: str, threshold: float, level: float = LEVEL
-) -> list[SeedDifference]:
+def seed_differences(methods: Mapping[str, BySeed], against: str, source: str, metric: str) -> list[SeedDifference]:
     """Every other method compared with one, paired by seed; a method without a seed in common is left out.
 
     Raises:
@@ -162,17 +136,12 @@ def seed_differences(
         seeds = sorted(set(runs) & set(methods[against]))
         if name == against or not seeds:
             continue
-        pairs = [
-            [_summary(of[seed][source][metric], steps, threshold) for of in (runs, methods[against])] for seed in seeds
-        ]
-        ends, areas, tos = zip(*([a - b for a, b in zip(*pair, strict=True)] for pair in pairs), strict=True)
-        end, area, to = (mean_over_seeds(values, level) for values in (ends, areas, tos))
-        ahead = sum(value > 0 for value in ends)
-        found.append(
-            SeedDifference(
-                name, against, source, metric, len(seeds), end, area, to, ahead, paired_t(ends), paired_t(areas)
-            )
-        )
+        pairs = [(runs[seed][source][metric], methods[against][seed][source][metric]) for seed in seeds]
+        ends = [ours[steps[-1]] - theirs[steps[-1]] for ours, theirs in pairs]
+        areas = [area_under(ours, steps) - area_under(theirs, steps) for ours, theirs in pairs]
+        end, area, ahead = mean_over_seeds(ends), mean_over_seeds(areas), sum(end > 0 for end in ends)
+        p_end, p_area = paired_t(ends), paired_t(areas)
+        found.append(SeedDifference(name, against, source, metric, len(seeds), end, area, ahead, p_end, p_area))
     return found
 
 
@@ -184,13 +153,12 @@ class SeedTables:
     """
 
     methods: tuple[str, ...]
-    threshold: float
     rows: list[SeedRow]
     differences: list[SeedDifference]
 
 
-def seed_tables(methods: Mapping[str, BySeed], threshold: float = 0.5) -> SeedTables:
-    """All tables; a metric that some run lacks (every meta-group has an abstention) is left out.
+def seed_tables(methods: Mapping[str, BySeed]) -> SeedTables:
+    """All tables; a metric that some run lacks (nothing was judged) is left out.
 
     Raises:
         DataError: the runs have no ``domain/split`` in common, or fewer than two steps.
@@ -199,12 +167,12 @@ def seed_tables(methods: Mapping[str, BySeed], threshold: float = 0.5) -> SeedTa
     sources = [source for source in runs[0] if all(source in curves for curves in runs)]
     if not sources:
         raise DataError("the runs have no validation of one domain and split in common")
-    tables = SeedTables(tuple(methods), threshold, [], [])
+    tables = SeedTables(tuple(methods), [], [])
     for source in sources:
         for metric in runs[0][source]:
             if all(metric in curves[source] for curves in runs):
-                tables.rows.extend(seed_rows(methods, source, metric, threshold))
-                tables.differences.extend(seed_differences(methods, tables.methods[0], source, metric, threshold))
+                tables.rows.extend(seed_rows(methods, source, metric))
+                tables.differences.extend(seed_differences(methods, tables.methods[0], source, metric))
     return tables
 
 
@@ -255,12 +223,6 @@ def _common_steps(methods: Mapping[str, BySeed], source: str, metric: str) -> li
     if len(common) < 2:
         raise DataError(f"{source}: the runs have {len(common)} step(s) with {metric} in common; two are needed")
     return common
-
-
-def _summary(curve: Curve, steps: Sequence[int], threshold: float) -> tuple[float, float, float]:
-    """End point, area, and steps to the threshold."""
-    to = steps_to(curve, threshold, steps)
-    return curve[steps[-1]], area_under(curve, steps), float(steps[-1]) if to is None else to
 
 
 def _values(curve: Mapping[int, float], steps: Sequence[int]) -> list[float]:

@@ -55,27 +55,17 @@ def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
-def share_of(values_Z: np.ndarray, cluster_Z: np.ndarray | None = None, level: float | None = LEVEL) -> Estimate:
-    """Mean of numbers in [0, 1], one per meta-group; see :func:`ratio_of`.
+def share_of(values_Z: np.ndarray, level: float | None = LEVEL) -> Estimate:
+    """Mean of numbers in [0, 1], one per intent; see :func:`ratio_of`."""
+    return ratio_of(values_Z, np.ones(len(values_Z)), level)
 
-    ``cluster_Z``: integer id of its intent; None if each meta-group is an intent of its own.
+
+def ratio_of(sum_Z: np.ndarray, count_Z: np.ndarray, level: float | None = LEVEL) -> Estimate:
+    """Mean of numbers in [0, 1] of which each intent has several: sum / count, resampled by intent.
+
+    Wilson is used where every intent is one trial, and where no intent differs from another, since the bootstrap would
+    then have no width. ``level``: nominal coverage; None for the value alone.
     """
-    n = len(values_Z)
-    return ratio_of(values_Z, np.ones(n), np.arange(n) if cluster_Z is None else cluster_Z, level)
-
-
-def ratio_of(sum_R: np.ndarray, count_R: np.ndarray, cluster_R: np.ndarray, level: float | None = LEVEL) -> Estimate:
-    """Mean of numbers in [0, 1] that come in clusters: sum / count, resampled by cluster.
-
-    Wilson is used where every cluster is one trial, and where no cluster differs from another, since the bootstrap
-    would then have no width.
-
-    Args:
-        sum_R, count_R, cluster_R: sum and number of the values of each row, and integer id of its cluster.
-        level: nominal coverage; None for the value alone.
-    """
-    ids_Z, of_row = np.unique(cluster_R, return_inverse=True)
-    sum_Z, count_Z = (np.bincount(of_row, weights=column_R, minlength=len(ids_Z)) for column_R in (sum_R, count_R))
     sum_Z, count_Z = sum_Z[count_Z > 0], count_Z[count_Z > 0]
     if not (n := len(count_Z)):
         return NOTHING
@@ -145,28 +135,21 @@ def paired_t(differences_R: Sequence[float]) -> float | None:
     return float(stats.ttest_1samp(differences_R, 0.0).pvalue)
 
 
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided p-value of McNemar's test: discordant pairs fall either way with probability 1/2."""
-    from scipy import stats
+def paired_p(differences_Z: np.ndarray) -> float:
+    """Two-sided p of no mean difference between paired intents.
 
-    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-
-
-def sign_flip(differences_Z: np.ndarray) -> float:
-    """Two-sided p-value: is the mean difference larger than with signs at random?
-
-    With differences of -1, 0 and 1 it is McNemar's test. Exact up to 14 differences, 20,000 random draws above; the
-    observed signs count as one draw, so p is never 0.
+    McNemar's exact test where all are -1, 0 or 1 (one completion per prompt). Else its generalisation, the sign-flip
+    test: exact up to 14 differences that are not 0, 20,000 random draws above.
     """
     from scipy import stats
 
     differences_Z = differences_Z[differences_Z != 0]
     if len(differences_Z) < 2:  # none, or one of either sign
         return 1.0
-    found = stats.permutation_test(
-        (differences_Z,), np.sum, permutation_type="samples", n_resamples=20_000, batch=1000, random_state=_SEED
-    )
-    return float(found.pvalue)
+    if (np.abs(differences_Z) == 1).all():
+        return float(stats.binomtest(int((differences_Z > 0).sum()), len(differences_Z)).pvalue)
+    flips = {"permutation_type": "samples", "n_resamples": 20_000, "batch": 1000, "random_state": _SEED}
+    return float(stats.permutation_test((differences_Z,), np.sum, **flips).pvalue)
 
 
 def _spread(values_R: Sequence[float]) -> bool:

@@ -70,14 +70,6 @@ def points(e: Estimate) -> str:
     return f"{100 * e.value:+.1f} points{inside}"
 
 
-def plain(e: Estimate, sign: str = "") -> str:
-    """A number of steps: ``34 [28, 40]``."""
-    if e.value is None:
-        return "-"
-    inside = "" if e.low is None else f" [{e.low:{sign}.0f}, {e.high:{sign}.0f}]"
-    return f"{e.value:{sign}.0f}{inside}"
-
-
 def p_value(p: float) -> str:
     """``p = 0.034``, or ``p < 0.001``: more digits would promise more than a test can keep."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
@@ -101,7 +93,7 @@ def markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
 
 
-def format_sections(sections: Iterable[Section]) -> str:
+def format_sections(sections: Sequence[Section]) -> str:
     """The breakdown; group accuracy only where a line has several prompts of an intent."""
     rows: list[Sequence[str]] = []
     for section in sections:
@@ -110,11 +102,15 @@ def format_sections(sections: Iterable[Section]) -> str:
         for line in section.lines:
             single = line.kind in ("family", "context")
             rows.append(_line(f"  {line_title(line.kind, line.name)}", line.estimates, groups=not single))
-    return text_table(("", "intents", "accuracy", "group accuracy", "consistent", "no verdict"), rows)
+    table = text_table(("", "intents", "accuracy", "group accuracy", "incomplete", "consistent", "no verdict"), rows)
+    return f"{table}\n\n{UNSIZED}" if not all(section.sized for section in sections) else table
+
+
+UNSIZED = "Older file: cannot tell whether rows are missing (no group_size and split_intents)."
 
 
 def _line(title: str, e: Estimates, groups: bool = True) -> Sequence[str]:
-    of_groups = (interval(e.groups), percent(e.consistent.value)) if groups else ("", "")
+    of_groups = (interval(e.groups), str(e.incomplete), percent(e.consistent.value)) if groups else ("", "", "")
     return (title, str(e.intents), interval(e.prompts), *of_groups, percent(e.abstained))
 
 
@@ -123,32 +119,32 @@ def format_comparisons(comparisons: Iterable[Comparison]) -> str:
     blocks = []
     for c in comparisons:
         discordant = "" if c.only_a is None else f"; {c.only_a} intents right in A only, {c.only_b} in B only"
-        left_out = f" ({c.left_out} left out: not in both, not judged whole, or other prompts)" if c.left_out else ""
+        incomplete = f", {c.incomplete} of them incomplete" if c.incomplete else ""
+        left_out = f" ({c.left_out} left out: not in both, or with other prompts)" if c.left_out else ""
         rows = [
             ("  group accuracy", percent(c.groups_a), percent(c.groups_b), points(c.groups)),
             ("  accuracy", percent(c.prompts_a), percent(c.prompts_b), points(c.prompts)),
         ]
-        title = f"{visible(c.name)}: {c.intents} intents in both{left_out}"
+        title = f"{visible(c.name)}: {c.intents} intents in both{incomplete}{left_out}"
         blocks.append(f"{title}\n{text_table(('', 'A', 'B', 'B - A'), rows)}\n  {c.test} {p_value(c.p)}{discordant}")
     return "\n\n".join(blocks)
 
 
 def seed_table(rows: Iterable[SeedRow]) -> list[list[str]]:
     """Methods over seeds, with a head."""
-    table = [["source", "method", "seeds", "end point", "mean over steps", "steps to threshold", "reached"]]
-    for row in rows:
-        numbers = [interval_or_value(row.end), interval_or_value(row.area), plain(row.steps)]
-        name = f"{row.source} {row.metric}"
-        table.append([name, row.method, str(row.seeds), *numbers, f"{row.reached} of {row.seeds}"])
-    return table
+    head = ["source", "method", "seeds", "end point", "mean over steps"]
+    return [head] + [
+        [f"{r.source} {r.metric}", r.method, str(r.seeds), interval_or_value(r.end), interval_or_value(r.area)]
+        for r in rows
+    ]
 
 
 def difference_table(differences: Iterable[SeedDifference]) -> list[list[str]]:
     """Differences between methods on the same seeds, with a head."""
-    table = [["source", "methods", "seeds", "end point", "p", "mean over steps", "p", "steps", "ahead"]]
+    table = [["source", "methods", "seeds", "end point", "p", "mean over steps", "p", "ahead"]]
     for d in differences:
         p_end, p_area = ("-" if p is None else p_value(p).removeprefix("p = ") for p in (d.p_end, d.p_area))
-        numbers = [points(d.end), p_end, points(d.area), p_area, plain(d.steps, "+")]
+        numbers = [points(d.end), p_end, points(d.area), p_area]
         name = f"{d.source} {d.metric}"
         table.append([name, f"{d.method} minus {d.against}", str(d.seeds), *numbers, f"{d.ahead} of {d.seeds}"])
     return table

@@ -8,7 +8,7 @@ from typing import Literal
 
 from verl_air.evaluation.report.summary import RunSummary
 from verl_air.evaluation.run_folder import Series
-from verl_air.evaluation.tables import percent
+from verl_air.evaluation.tables import UNSIZED, percent
 
 LAST_STEPS = 10
 """Training metrics are averaged over this many of the last steps."""
@@ -32,7 +32,7 @@ _RATES = {
     ),
     "abstention": (
         ("air/judge/abstain_rate",), 0.02, 0.10,
-        "of open responses got no verdict. They are left out of training and of the table; see the judge's log.",
+        "of open responses got no verdict. They are left out of training and of accuracy; see the judge's log.",
     ),
     "zero variance": (
         ("air/zero_std_rate",), 0.90, 0.97,
@@ -51,7 +51,7 @@ def alarms_of(run: RunSummary) -> list[Alarm]:
     share = lost / (lost + complete) if lost is not None and complete is not None and lost + complete else None
     text = f"{percent(share)} of meta-groups lost a rollout and were left out of the step."
     alarms.append(_limit("lost groups", share, 0.02, 0.10, percent(share), text))
-    return [*alarms, _anchors(run), _benign(run), _hacking(run)]
+    return [*alarms, _incomplete(run), _anchors(run), _benign(run), _hacking(run)]
 
 
 def end_of(series: Series | None, steps: int = LAST_STEPS) -> float | None:
@@ -95,6 +95,20 @@ def _finite(run: RunSummary) -> Alarm:
         return Alarm("finite loss", "ok", "yes") if watched else Alarm("finite loss", "unknown")
     step = min(broken)
     return Alarm("finite loss", "bad", f"step {step}", f"Loss or gradient norm is not a number from step {step}.")
+
+
+def _incomplete(run: RunSummary) -> Alarm:
+    """Intents of the last validation without a verdict on every row, where the largest share of them is."""
+    shares = [(section.whole.incomplete / section.whole.intents, section) for section in run.last]
+    share, section = max(shares, key=lambda item: item[0], default=(None, None))
+    if share is None or section is None or (share == 0 and not all(section.sized for _, section in shares)):
+        return Alarm("incomplete groups", "unknown", text=UNSIZED if section else "")
+    text = (
+        f"{section.whole.incomplete} of {section.whole.intents} intents of {section.name} lack a row or a verdict at "
+        "the last validation, and count as not right. See the judge's log, and failed sessions in the run's."
+    )
+    shown = f"{section.whole.incomplete} of {section.whole.intents}"
+    return _limit("incomplete groups", share, 0.02, 0.10, shown, text)
 
 
 def _anchors(run: RunSummary) -> Alarm:

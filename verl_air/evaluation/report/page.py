@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from verl_air import __version__
 from verl_air.evaluation.metrics import ALL_DOMAINS
 from verl_air.evaluation.report import charts
 from verl_air.evaluation.report.alarms import alarms_of
+from verl_air.evaluation.report.settings import shown_settings, versions, whole_recipe
 from verl_air.evaluation.report.summary import RunReport
 from verl_air.evaluation.report.svg import render_template
 from verl_air.evaluation.seeds import curves_from, paper_table
@@ -57,6 +58,9 @@ def render(report: RunReport) -> str:
         groups=charts.group_accuracy_curves(report),
         hacking=charts.hacking(report),
         heat=charts.heat_maps(report),
+        settings=[shown_settings(run.folder.config) for run in report.runs],
+        versions=[versions(run.folder.record) for run in report.runs],
+        recipes={run.name: whole_recipe(run.folder.config) for run in report.runs if run.folder.config},
         title_of=line_title,
         version=__version__,
     )
@@ -64,12 +68,25 @@ def render(report: RunReport) -> str:
 
 def to_json(report: RunReport) -> dict[str, Any]:
     """All numbers of the page, samples left out; null where a number is not known."""
-    runs = []
-    for run in report.runs:
-        numbers = asdict(replace(run, validations={}))
-        del numbers["recipe"]
-        numbers |= {"first_step": run.first_step, "last_step": run.last_step}
-        runs.append({**numbers, "validations": curves_from(run.validations), "alarms": [*map(asdict, alarms_of(run))]})
+    runs = [
+        {
+            "name": run.name,
+            "path": str(run.folder.path),
+            "steps": run.steps,
+            "planned": run.planned,
+            "first_step": run.first_step,
+            "last_step": run.last_step,
+            "curves": run.curves,
+            "validations": curves_from(run.validations),
+            "last": [*map(asdict, run.last)],
+            "change": [*map(asdict, run.change)],
+            "alarms": [*map(asdict, alarms_of(run))],
+            "settings": shown_settings(run.folder.config),
+            "versions": versions(run.folder.record),
+            "faults": run.folder.faults,
+        }
+        for run in report.runs
+    ]
     against = {name: [asdict(c) for c in pairs] for name, pairs in report.against_first.items()}
     seeds = asdict(report.seeds) if report.seeds else None
     return _plain({"runs": runs, "against_first": against, "seeds": seeds})
@@ -80,14 +97,26 @@ def to_markdown(report: RunReport) -> str:
     lines = ["# Run report", "", *(f"- {in_markdown(sentence)}" for _, sentence in sentences(report)), ""]
     for title, table in seed_tables_as_text(report):
         lines += [f"{title}:", "", *markdown_table([[*map(in_markdown, row)] for row in table]), ""]
-    head = ["domain/split", "run", "step", "intents", "group accuracy", "accuracy", "harmful", "benign", "consistent"]
+    head = [
+        "domain/split",
+        "run",
+        "step",
+        "intents",
+        "incomplete",
+        "group accuracy",
+        "accuracy",
+        "harmful",
+        "benign",
+        "consistent",
+    ]
     table = [head]
     for source in report.sources:
         for run in report.runs:
             if (section := _named(run.last, source)) is not None:
                 harms = [section.line("harm", name) for name in ("harmful", "benign")]
                 numbers = [section.whole.groups, section.whole.prompts, *(h.prompts if h else NOTHING for h in harms)]
-                cells = [source, run.name, str(run.last_step), str(section.whole.intents or "-")]
+                whole = [str(section.whole.intents), str(section.whole.incomplete)]
+                cells = [source, run.name, str(run.last_step), *whole]
                 consistent = percent(section.whole.consistent.value)
                 table.append([*map(in_markdown, cells), *map(interval_or_value, numbers), consistent])
     lines += markdown_table(table) if len(table) > 1 else ["No validation is stored."]
@@ -100,7 +129,7 @@ def to_markdown(report: RunReport) -> str:
                 f"{c.intents} intents, {c.test} {p_value(c.p)}"
             )
     alarms = [f"{run.name}, {a.check} ({a.level}): {a.text}" for run in report.runs for a in alarms_of(run) if a.text]
-    faults = [f"{run.name}: {fault}" for run in report.runs for fault in run.faults]
+    faults = [f"{run.name}: {fault}" for run in report.runs for fault in run.folder.faults]
     lines += ["", "## Alarms", "", *(f"- {in_markdown(text)}" for text in alarms + faults or ["None."])]
     return "\n".join(lines) + "\n"
 
@@ -150,8 +179,7 @@ def seed_tables_as_text(report: RunReport) -> list[tuple[str, list[list[str]]]]:
     tables = [
         ("Accuracy / group accuracy at the end point, mean over seeds", paper_table(seeds.rows, interval_or_value)),
         (
-            f"Over the steps: mean height of the curve, and steps to {percent(seeds.threshold, 0)} "
-            "(a run that never reaches it counts with its last step)",
+            "Over the steps: mean height of the curve",
             seed_table(row for row in seeds.rows if row.metric == metric),
         ),
         (f"Compared with {seeds.methods[0]} on the same seeds", difference_table(differences)),

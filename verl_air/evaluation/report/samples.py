@@ -11,7 +11,7 @@ from typing import Any
 from verl_air.evaluation.metrics import MetaGroup, meta_groups
 from verl_air.evaluation.records import JsonLines, PromptKey, ScoredRollout, source_name
 
-SHOWN = {"mixed": 2, "all right": 1, "all wrong": 1}
+SHOWN = {"mixed": 2, "all right": 1, "all wrong": 1, "incomplete": 1}
 """Groups of each kind shown for each domain and split."""
 MAX_GROUPS = 12
 
@@ -28,7 +28,7 @@ class SampleCell:
 class SampleGroup:
     """One meta-group.
 
-    kind: ``mixed``, ``all right`` or ``all wrong`` in the last column.
+    kind: ``mixed``, ``all right``, ``all wrong`` or ``incomplete`` in the last column.
     prompts: the cells of each prompt, one per column; None where it is not stored.
     """
 
@@ -62,7 +62,8 @@ def _choose(groups: list[MetaGroup]) -> dict[tuple[str, str, str], str]:
     """Keys and kinds of the groups to show: the same ones every time, spread over the intents."""
     by_kind: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in groups:
-        kind = "all right" if group.all_right == 1 else "all wrong" if group.all_wrong == 1 else "mixed"
+        values = {"incomplete": group.incomplete, "all right": group.all_right == 1, "all wrong": group.all_wrong == 1}
+        kind = next((kind for kind, found in values.items() if found), "mixed")
         by_kind[group.domain, group.split][kind].append(group.intent_id)
     chosen = {}
     for source, kinds in sorted(by_kind.items()):

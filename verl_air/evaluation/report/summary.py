@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from verl_air.errors import DataError
-from verl_air.evaluation.breakdown import Estimates, Section, SectionLine, breakdown
+from verl_air.evaluation.breakdown import Section, breakdown
 from verl_air.evaluation.comparison import Comparison, compare
 from verl_air.evaluation.metrics import rollout_metrics
 from verl_air.evaluation.records import ScoredRollout
 from verl_air.evaluation.report.samples import SampleGroup, sample_groups
-from verl_air.evaluation.report.settings import select, shown_settings, versions, whole_recipe
+from verl_air.evaluation.report.settings import select
 from verl_air.evaluation.run_folder import RunFolder, Series, read_run_folder
 from verl_air.evaluation.seeds import Curves, SeedTables, curves_from, seed_of_run, seed_tables
-from verl_air.evaluation.statistics import Estimate
 
 
 @dataclass
@@ -27,7 +24,6 @@ class RunSummary:
     """One run.
 
     name: short and distinct among the runs of a report.
-    steps, planned: training steps done, and how many the recipe asked for.
     curves: training metrics by name (``air/...``), from ``metrics.jsonl`` or else from stored rollouts.
     validations: the table of each step, without most intervals (``breakdown`` with ``level=None``).
     last: the table of the last validation, with all intervals.
@@ -35,17 +31,23 @@ class RunSummary:
     """
 
     name: str
-    path: str
-    steps: int | None = None
-    planned: int | None = None
+    folder: RunFolder
     curves: dict[str, Series] = field(default_factory=dict)
     validations: dict[int, list[Section]] = field(default_factory=dict)
     last: list[Section] = field(default_factory=list)
     change: list[Comparison] = field(default_factory=list)
-    settings: dict[str, str] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
-    recipe: str = ""
-    faults: list[str] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int | None:
+        """Training steps done."""
+        reached = [step for series in self.folder.metrics.values() for step in series]
+        return max([*reached, *self.folder.rollouts, *self.folder.validations], default=None)
+
+    @property
+    def planned(self) -> int | None:
+        """Training steps that the recipe asked for."""
+        planned = select(self.folder.config, "trainer.total_training_steps")
+        return planned if isinstance(planned, int) else None
 
     @property
     def first_step(self) -> int | None:
@@ -88,15 +90,12 @@ class RunReport:
         return list(dict.fromkeys(section.name for run in self.runs for section in run.last))
 
 
-def summarise(
-    paths: Sequence[str | os.PathLike[str]], names: Sequence[str | None] = (), threshold: float = 0.5
-) -> RunReport:
+def summarise(paths: Sequence[str | os.PathLike[str]], names: Sequence[str | None] = ()) -> RunReport:
     """Read runs.
 
     Args:
         paths: see :func:`verl_air.evaluation.run_folder.read_run_folder` for what a path may be.
         names: of the runs; one without a name is called by its folder. Several runs of one name are seeds of a method.
-        threshold: of the steps to it, see :class:`verl_air.evaluation.seeds.SeedRow`.
 
     Raises:
         DataError: a path is not there, a file is not what a run with an ``air:`` recipe writes, or runs of one name
@@ -115,50 +114,33 @@ def summarise(
             against_first[name] = pairs
         runs.append(run)
     several = any(number > 1 for name, number in Counter(given).items() if name is not None)
-    seeds = seed_tables(_by_seed(given, folders, runs), threshold) if several else None
-    return RunReport(runs, against_first, sample_groups(_sample_columns(runs, folders)), seeds)
+    seeds = seed_tables(_by_seed(given, runs)) if several else None
+    return RunReport(runs, against_first, sample_groups(_sample_columns(runs)), seeds)
 
 
-def _by_seed(
-    given: Sequence[str | None], folders: Sequence[RunFolder], runs: Sequence[RunSummary]
-) -> dict[str, dict[int, Curves]]:
+def _by_seed(given: Sequence[str | None], runs: Sequence[RunSummary]) -> dict[str, dict[int, Curves]]:
     methods: dict[str, dict[int, Curves]] = defaultdict(dict)
-    for name, folder, run in zip(given, folders, runs, strict=True):
-        seeds, seed = methods[name or run.name], seed_of_run(folder)
+    for name, run in zip(given, runs, strict=True):
+        seeds, seed, path = methods[name or run.name], seed_of_run(run.folder), run.folder.path
         if seed is None:
-            raise DataError(f"{folder.path}: its stored recipe has no data.seed, so it cannot be a seed of {name!r}")
+            raise DataError(f"{path}: its stored recipe has no data.seed, so it cannot be a seed of {name!r}")
         if seed in seeds:
-            raise DataError(f"{name}: two runs with seed {seed}; the second is {folder.path}. Name it differently")
+            raise DataError(f"{name}: two runs with seed {seed}; the second is {path}. Name it differently")
         seeds[seed] = curves_from(run.validations)
     return methods
 
 
 def _summarise(name: str, folder: RunFolder) -> tuple[RunSummary, list[ScoredRollout]]:
     """A run, and the rollouts of its last validation."""
-    planned = select(folder.config, "trainer.total_training_steps")
-    run = RunSummary(
-        name=name,
-        path=str(folder.path),
-        planned=planned if isinstance(planned, int) else None,
-        curves=_curves(folder),
-        settings=shown_settings(folder.config),
-        versions=versions(folder.record),
-        recipe=whole_recipe(folder.config),
-    )
+    run = RunSummary(name, folder, _curves(folder))
     first: list[ScoredRollout] = []
     last: list[ScoredRollout] = []
     for step, rollouts in folder.whole_validations():
         first, last = first or rollouts, rollouts
         run.validations[step] = breakdown(rollouts, level=None)
     if last:
-        run.last = breakdown(last, folder.seen_in_training(last))
+        run.last = breakdown(last)
         run.change = _compare(first, last) if len(run.validations) > 1 else []
-    else:
-        run.validations = _validation_metrics(folder)
-        run.last = run.validations[run.last_step] if run.last_step is not None else []
-    reached = [step for series in folder.metrics.values() for step in series]
-    run.steps = max([*reached, *folder.rollouts, *folder.validations], default=None)
-    run.faults = folder.faults
     return run, last
 
 
@@ -173,20 +155,6 @@ def _curves(folder: RunFolder) -> dict[str, Series]:
             for name, value in rollout_metrics(folder.read(path)[0]).items():
                 curves.setdefault(name, {})[step] = value
     return curves
-
-
-def _validation_metrics(folder: RunFolder) -> dict[int, list[Section]]:
-    """Without stored validations there are verl's own metrics: values without intervals."""
-    found: dict[int, list[Section]] = defaultdict(list)
-    for name, series in folder.metrics.items():
-        if (metric := re.fullmatch(r"val-core/(?:(.+)/)?([^/]+)/group_acc", name)) is None:
-            continue
-        opens = folder.metrics.get(name.replace("group_acc", "open_acc"), {})
-        for step, value in series.items():
-            if math.isfinite(value):
-                line = SectionLine("role", "open", Estimates(prompts=Estimate(opens.get(step))))
-                found[step].append(Section(metric[1] or "", metric[2], (), Estimates(groups=Estimate(value)), (line,)))
-    return dict(sorted(found.items()))
 
 
 def _compare(a: list[ScoredRollout], b: list[ScoredRollout]) -> list[Comparison]:
@@ -210,18 +178,14 @@ def _distinct_names(folders: Sequence[RunFolder], given: Sequence[str | None]) -
     return names
 
 
-def _sample_columns(runs: Sequence[RunSummary], folders: Sequence[RunFolder]) -> dict[str, Path]:
+def _sample_columns(runs: Sequence[RunSummary]) -> dict[str, Path]:
     """What is shown side by side: before and after of a single run, or the last validations of up to three runs."""
-    both = list(zip(runs, folders, strict=True))
-    validated = [(run, folder) for run, folder in both if run.last_step in folder.validations]
+    validated = [run for run in runs if run.validations]
     if len(validated) == 1:
-        run, folder = validated[0]
+        (run,) = validated
         steps = dict.fromkeys(step for step in (run.first_step, run.last_step) if step is not None)
-        return {f"step {step}": folder.validations[step] for step in steps}
+        return {f"step {step}": run.folder.validations[step] for step in steps}
     if validated:
-        return {run.name: folder.validations[run.last_step or 0] for run, folder in validated[:3]}
-    return {
-        f"{run.name}, step {max(folder.rollouts)}": folder.rollouts[max(folder.rollouts)]
-        for run, folder in both[:3]
-        if folder.rollouts
-    }
+        return {run.name: run.folder.validations[max(run.validations)] for run in validated[:3]}
+    last = [(run.name, max(run.folder.rollouts.items())) for run in runs[:3] if run.folder.rollouts]
+    return {f"{name}, step {step}": path for name, (step, path) in last}

@@ -19,6 +19,7 @@ from verl_air.evaluation.tables import p_value, percent, visible
 COLOURS = 10
 _WIDTH, _HEIGHT = 380, 236
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, _WIDTH - 12, 10, _HEIGHT - 38  # the edges of the plot
+_PLOT = {"width": _WIDTH, "height": _HEIGHT, "left": _LEFT, "right": _RIGHT, "top": _TOP, "bottom": _BOTTOM}
 _MAX_POINTS = 240
 
 Point = tuple[float, float]
@@ -73,12 +74,7 @@ def line_chart(lines: Sequence[ChartLine], x: ChartAxis, y: ChartAxis, title: st
         "chart.svg.jinja",
         title=title,
         standalone=standalone,
-        width=_WIDTH,
-        height=_HEIGHT,
-        left=_LEFT,
-        right=_RIGHT,
-        top=_TOP,
-        bottom=_BOTTOM,
+        **_PLOT,
         x_label=x.label,
         y_label=y.label,
         ticks_x=[(round(to_x(tick), 1), _tick(tick, x, ticks_x)) for tick in ticks_x],
