@@ -34,60 +34,102 @@ _BLANKS = _ZERO_WIDTH + "".join(char for char in map(chr, range(0x3001)) if char
 STOPS = ".\u3002\uff0e\uff61\u06d4\u0964\u0965\u1362\u0589"
 _ELLIPSIS = STOPS + "\u2026"
 
-# One row per language: words before the noun, the noun, the verb after it, and what may follow the answer.
+# One row per language: words before the noun; the noun; the verb after it; what may follow the answer. "_" is a blank.
 LABELS = {
-    "en": ("the so thus hence therefore my final correct right best chosen selected", "answer ans option choice "
-           "solution result conclusion statement claim", "is was are would$be should$be must$be will$be", ""),
-    "de": ("die das der meine also daher somit richtige korrekte endgültige beste", "antwort antwortoption lösung "
-           "ergebnis option aussage", "ist lautet wäre", ""),
-    "fr": ("la le l' ma donc ainsi bonne meilleure réponse", "réponse solution résultat option choix", "est|finale "
-           "correcte$est finale$est exacte$est finale correcte est", ""),
-    "es": ("la el mi así por$lo$tanto mejor", "respuesta solución resultado opción alternativa", "correcta$es final$es "
-           "es final correcta", ""),
-    "it": ("la il l' quindi mia migliore", "risposta soluzione risultato opzione", "corretta$è finale$è giusta$è è "
-           "finale corretta giusta", ""),
-    "pt": ("a o minha portanto melhor", "resposta solução resultado opção alternativa", "correta$é final$é certa$é é "
-           "final correta certa", ""),
-    "nl": ("het de mijn dus juiste correcte goede beste definitieve", "antwoord oplossing resultaat optie", "is luidt",
-           ""),
+    "en": (
+        "the so thus hence therefore my final correct right best chosen selected",
+        "answer ans option choice response solution result conclusion statement claim i_choose i_select i_pick",
+        "is was would_be should_be must_be will_be",
+        "",
+    ),
+    "de": (
+        "die das der meine also daher somit richtige korrekte endgültige beste",
+        "antwort antwortoption lösung ergebnis option aussage",
+        "ist lautet",
+        "",
+    ),
+    "fr": (
+        "la le l' ma donc ainsi bonne meilleure",
+        "réponse solution résultat option choix",
+        "est est_la finale correcte_est finale_est exacte_est finale_correcte_est",
+        "",
+    ),
+    "es": (
+        "la el mi así por_lo_tanto mejor",
+        "respuesta solución resultado opción alternativa",
+        "es es_la final correcta correcta_es final_es",
+        "",
+    ),
+    "it": (
+        "la il l' mia quindi migliore",
+        "risposta soluzione risultato opzione",
+        "è è_la finale corretta giusta corretta_è finale_è giusta_è",
+        "",
+    ),
+    "pt": (
+        "a o minha portanto melhor",
+        "resposta solução resultado opção alternativa",
+        "é é_a final correta certa correta_é final_é certa_é",
+        "",
+    ),
+    "nl": (
+        "het de mijn dus juiste correcte goede beste definitieve",
+        "antwoord oplossing resultaat optie",
+        "is luidt",
+        "",
+    ),
     "sv": ("det rätt slutligt", "svar svaret", "är", ""),
     "pl": ("ostateczna prawidłowa poprawna", "odpowiedź wynik", "to jest brzmi", ""),
-    "ru": ("правильный верный окончательный мой итоговый", "ответ вариант решение результат", "это", ""),
+    "ru": ("правильный верный окончательный итоговый мой", "ответ вариант решение результат", "это", ""),
     "uk": ("правильна вірна остаточна", "відповідь варіант", "це", ""),
-    "tr": ("doğru son nihai", "cevap yanıt seçenek", "", "dır dir'dir"),
-    "vi": ("", "đáp$án câu$trả$lời kết$quả", "cuối$cùng$là đúng$là là", ""),
-    "id": ("jadi", "jawaban jawabannya pilihan", "akhir$adalah yang$benar$adalah adalah akhir", ""),
-    "zh": ("正确 正確 最终 最終 最后 最佳 因此 所以 故 我的 的 ，", "答案 回答 选项 選項 选择 選擇 选 選 结果 結果", "应该是 應該是 "
-           "就是 应为 應為 是 为 為 选 選", ""),
-    "ja": ("正しい 最終 最終的な したがって よって 、", "答え 解答 回答 正解 選択肢 結果", "は", "です である だ となります"),
-    "ko": ("최종 올바른 따라서", "정답 답변 답 선택지 결과 선택", "은 는 이 가", "입니다 이다 예요 이에요"),
-    "ar": ("إذن", "الإجابة الاجابة الجواب إجابة جواب الخيار النتيجة", "الصحيحة$هي الصحيح$هو النهائية$هي النهائي$هو "
-           "الصحيحة النهائية الصحيح النهائي هي هو", ""),
-    "hi": ("सही अंतिम", "उत्तर जवाब विकल्प परिणाम", "", "है हैं"),
+    "tr": ("doğru son nihai", "cevap yanıt seçenek", "", ""),
+    "vi": ("", "đáp_án câu_trả_lời kết_quả", "là đúng_là cuối_cùng_là", ""),
+    "id": ("jadi", "jawaban jawabannya pilihan", "adalah akhir akhir_adalah yang_benar_adalah", ""),
+    "zh": (
+        "正确 正確 最终 最終 最后 最佳 因此 所以 故 我 我的 的 ，",
+        "答案 回答 选项 選項 选择 選擇 选 選 结果 結果",
+        "是 为 為 就是 应该是 應該是 应为 應為",
+        "",
+    ),
+    "ja": (
+        "正しい 最終 最終的な したがって よって 、",
+        "答え 解答 回答 正解 選択肢 結果",
+        "は",
+        "です だ である となります",
+    ),
+    "ko": ("최종 올바른 따라서", "정답 답변 답 선택지 선택 결과", "은 는 이 가", "입니다 이다 예요 이에요"),
+    "ar": (
+        "إذن",
+        "الإجابة الاجابة إجابة الجواب جواب الخيار النتيجة",
+        "هي هو الصحيحة الصحيح النهائية النهائي الصحيحة_هي الصحيح_هو النهائية_هي النهائي_هو",
+        "",
+    ),
+    "hi": ("सही अंतिम", "उत्तर जवाब विकल्प परिणाम", "", "है"),
     "bn": ("সঠিক চূড়ান্ত", "উত্তর", "হল হলো", ""),
-}  # fmt: skip
+}
+
+
+_GAP = r"[^\S\n]*"  # a label is on one line: in "A\nAnswer: B", the A is an answer of its own
 
 
 def _words(column: int) -> str:
-    words = {word.replace("$", " ") for row in LABELS.values() for word in row[column].replace("|", " ").split()}
-    return "|".join(re.escape(word).replace("\\ ", r"\s+") for word in sorted(words, key=len, reverse=True))
+    """The words of a column as alternatives, longest first; those of scripts with blanks must end where they end."""
+    words = {word.replace("_", " ") for row in LABELS.values() for word in row[column].split()}
+    choice = "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))
+    return rf"(?:{choice})(?:(?<![a-z\u00c0-\u1fff])|(?![^\W\d_]))"
 
 
-def _label(column: int) -> str:
-    """Words of a column; those of scripts with blanks between words must end there."""
-    return rf"(?:(?:{_words(column)})(?:(?<![a-zA-Z\u00c0-\u1fff])|(?![^\W\d_])))"
-
-
-LABEL = rf"(?:{_label(0)},?\s*){{0,6}}{_label(1)}(?:\s*{_label(2)})?"
+_NOUN = rf"(?:(?:{_words(0)}),?{_GAP}){{0,6}}(?:{_words(1)})"
+LABEL = rf"{_NOUN}(?:{_GAP}(?:{_words(2)}))?"
+"""Matches a label without its separator, in any of the languages; for use with ``re.IGNORECASE``."""
 _SEPARATOR = r"(?:[:\uff1a=]|[-\u2013\u2014\u2192](?=\s)|->|\n)"
-_VERB = rf"(?:{_label(0)},?\s*){{0,6}}{_label(1)}\s*{_label(2)}"
 _LABELLED = re.compile(
     r"(?P<mark>[*_`]+)?(?P<command>\\(?:text[a-z]*|mathbf|mathrm|mathit)\s*\{)?\s*"
-    rf"(?:(?:{_VERB})(?P<late>[*_`]+)?\s*{_SEPARATOR}?|(?:{LABEL})(?P<later>[*_`]+|\))?\s*{_SEPARATOR})"
+    rf"(?:{_NOUN}{_GAP}(?:{_words(2)})[*_`]*\s*{_SEPARATOR}?|{LABEL}[*_`)]*\s*{_SEPARATOR})"
     r"\s*(?(command)\}\s*[:\uff1a]?)(?(mark)(?:[*_`]+(?=\s))?)",
     re.IGNORECASE,
 )
-_TAIL = re.compile(rf"(?<=[^\s])\s*(?:{_words(3)})$")
+_TAIL = re.compile(rf"(?<=\S)\s*(?:{_words(3)})$")
 _TEXT_COMMANDS = (
     "boxed|fbox|framebox|text|textbf|textit|textrm|textsf|texttt|textsc|textsl|textup|textmd|textnormal|emph|underline|"
     "mbox|hbox|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|operatorname|textcolor\\s*\\{\\w*\\}|"
@@ -95,15 +137,17 @@ _TEXT_COMMANDS = (
 )
 _COMMAND = re.compile(rf"\\(?:{_TEXT_COMMANDS})\*?\s*\{{")
 _SWITCH = re.compile(
-    r"\\(?:bf|rm|it|sf|tt|em|bfseries|itshape|displaystyle|textstyle|large|Large|huge|text|mathrm|mathbf|"
-    r"color\s*\{\w*\})(?![A-Za-z{])\s*"
+    r"\\(?:(?:bf|rm|it|sf|tt|em|bfseries|itshape|displaystyle|textstyle|large|Large|huge)(?![A-Za-z])|"
+    r"(?:text|mathrm|mathbf)(?![A-Za-z{])|color\s*\{\w*\}(?!\{))\s*"
 )
 _HTML = re.compile(
     r"<(?P<tag>b|i|u|em|strong|code|mark|span|p|div|kbd|tt|center|answer)(?:\s[^<>]*)?>(?P<inner>.*)</(?P=tag)>",
     re.IGNORECASE | re.DOTALL,
 )
 _FENCE = re.compile(r"(?:```|~~~)[\w+-]*[ \t]*\n(?P<inner>.*?)\n?(?:```|~~~)", re.DOTALL)
-_LATEX_BLANKS = re.compile(r"^(?:\\[,;:! ]|\\q?quad(?![A-Za-z])|~(?!~)|\\\\(?=\s))+|(?:\\[,;:! ]|\\q?quad|(?<!~)~|\\\\)+$")
+_LATEX_BLANKS = re.compile(
+    r"^(?:\\[,;:! ]|\\q?quad(?![A-Za-z])|~(?!~)|\\\\(?=\s))+|(?:\\[,;:! ]|\\q?quad|(?<!~)~|\\\\)+$"
+)
 _BLOCK = re.compile(r"^(?:#{1,6}\s+|>\s+|[-*+\u2022]\s+)+")
 _HEADING = re.compile(r"^#{1,6}\s+")
 _PAIRS = dict(zip("(\uff08[\uff3b{\uff5b<\uff1c\u2329\u27e8", ")\uff09]\uff3d}\uff5d>\uff1e\u232a\u27e9", strict=True))
@@ -190,6 +234,8 @@ def undress(text: str, *, brackets: bool = True) -> str:
 def _peel(text: str, brackets: bool) -> str:
     """A text without its outermost layer of decoration."""
     first, last = text[0], text[-1]
+    if first in "`~" and (match := _FENCE.fullmatch(text)):
+        return match["inner"]
     if first in _SAME and first == last:
         run = min(len(text) - len(text.lstrip(first)), len(text) - len(text.rstrip(first)))
         inner = text[run:-run] if 2 * run < len(text) else ""
@@ -198,9 +244,6 @@ def _peel(text: str, brackets: bool) -> str:
     pairs = {**_PAIRS, **_QUOTES} if brackets else _QUOTES
     if pairs.get(first) == last and _closing(text, 1, first, last) == len(text) - 1:
         return text[1:-1]
-    if first == "`" or first == "~":
-        if match := _FENCE.fullmatch(text):
-            return match["inner"]
     if first == "<" and (match := _HTML.fullmatch(text)):
         return match["inner"]
     if first == "\\":

@@ -15,11 +15,12 @@ from reward_fns.answer_text import LABEL, MAX_CHARS, final_answer, plain, undres
 from verl_air.rewards import RewardError, Sample, Verdict, register_reward
 
 _MARKS = str.maketrans("", "", "*_`$")
-_LATEX = re.compile(r"\\(?:[()\[\],;:!]|q?quad(?![A-Za-z])|left(?![A-Za-z])|right(?![A-Za-z])|\\)|(?<!\\)~")
+_LATEX = re.compile(r"\\(?:[()\[\],;:!]|q?quad(?![A-Za-z])|left(?![A-Za-z])|right(?![A-Za-z])|\\)|(?<![\\~])~(?!~)")
 _LETTER = re.compile(
-    rf"(?:(?i:{LABEL})\s*[:\uff1a=]?\s*){{0,3}}[(\[{{<\uff08\uff3b\u3010\u300c\"'\u201c]*(?P<letter>[A-Za-z])(?!\w)"
-    r"[)\]}>\uff09\uff3d\u3011\u300d\"'\u201d]*[.,:;!\u3002\uff0e\u3001\uff0c\uff1a\uff1b]?[)\]\"']*"
-    r"(?: ?[-\u2013\u2014=|:](?= ))?(?P<rest> .*|[(\uff08\"\u201c].*|(?<=[.:)\u3002\u3001\uff1a\uff09\u3011]).*)?"
+    rf"(?:(?i:{LABEL}) ?[:\uff1a=]? ?){{0,3}}[(\[{{<\uff08\uff3b\u3010\u300c\"\u201c]*(?P<letter>[A-Za-z])(?!\w)"
+    r"[)\]}>\uff09\uff3d\u3011\u300d\"\u201d]*[.,:;!\u3002\uff0e\u3001\uff0c\uff1a\uff1b]?[)\]\"]*"
+    r"(?: ?[-\u2013\u2014=|:](?= ))?(?P<rest>[ \n(\uff08\"\u201c].*|(?<=[.:)\u3002\u3001\uff1a\uff09\u3011]).*)?",
+    re.DOTALL,
 )
 
 
@@ -48,17 +49,17 @@ def _letter_of(answer: str, letters: str, texts: tuple[tuple[str, str], ...]) ->
     found = final_answer(answer)
     if not found:
         return None
-    match = _LETTER.fullmatch(_flat(undress(found)))
+    lines = [_flat(line) for line in undress(found).splitlines()]
+    match = _LETTER.fullmatch("\n".join(line for line in lines if line))
     if match is None or (letter := match["letter"].upper()) not in letters:
         return None
-    rest = _flat(undress(match["rest"] or ""))
-    text = _flat(undress(dict(texts).get(letter, "")))
-    return letter if not rest or rest.casefold() == text.casefold() else None
+    rest, text = (_flat(undress(part)).casefold() for part in (match["rest"] or "", dict(texts).get(letter, "")))
+    return letter if rest in ("", text) else None
 
 
 def _flat(text: str) -> str:
-    """A text without any mark, on one line, without its final full stop."""
-    return " ".join(_LATEX.sub(" ", plain(text).translate(_MARKS)).split()).removesuffix(".")
+    """A text without any mark, on one line."""
+    return " ".join(_LATEX.sub(" ", plain(text).translate(_MARKS)).split())
 
 
 def _gold(sample: Sample) -> str:
