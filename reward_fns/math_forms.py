@@ -25,7 +25,7 @@ from functools import lru_cache
 
 from reward_fns.math_exact import NoNumberError, Number
 from reward_fns.math_text import COMMA_GAPS
-from reward_fns.math_units import readings
+from reward_fns.math_units import HUNDREDTHS, readings
 
 _MAX_DEPTH = 8
 _MAX_ITEMS = 200
@@ -67,8 +67,9 @@ _SIMILAR = (
     r"[\u2248\u2245\u2261\u2260\u223c\u221d]|!=|=="
 )
 _DOTS = r"\\[lcdv]?dots[bcmio]?(?![A-Za-z])|\.{2,}|\u2026|\u22ef"
+_CROSSED_OUT = r"\\(?:[bx]?cancel|sout|st|not)(?![A-Za-z])|~~"
 _QUANTIFIERS = r"\\(?:forall|exists|mp|mid|nmid|perp|parallel|because|therefore)(?![A-Za-z])|[\u2200\u2203\u2213]"
-_STRICT_MARK = re.compile(rf"{_ARROWS}|{_SIMILAR}|{_DOTS}|{_QUANTIFIERS}|:")
+_STRICT_MARK = re.compile(rf"{_ARROWS}|{_SIMILAR}|{_DOTS}|{_CROSSED_OUT}|{_QUANTIFIERS}|:")
 _INEQUALITY = re.compile(
     r"\\(?:leq?|geq?|leqslant|geqslant|lt|gt|ll|gg|in|notin|ni|subset(?:eq)?)(?![A-Za-z])|[<>\u2264\u2265\u2208]=?"
 )
@@ -203,6 +204,7 @@ _INEQUALITIES = frozenset({"<", ">", "<=", ">=", "\\in", "\\notin"})
 def _equation(parts: list[str], depth: int) -> Form:
     """The value of "x = 5" is 5, and that of "40 + 2 = 42" is 42; other equations are left to symbolics."""
     name = ""
+    parts = parts if parts[0] else parts[1:]
     while len(parts) > 1 and _NAME.fullmatch(parts[0]):
         name = name or parts[0].replace(" ", "")
         parts = parts[1:]
@@ -286,10 +288,10 @@ def _same_value(truth: Value, answer: Value, require_units: bool) -> bool | None
 
 
 def _same_unit(unit: str, other: str, value: Number, required: bool) -> bool:
-    if unit == other:
+    if unit == other or {unit, other} == {"", HUNDREDTHS}:
         return True
-    if "%" in (unit, other):
-        return "" in (unit, other) and not required and value.exact is not None and abs(value.exact) >= 1
+    if "%" in (unit, other) and (value.exact is None or abs(value.exact) < 1):
+        return False
     return "" in (unit, other) and not required
 
 

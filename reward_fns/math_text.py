@@ -61,7 +61,7 @@ COMMA_GAPS = re.compile(r"(?<![\d.,])[0-9]{1,3}(?:,[0-9]{3})+(?!\d|,\d)")
 _RAISED = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207a\u207b]+")
 _REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*\{?([0-9]+)\}?")
 _SHORT_FRACTION = re.compile(r"\\frac\s*([0-9])\s*([0-9])")
-_SPACES = re.compile(r"\\[,;:! ]|\\q?quad(?![A-Za-z])|~|\\\\|\\hspace\{[^{}]*\}")
+_SPACES = re.compile(r"\\[,;:! ]|\\q?quad(?![A-Za-z])|(?<!~)~(?!~)|\\\\|\\hspace\{[^{}]*\}")
 
 
 def clean(text: str) -> str:

@@ -9,6 +9,8 @@ from reward_fns.math_exact import NoNumberError, Number, UnreadError, evaluate
 
 _MAX_CHARS = 300  # a longer text is no number with a unit
 _FACTORS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+HUNDREDTHS = "1/100"
+"""The unit of a percentage that is read as a fraction: 50% as 1/2."""
 _CURRENCIES = "$\u20ac\u00a3\u00a5\u20b9"
 # One row per unit: how it is normalized, and its other names (in the singular).
 _SYNONYMS = """
@@ -63,7 +65,7 @@ _CURRENCY = re.compile(
     re.DOTALL | re.ASCII,
 )
 _PROSE = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mbox)\s*\{|(?<![\\A-Za-z])[A-Za-z]{4,}|[^\W\d_a-zA-Z\u0370-\u03ff]|\?"
+    r"\\(?:text|textbf|textit|textrm|mbox)\s*\{|(?<![\\A-Za-z])[A-Za-z]{4,}|[^\W\d_a-zA-Z\u0370-\u03ff]|(?![0-9])\d|\?"
 )
 _LONG_WORD = re.compile(r"(?<![\\A-Za-z])(?:[A-Za-z]{4,}|[A-Z][a-z]{2,})")
 _SYMBOLIC_WORD = re.compile(
@@ -112,7 +114,7 @@ def _with_unit(text: str) -> list[tuple[Number, str]]:
     unit = " ".join(_unit(word) for word in words)
     numbers = [number * Number.of(factor) for number, _ in _plainly(match["head"])]
     if unit == "%":
-        return [reading for n in numbers for reading in ((n * Number.of(Fraction(1, 100)), ""), (n, "%"))]
+        return [reading for n in numbers for reading in ((n * Number.of(Fraction(1, 100)), HUNDREDTHS), (n, "%"))]
     return [(number, unit) for number in numbers]
 
 
