@@ -125,8 +125,8 @@ LABEL = rf"{_NOUN}(?:{_GAP}(?:{_words(2)}))?"
 _SEPARATOR = r"(?:[:\uff1a=]|[-\u2013\u2014\u2192](?=\s)|->|\n)"
 _LABELLED = re.compile(
     r"(?P<mark>[*_`]+)?(?P<command>\\(?:text[a-z]*|mathbf|mathrm|mathit)\s*\{)?\s*"
-    rf"(?:{_NOUN}{_GAP}(?:{_words(2)})[*_`]*\s*{_SEPARATOR}?|{LABEL}[*_`)]*\s*{_SEPARATOR})"
-    r"\s*(?(command)\}\s*[:\uff1a]?)(?(mark)(?:[*_`]+(?=\s))?)",
+    rf"(?:{_NOUN}{_GAP}(?:{_words(2)})(?(mark)[*_`]*)\s*{_SEPARATOR}?|{LABEL}(?(mark)[*_`]*)\s*{_SEPARATOR})"
+    r"\s*(?(command)\}\s*[:\uff1a]?)(?(mark)(?:[*_]+(?=\s))?)",
     re.IGNORECASE,
 )
 _TAIL = re.compile(rf"(?<=\S)\s*(?:{_words(3)})$")

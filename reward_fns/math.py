@@ -72,5 +72,5 @@ def _clean(text: str) -> str:
 
 
 async def _ask_child(truth: str, answer: str, right: float, wrong: float, deadline_s: float, workers: int) -> Verdict:
-    correct = bool(await _pool(workers).call(deadline_s, truth, answer))
+    correct = bool(await _pool(workers).call(deadline_s, *(text.replace("\u00b0", "^{\\circ}") for text in (truth, answer))))
     return Verdict(right if correct else wrong, correct)

@@ -67,7 +67,7 @@ _SIMILAR = (
     r"[\u2248\u2245\u2261\u2260\u223c\u221d]|!=|=="
 )
 _DOTS = r"\\[lcdv]?dots[bcmio]?(?![A-Za-z])|\.{2,}|\u2026|\u22ef"
-_CROSSED_OUT = r"\\(?:[bx]?cancel|sout|st|not)(?![A-Za-z])|~~"
+_CROSSED_OUT = r"\\(?:[bx]?cancel|sout|st|not)(?![A-Za-z])|~~|(?<=[\d)}])\s*(?:'|\\prime)"
 _QUANTIFIERS = r"\\(?:forall|exists|mp|mid|nmid|perp|parallel|because|therefore)(?![A-Za-z])|[\u2200\u2203\u2213]"
 _STRICT_MARK = re.compile(rf"{_ARROWS}|{_SIMILAR}|{_DOTS}|{_CROSSED_OUT}|{_QUANTIFIERS}|:")
 _INEQUALITY = re.compile(
@@ -359,6 +359,6 @@ def _mixed(truth: Form, answer: Form) -> bool | None:
     value, compound = (truth, answer) if isinstance(truth, Value) else (answer, truth)
     assert isinstance(value, Value)
     assert isinstance(compound, Compound)
-    if value.readings or not value.sound or not _may_be_the_same(compound.kind, "="):
-        return False
-    return None
+    if compound.kind == "=" and value.name:
+        return None  # "y = ..." is an equation too
+    return None if value.sound and not value.readings and _may_be_the_same(compound.kind, "=") else False

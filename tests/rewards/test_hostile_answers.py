@@ -12,44 +12,13 @@ from hypothesis import strategies as st
 
 from tests.rewards.support import OPTIONS, RULES, assert_sound, respond, row, score
 
+# fmt: off
 FRAGMENTS = [
-    "<think>",
-    "</think>",
-    "<answer>",
-    "</answer>",
-    "<Answer>",
-    "\uff1canswer\uff1e",
-    "\\boxed{",
-    "}",
-    "{",
-    "\\text{",
-    "\\",
-    "$",
-    "A",
-    "B",
-    "(B)",
-    " or ",
-    "not ",
-    "true",
-    "false",
-    "The answer is ",
-    "Harmful",
-    "I'm sorry",
-    "\x00",
-    "\u200b",
-    "\u202e",
-    "\ud800",
-    "\uff22",
-    "\u0412",
-    "\n",
-    "  ",
-    "*",
-    ".",
-    "ß",
-    "İ",
-    "1",
-    "9^9",
+    "<think>", "</think>", "<answer>", "</answer>", "<Answer>", "\uff1canswer\uff1e", "\\boxed{", "}", "{", "\\text{",
+    "\\", "$", "A", "B", "(B)", " or ", "not ", "true", "false", "The answer is ", "Harmful", "I'm sorry", "\x00",
+    "\u200b", "\u202e", "\ud800", "\uff22", "\u0412", "\n", "  ", "*", ".", "ß", "İ", "1", "9^9",
 ]
+# fmt: on
 PIECES = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=8), max_size=12).map("".join)
 RESPONSES = PIECES | PIECES.map(respond) | PIECES.map(lambda text: respond(f"\\boxed{{{text}}}"))
 CASES = st.tuples(st.sampled_from(sorted(RULES)), RESPONSES, st.sampled_from(["lab", "math"]))

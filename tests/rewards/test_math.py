@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from fractions import Fraction
 from typing import Any
@@ -27,37 +29,18 @@ async def score(answer: str, truth: str, deadline: float = 20.0) -> dict[str, fl
     return await compute_score("math/train", respond(answer), truth, row("math"), routes=routes)
 
 
+# fmt: off
 EQUAL = [
-    ("42", "42"),
-    ("1,234", "1234"),
-    ("42.0", "42"),
-    (r"\frac{1}{2}", "0.5"),
-    (r"\dfrac{2}{4}", r"\frac12"),
-    ("2(x+1)", "2x+2"),
-    (r"\sqrt{8}", r"2\sqrt{2}"),
-    (r"\{1, 2\}", r"\{2, 1\}"),
-    ("$7$", "7"),
-    (r"x = 5", "5"),
-    ("40 + 2 = 42", "42"),
-    (r"42 \text{ apples}", "42"),
+    ("42", "42"), ("1,234", "1234"), ("42.0", "42"), (r"\frac{1}{2}", "0.5"), (r"\dfrac{2}{4}", r"\frac12"),
+    ("2(x+1)", "2x+2"), (r"\sqrt{8}", r"2\sqrt{2}"), (r"\{1, 2\}", r"\{2, 1\}"), ("$7$", "7"), (r"x = 5", "5"),
+    ("40 + 2 = 42", "42"), (r"42 \text{ apples}", "42"),
 ]
 UNEQUAL = [
-    ("41", "42"),
-    ("-42", "42"),
-    ("4 2", "42"),
-    ("42 or 43", "42"),
-    ("x+1", "x+2"),
-    ("0.5", r"\frac{1}{3}"),
-    ("?", "42"),
-    ("5 = 42", "42"),
-    (r"\neq 42", "42"),
-    (r"\not= 42", "42"),
-    ("43 or 42", "42"),
-    ("41, 42", "42"),
-    ("not 42", "42"),
-    (r"42\pm 1", "42"),
-    ("(1,2)", "(2,1)"),
+    ("41", "42"), ("-42", "42"), ("4 2", "42"), ("42 or 43", "42"), ("x+1", "x+2"), ("0.5", r"\frac{1}{3}"),
+    ("?", "42"), ("5 = 42", "42"), (r"\neq 42", "42"), (r"\not= 42", "42"), ("43 or 42", "42"), ("41, 42", "42"),
+    ("not 42", "42"), (r"42\pm 1", "42"), ("(1,2)", "(2,1)"),
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(("answer", "truth"), EQUAL)
@@ -130,15 +113,7 @@ def test_no_mathematics_makes_it_stumble(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [
-        ("1,234.50", "1234.50"),
-        ("-3", "-3"),
-        ("$5$", "5"),
-        (r"\$5", "5"),
-        ("1,23", None),
-        ("٣", None),
-        ("1e5", "100000"),
-    ],
+    [("1,234.50", "1234.50"), ("-3", "-3"), ("$5$", "5"), (r"\$5", "5"), ("1,23", None), ("٣", None), ("1e5", "100000")],
 )
 def test_plain_numbers(text: str, value: str | None) -> None:
     form = read(clean(text))
@@ -176,13 +151,14 @@ async def test_waiting_for_a_free_child_does_not_count() -> None:
     ("target", "arguments", "message"),
     [
         ("math:sqrt", (-1,), "ValueError"),
+        ("threading:Lock", (), "cannot pickle"),
         ("os:_exit", (3,), "died"),
         ("os:abort", (), "died"),
         ("no_such_module:f", (), "cannot start: ModuleNotFoundError"),
         ("math:no_such_function", (), "cannot start: AttributeError"),
     ],
 )
-async def test_a_fault_in_the_child_is_told(target: str, arguments: tuple[Any, ...], message: str) -> None:
+async def test_a_fault_in_the_child_is_reported(target: str, arguments: tuple[Any, ...], message: str) -> None:
     pool = WorkerPool(target, size=1)
     for _ in range(2):
         with pytest.raises(RuntimeError, match=message):
@@ -193,3 +169,23 @@ async def test_a_child_that_eats_memory_fails_alone() -> None:
     pool = WorkerPool("builtins:bytearray", size=1, memory_mb=512)
     with pytest.raises(RuntimeError, match="MemoryError"):
         await pool.call(30.0, 4 << 30)
+
+
+BUSY = """
+import asyncio, threading
+from verl_air.rewards import WorkerPool
+pool = WorkerPool("time:sleep", size=1)
+asyncio.run(pool.call(60.0, 0))
+threading.Thread(target=lambda: asyncio.run(pool.call(3600.0, 3600))).start()
+print("busy", flush=True)
+"""
+
+
+def test_a_busy_child_dies_with_its_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"busy\n"
+        orphans = psutil.Process(parent.pid).children()
+        parent.kill()
+    assert len(orphans) == 1
+    assert not psutil.wait_procs(orphans, timeout=SLACK_S)[1]

@@ -10,78 +10,49 @@ from tests.rewards.support import OPTIONS, respond, row, score
 from verl_air.errors import ConfigError, RewardError
 from verl_air.rewards import self_check
 
+# fmt: off
 RIGHT_LETTER = [
-    "B",
-    "b",
-    " B ",
-    "(B)",
-    "[B]",
-    "B.",
-    "B)",
-    "**B**",
-    "*B*",
-    '"B"',
-    "Answer: B",
-    "The answer is B.",
-    "the correct answer is (B)",
-    "Option B",
-    "Choice: B",
-    r"\boxed{B}",
-    r"\boxed{\text{B}}",
-    r"\boxed{\text{\textbf{B}}}",
-    r"\boxed{(B)}",
-    r"$\boxed{B}$",
-    r"First \boxed{A}. On reflection \boxed{B}",
-    "B. London",
-    "B) London",
-    "(B) london.",
+    "B", "b", " B ", "(B)", "[B]", "B.", "B)", "**B**", "*B*", '"B"', "Answer: B", "The answer is B.",
+    "the correct answer is (B)", "Option B", "Choice: B", r"\boxed{B}", r"\boxed{\text{B}}",
+    r"\boxed{\text{\textbf{B}}}", r"\boxed{(B)}", r"$\boxed{B}$", r"First \boxed{A}. On reflection \boxed{B}",
+    "B. London", "B) London", "(B) london.",
 ]
-WRONG_LETTER = [
-    "A",
-    "A or B",
-    "B or A",
-    "A, B",
-    "A/B",
-    "A and B",
-    "AB",
-    "BB",
-    "B B",
-    "not B",
-    "Not B.",
-    "anything but B",
-    "B?",
-    "B is wrong",
-    "Because I say so",
-    "By all means",
-    "B. Paris",
-    "B. Lond",
-    "\u0412",  # Cyrillic
-    "\u0392",  # Greek
-    "\uff22",  # full-width
-    "\U0001d401",  # mathematical bold
-    "B\u0301",  # with an accent
-    "Ⓑ",
-    r"\boxed{A}",
-    r"\boxed{B} \boxed{A}",
-    r"\boxed{B",
-    r"\boxed{A or B}",
-    r"\boxed{}B",
-    "2",
-    "",
-    "the answer is",
-    "B\x00",
-    "I think the answer to this is probably B",
+WRONG_LETTER = [  # among them B's look-alikes: Cyrillic, Greek, full-width, mathematical bold, accented, circled
+    "A", "A or B", "B or A", "A, B", "A/B", "A and B", "AB", "BB", "B B", "not B", "Not B.", "anything but B", "B?",
+    "B is wrong", "Because I say so", "By all means", "B. Paris", "B. Lond", "\u0412", "\u0392", "\uff22",
+    "\U0001d401", "B\u0301", "Ⓑ", r"\boxed{A}", r"\boxed{B} \boxed{A}", r"\boxed{B", r"\boxed{A or B}", r"\boxed{}B",
+    "2", "", "the answer is", "B\x00", "I think the answer to this is probably B",
 ]
+# fmt: on
 
 
-@pytest.mark.parametrize("answer", RIGHT_LETTER)
-def test_multiple_choice_takes(answer: str) -> None:
-    assert score("multiple_choice", respond(answer), "B", row(choices=OPTIONS))["acc"] == 1.0
+WORDS = ["true", "True.", "TRUE", "**true**", r"\boxed{True}", r"\boxed{\text{true}}", " true\n"]
+NO_WORDS = ["not true", "true or false", "truely", "t", "yes", "1", "untrue", "true false", "\uff54rue", "", "false"]
+TEXTS = ["harmful", "Harmful.", " HARMFUL ", r"\boxed{harmful}", '"harmful"']
+NO_TEXTS = ["not harmful", "harmful or harmless", "harmfull", "harm ful", "h\u0430rmful", ""]
+RULES = {
+    "multiple_choice": ("B", RIGHT_LETTER, WRONG_LETTER),
+    "true_false": ("true", WORDS, NO_WORDS),
+    "exact_match": ("harmful", TEXTS, NO_TEXTS),
+}
 
 
-@pytest.mark.parametrize("answer", WRONG_LETTER)
-def test_multiple_choice_refuses(answer: str) -> None:
-    assert score("multiple_choice", respond(answer), "B", row(choices=OPTIONS))["acc"] == 0.0
+@pytest.mark.parametrize(
+    ("name", "answer", "acc"),
+    [
+        (name, answer, acc)
+        for name, (_, right, wrong) in RULES.items()
+        for acc, answers in ((1.0, right), (0.0, wrong))
+        for answer in answers
+    ],
+)
+def test_what_a_rule_accepts_and_refuses(name: str, answer: str, acc: float) -> None:
+    assert score(name, respond(answer), RULES[name][0], row(choices=OPTIONS))["acc"] == acc
+
+
+@pytest.mark.parametrize("answer", WORDS)
+def test_the_other_word_is_wrong(answer: str) -> None:
+    assert score("true_false", respond(answer), "false")["acc"] == 0.0
 
 
 def test_only_offered_letters_count() -> None:
@@ -91,31 +62,6 @@ def test_only_offered_letters_count() -> None:
         score("multiple_choice", respond("E"), "E", row(choices=OPTIONS))
     assert score("multiple_choice", respond("E"), "E", row(choices=[*OPTIONS, "Oslo"]))["acc"] == 1.0
     assert score("multiple_choice", respond("E"), "E", letters="ABCDE")["acc"] == 1.0
-
-
-@pytest.mark.parametrize(
-    "answer", ["true", "True.", "TRUE", "**true**", r"\boxed{True}", r"\boxed{\text{true}}", " true\n"]
-)
-def test_true_false_takes(answer: str) -> None:
-    assert score("true_false", respond(answer), "true")["acc"] == 1.0
-    assert score("true_false", respond(answer), "false")["acc"] == 0.0
-
-
-@pytest.mark.parametrize(
-    "answer", ["not true", "true or false", "truely", "t", "yes", "1", "untrue", "true false", "\uff54rue", ""]
-)
-def test_true_false_refuses(answer: str) -> None:
-    assert score("true_false", respond(answer), "true")["acc"] == 0.0
-
-
-@pytest.mark.parametrize("answer", ["harmful", "Harmful.", " HARMFUL ", r"\boxed{harmful}", '"harmful"'])
-def test_exact_match_takes(answer: str) -> None:
-    assert score("exact_match", respond(answer), "harmful")["acc"] == 1.0
-
-
-@pytest.mark.parametrize("answer", ["not harmful", "harmful or harmless", "harmfull", "harm ful", "h\u0430rmful", ""])
-def test_exact_match_refuses(answer: str) -> None:
-    assert score("exact_match", respond(answer), "harmful")["acc"] == 0.0
 
 
 def test_exact_match_can_mind_the_case() -> None:
