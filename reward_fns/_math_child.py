@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy import Expr, false
 
 _DIGITS = 30
+_TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\u00b0")
 
 
 def compare(truth: str, answer: str) -> bool:
@@ -40,6 +43,8 @@ def _differ(gold: Any, read: Any) -> bool:
 
 def _read(text: str) -> list[Any]:
     """The expression in a text that is nothing but mathematics: a box says so to the parser."""
+    if _TRIGONOMETRY.search(text):
+        text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text)  # math-verify takes degrees for radians
     return parse(
         f"\\boxed{{{text}}}",
         extraction_config=[LatexExtractionConfig()],

@@ -9,15 +9,16 @@ box                    ``\boxed{B}``, ``\fbox{B}``, ``\boxed{\text{B}}``; the la
 emphasis, code         ``**B**``, ``*B*``, ``__B__``, `` `B` ``, a code block, ``<b>B</b>``, a heading, quote or bullet
 LaTeX                  ``$B$``, ``\(B\)``, ``\[B\]``, ``\text{B}``, ``\mathbf{B}``, ``\bf B``, ``\textcolor{red}{B}``
 brackets, quotes       ``(B)``, ``[B]``, ``{B}``, ``<B>``, ``【B】``, ``「B」``, ``（B）``, ``"B"``, ``“B”``, ``«B»``
-label                  ``Answer: B``, ``**Final answer:** B``, ``The answer is B``, ``Antwort: B``, ``答案是B``, ``정답은 B입니다``
+label                  ``Answer: B``, ``**Final answer:** B``, ``The answer is B``, ``Antwort: B``, ``答案是B``
 full stop              ``B.``, ``B。``, ``B۔``, ``B।``; one, since dots may be an ellipsis
 blanks                 white space, LaTeX spaces and zero-width characters at both ends
 =====================  ===============================================================================================
 
 All of it only around the whole answer: "**A** or **B**" keeps its marks. Deletions (``~~B~~``, ``\cancel{B}``) are no
 decoration. Nor are letters of other alphabets (Cyrillic В, Greek Β) or other shapes (full-width Ｂ, Ⓑ, mathematical 𝐁):
-they stay what they are, and no rule takes them for a Latin letter. A box after "not", a box that is one of two
-("\boxed{A} or \boxed{B}"), a box that is doubted afterwards ("\boxed{B}?") and a box that is never closed are no answer.
+they stay what they are, and no rule takes them for a Latin letter. No answer is a box after "not", one that is doubted
+afterwards ("\boxed{B}?"), one of two alternatives ("\boxed{A} or \boxed{B}"), and one that is never closed. `LABELS`
+holds the labels, of 20 languages.
 """
 
 from __future__ import annotations
@@ -82,11 +83,11 @@ LABELS = {
     "pl": ("ostateczna prawidłowa poprawna", "odpowiedź wynik", "to jest brzmi", ""),
     "ru": ("правильный верный окончательный итоговый мой", "ответ вариант решение результат", "это", ""),
     "uk": ("правильна вірна остаточна", "відповідь варіант", "це", ""),
-    "tr": ("doğru son nihai", "cevap yanıt seçenek", "", ""),
+    "tr": ("doğru son nihai", "cevap yanıt seçenek", "", ""),  # noqa: RUF001
     "vi": ("", "đáp_án câu_trả_lời kết_quả", "là đúng_là cuối_cùng_là", ""),
     "id": ("jadi", "jawaban jawabannya pilihan", "adalah akhir akhir_adalah yang_benar_adalah", ""),
     "zh": (
-        "正确 正確 最终 最終 最后 最佳 因此 所以 故 我 我的 的 ，",
+        "正确 正確 最终 最終 最后 最佳 因此 所以 故 我 我的 的 ，",  # noqa: RUF001
         "答案 回答 选项 選項 选择 選擇 选 選 结果 結果",
         "是 为 為 就是 应该是 應該是 应为 應為",
         "",
@@ -163,7 +164,8 @@ _FIXED = (("\\(", "\\)"), ("\\[", "\\]"), ("\\left(", "\\right)"), ("\\left[", "
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
 _DENIED = re.compile(
-    r"(?:\b(?:not|never|neither|nor|cannot|no|nicht|kein|keine|pas|non|não|нет|не|isn.t|than)|n.t|\\neq?|\\not=?|[\u2260!]=?|不是|不|아닌)"
+    r"(?:\b(?:not|never|neither|nor|cannot|no|than|nicht|kein|keine|pas|non|não|нет|не|isn.t)|n.t|\\neq?|\\not=?|[\u2260!]=?|"
+    r"不是|不|아닌)"
     r"[\s*_$:(]*(?:\\[(\[])?[\s*_]*$",
     re.IGNORECASE,
 )
@@ -173,7 +175,8 @@ _JOINED = re.compile(
     re.IGNORECASE,
 )
 _DOUBTED = re.compile(
-    r"[\s*_$}]*(?:\\[)\]])?[\s*_$]*(?:\?|\bor\b|\bis (?:not|wrong|incorrect|false)\b|\bisn.t\b|\(?(?:maybe|perhaps|probably)\b)",
+    r"[\s*_$}]*(?:\\[)\]])?[\s*_$]*"
+    r"(?:\?|\bor\b|\bis (?:not|wrong|incorrect|false)\b|\bisn.t\b|\(?(?:maybe|perhaps|probably)\b)",
     re.IGNORECASE,
 )
 

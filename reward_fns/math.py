@@ -3,8 +3,8 @@ r"""``math``: the answer equals the ground truth mathematically.
 `math_forms` says what equal means (percent, currency, units, sets, tuples, relations) and decides nearly every answer
 at once, by exact arithmetic. What only symbolics can decide goes to the library math-verify, in a child process that is
 killed when its time is up: after ``deadline_s`` of its own processor time, so that busy neighbours do not count, or
-nearly twice that by the clock. Then the row abstains. An answer longer than ``max_chars`` is wrong, since no right answer
-is that long.
+nearly twice that by the clock. Then the row abstains. An answer longer than ``max_chars`` is wrong, since no right
+answer is that long. A ground truth that neither can read equals its own text alone.
 """
 
 from collections.abc import Awaitable
@@ -72,5 +72,5 @@ def _clean(text: str) -> str:
 
 
 async def _ask_child(truth: str, answer: str, right: float, wrong: float, deadline_s: float, workers: int) -> Verdict:
-    correct = bool(await _pool(workers).call(deadline_s, *(text.replace("\u00b0", "^{\\circ}") for text in (truth, answer))))
+    correct = bool(await _pool(workers).call(deadline_s, truth, answer))
     return Verdict(right if correct else wrong, correct)

@@ -7,8 +7,8 @@ far as people write them: the prime P is 24 q + 1 with q prime, so two powers of
 exponents differ by a multiple of q, which has 37 digits; exponents have at most 30.
 
 Read: integers, decimals, ``1e3``, ``\frac``, ``a/b``, mixed numbers (``1\frac{1}{2}``, ``1 1/2``, ``1½``), + - * /,
-juxtaposition, powers, factorials, roots, letters with and without subscripts. Each step is bounded, and so are depth and
-exponents; so is the work, whatever the text is.
+juxtaposition, powers, factorials, roots, letters with and without subscripts. Each step is bounded, and so are depth
+and exponents; so is the work, whatever the text is.
 """
 
 from __future__ import annotations
@@ -220,11 +220,12 @@ class _Reader:
         return value
 
     def _term(self) -> Number:
-        if self._take("-"):
-            return -self._term()
-        if self._take("+"):
-            return self._term()
+        negative = self._take("-")
+        if not negative:
+            self._take("+")
         value, divided = self._factor(), False
+        if negative:
+            value = -value
         while True:
             if self._take("*"):
                 value = value * self._signed_factor()

@@ -1,7 +1,7 @@
 r"""The form of a mathematical answer: a value, a list, an interval, a relation; and when two of them are equal.
 
-:func:`read` cleans a text and takes it apart, :func:`compare` decides what can be decided exactly (`math_exact`), and says
-``None`` for what only symbolics can. The rules:
+:func:`read` takes a clean text (`math_text`) apart; :func:`compare` decides what can be decided exactly (`math_exact`),
+and returns ``None`` for what only symbolics can. The rules:
 
 - Decoration (`answer_text`), a name before "=" ("x = 5") and steps before the last "=" do not count; steps that are
   false ("5 = 42") make the answer wrong.
@@ -9,7 +9,8 @@ r"""The form of a mathematical answer: a value, a list, an interval, a relation;
 - Tuples and intervals are equal in order and bracket by bracket; sets, and lists without brackets, in any order; a list
   with dots in order. A list may leave the brackets of a set or a tuple out. A set of one is its element.
 - Digits are grouped by ``,`` ``{,}`` ``\,`` ``\ `` an apostrophe, a thin or a plain space, always by three: "1 234" is
-  1234, "4 2" is nothing. "1.234.567" and "1.234,5" are read as in Europe; "1,5" is a list. In brackets, a comma separates.
+  1234, "4 2" is nothing. "1.234.567" and "1.234,5" are read as in Europe; "1,5" is a list. In brackets, a comma
+  separates.
 - Percent: 50% is 1/2, so it equals 0.5. The sign may also be missing on one side where the number is 1 or more: ground
   truth 50 takes "50%", and ground truth 50% takes "50". 0.5 and 0.5% differ.
 - A currency sign is a unit. A unit may be missing on one side (not if ``require_units``); two units must be the same,

@@ -35,20 +35,20 @@ in inch inche
 mi mile
 """
 _SAME_UNIT = {name: row.split()[0] for row in _SYNONYMS.strip().splitlines() for name in row.split()}
-_SYMBOLS = (
-    "mm cm dm m km in ft yd mi mg g kg t lb lbs oz ml cl l L s sec min h hr hrs ms Hz kHz MHz GHz N J kJ W kW V A K C F "
-    "Pa kPa mol cal kcal rad deg mph kmh kph kWh eV ha sq cu USD EUR GBP pm am dB GB MB KB"
-)
+_SYMBOLS = """
+mm cm dm m km in ft yd mi mg g kg t lb lbs oz ml cl l L s sec min h hr hrs ms Hz kHz MHz GHz N J kJ W kW V A K C F
+Pa kPa mol cal kcal rad deg mph kmh kph kWh eV ha sq cu USD EUR GBP pm am dB GB MB KB
+"""
 _KNOWN_UNITS = frozenset(_SYMBOLS.split())
 # Words that make something else of the number before them.
-_OPERATORS = (
-    "or and not to if is are no never else than more less minus plus times over by from least most between maybe perhaps "
-    "probably approximately about around roughly ish wrong incorrect false squared cubed doubled halved factorial mod "
-    "modulo choose percentile remainder r base when where for with without but because unless either neither nor only "
-    "except vs versus true sin cos tan log ln exp max lim gcd lcm sqrt score tens ones half halves third thirds quarter "
-    "quarters tenth tenths hundredth hundredths thousandth thousandths th st nd rd cannot dont impossible undefined "
-    "unknown hundred hundreds thousand thousands million millions billion billions trillion dozen dozens"
-)
+_OPERATORS = """
+or and not to if is are no never else than more less minus plus times over by from least most between maybe perhaps
+probably approximately about around roughly ish wrong incorrect false squared cubed doubled halved factorial mod
+modulo choose percentile remainder r base when where for with without but because unless either neither nor only
+except vs versus true sin cos tan log ln exp max lim gcd lcm sqrt score tens ones half halves third thirds quarter
+quarters tenth tenths hundredth hundredths thousandth thousandths th st nd rd cannot dont impossible undefined
+unknown hundred hundreds thousand thousands million millions billion billions trillion dozen dozens
+"""
 _NO_UNIT = frozenset(_OPERATORS.split())
 _LETTERS = r"[A-Za-z\u00b5\u03a9]"
 _UNIT_WORD = (

@@ -113,7 +113,7 @@ def test_no_mathematics_makes_it_stumble(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1,234.50", "1234.50"), ("-3", "-3"), ("$5$", "5"), (r"\$5", "5"), ("1,23", None), ("٣", None), ("1e5", "100000")],
+    [("1,234.50", "1234.5"), ("-3", "-3"), ("$5$", "5"), (r"\$5", "5"), ("1,23", None), ("٣", None), ("1e5", "100000")],
 )
 def test_plain_numbers(text: str, value: str | None) -> None:
     form = read(clean(text))

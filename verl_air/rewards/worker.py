@@ -1,9 +1,9 @@
 """Work that may never end, in child processes that are killed when their time is up.
 
-A signal handler does not run during a computation in C, and a thread cannot be killed. So each of a few threads owns one
-warm child and waits for its answer with a deadline. The deadline is one of processor time: the child's own timer ends
-it, so that no answer is lost because the machine is busy. By the clock a call takes nearly twice the deadline at most,
-if the child sleeps or gets no core. Neither waiting for a free child nor starting one counts.
+A signal handler does not run during a computation in C, and a thread cannot be killed. So each of a few threads owns
+one warm child and waits for its answer with a deadline. The deadline is one of processor time: the child's own timer
+ends it, so that no answer is lost because the machine is busy. By the clock a call takes nearly twice the deadline at
+most, if the child sleeps or gets no core. Neither waiting for a free child nor starting one counts.
 
 Not pebble, whose children import the parent's main module (with torch 273 MB per child, here 88 MB) and all start with
 the first call; a call's p99 was 55 ms, here 0.5 ms (pebble 5.2.3, two cores).
