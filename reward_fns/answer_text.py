@@ -283,4 +283,6 @@ def plain(text: str) -> str:
             text, count = _INNER_COMMAND.subn(r"\1", text)
             if not count:
                 break
-    return " ".join(_INNER_MARKS.sub(r"\2", text).split())
+    if any(mark in text for mark in ("**", "__", "`")):
+        text = _INNER_MARKS.sub(r"\2", text)
+    return " ".join(text.split())

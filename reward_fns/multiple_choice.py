@@ -53,13 +53,18 @@ def _letter_of(answer: str, letters: str, texts: tuple[tuple[str, str], ...]) ->
     match = _LETTER.fullmatch("\n".join(line for line in lines if line))
     if match is None or (letter := match["letter"].upper()) not in letters:
         return None
-    rest, text = (_flat(undress(part)).casefold() for part in (match["rest"] or "", dict(texts).get(letter, "")))
-    return letter if rest in ("", text) else None
+    rest = (match["rest"] or "").strip()
+    return letter if not rest or _same_text(rest, dict(texts).get(letter, "")) else None
+
+
+def _same_text(text: str, other: str) -> bool:
+    return _flat(undress(text)).casefold() == _flat(undress(other)).casefold()
 
 
 def _flat(text: str) -> str:
     """A text without any mark, on one line."""
-    return " ".join(_LATEX.sub(" ", plain(text).translate(_MARKS)).split())
+    text = plain(text).translate(_MARKS)
+    return " ".join((_LATEX.sub(" ", text) if "\\" in text or "~" in text else text).split())
 
 
 def _gold(sample: Sample) -> str:
