@@ -1,11 +1,15 @@
-r"""``exact_match``: the answer is the ground truth, letter for letter, but for case, blanks and a full stop."""
+r"""``exact_match``: the answer is the ground truth, letter for letter, but for case, blanks and decoration.
 
-from verl_air.rewards import Sample, Verdict, last_boxed, register_reward
+What counts as decoration is in `reward_fns.answer_text`; it is taken off both sides.
+"""
+
+from reward_fns.answer_text import final_answer, plain, undress
+from verl_air.rewards import Sample, Verdict, register_reward
 
 
-def normalise(text: str, ignore_case: bool) -> str:
-    """Runs of white space become one blank; the ends lose blanks, emphasis, quotes and a full stop."""
-    text = " ".join(text.split()).strip(" *\"'").removesuffix(".").rstrip()
+def normalize(text: str, ignore_case: bool) -> str:
+    """A text without decoration; runs of white space become one blank."""
+    text = plain(undress(text))
     return text.casefold() if ignore_case else text
 
 
@@ -16,11 +20,11 @@ def normalise(text: str, ignore_case: bool) -> str:
 )
 def exact_match(sample: Sample, *, right: float = 1.25, wrong: float = -1.0, ignore_case: bool = True) -> Verdict:
     """Right if the answer, or what its last box holds, equals the ground truth."""
-    truth = normalise(sample.ground_truth, ignore_case)
+    truth = normalize(sample.ground_truth, ignore_case)
     answer = sample.answer or ""
     # An answer that is much longer cannot be equal; it is not even read.
-    if not truth or len(answer) > 4 * len(sample.ground_truth) + 1000:
+    if not truth or not answer or len(answer) > 4 * len(sample.ground_truth) + 1000:
         return Verdict(wrong, False)
-    boxed = last_boxed(answer)
-    correct = truth in (normalise(answer, ignore_case), normalise(boxed or "", ignore_case))
+    found = final_answer(answer)
+    correct = truth in (normalize(answer, ignore_case), normalize(found or "", ignore_case))
     return Verdict(right if correct else wrong, correct)

@@ -1,24 +1,20 @@
-r"""``math``: symbolic comparison with the library math-verify, in a child process that is killed when its time is up.
+r"""``math``: the answer equals the ground truth mathematically.
 
-Two plain numbers, and two equal texts, are decided at once. What math-verify cannot decide within ``deadline_s``
-abstains; an answer longer than ``max_chars`` is wrong, since no right answer is that long.
+`math_forms` says what equal means (percent, currency, units, sets, tuples, relations) and decides nearly every answer
+at once, by exact arithmetic. What only symbolics can decide goes to the library math-verify, in a child process that is
+killed when its time is up: after ``deadline_s`` of its own processor time, so that busy neighbours do not count, or
+nearly twice that by the clock. Then the row abstains. An answer longer than ``max_chars`` is wrong, since no right
+answer is that long. A ground truth that neither can read equals its own text alone.
 """
 
-import re
 from collections.abc import Awaitable
-from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 
-from verl_air.rewards import ConfigError, RewardError, Sample, Verdict, WorkerPool, last_boxed, register_reward
-
-_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.\d{1,40})?", re.ASCII)
-
-
-def plain_number(text: str) -> Decimal | None:
-    """The value of a text like ``1,234.50``; ``None`` for anything else."""
-    text = text.removeprefix("\\$").removeprefix("$").removesuffix("$").strip()
-    return Decimal(text.replace(",", "")) if _NUMBER.fullmatch(text) else None
+from reward_fns.answer_text import final_answer
+from reward_fns.math_forms import compare, read
+from reward_fns.math_text import clean
+from verl_air.rewards import ConfigError, RewardError, Sample, Verdict, WorkerPool, register_reward
 
 
 @cache
@@ -46,28 +42,35 @@ def math(
     deadline_s: float = 5.0,
     max_chars: int = 2000,
     workers: int = 2,
+    require_units: bool = False,
 ) -> Verdict | Awaitable[Verdict]:
     """Right if the answer, or what its last box holds, equals the ground truth mathematically.
 
+    Args:
+        require_units: a unit of the ground truth must be given. Otherwise it may be left out; a wrong one never counts.
+
     Raises:
         WorkerTimeoutError: no decision in time; the row abstains.
-        RewardError: the ground truth cannot be read.
+        RewardError: the ground truth is empty.
     """
     if sample.answer is None or len(sample.answer) > max_chars:
         return Verdict(wrong, False)
-    answer = last_boxed(sample.answer) or sample.answer
-    truth = last_boxed(sample.ground_truth) or sample.ground_truth.strip()
-    numbers = plain_number(truth), plain_number(answer)
-    if truth == answer or None not in numbers:
-        correct = truth == answer or numbers[0] == numbers[1]
-        return Verdict(right if correct else wrong, correct)
-    return _ask_child(sample, truth, answer, right, wrong, deadline_s, workers)
-
-
-async def _ask_child(
-    sample: Sample, truth: str, answer: str, right: float, wrong: float, deadline_s: float, workers: int
-) -> Verdict:
-    correct = await _pool(workers).call(deadline_s, truth, answer)
+    truth = _clean(sample.ground_truth)
+    if not truth:
+        raise RewardError(f"{sample.where}: the ground truth {sample.ground_truth!r} holds no answer; correct the data")
+    answer = _clean(sample.answer)
+    correct = bool(answer) and (truth == answer or compare(read(truth), read(answer), require_units))
     if correct is None:
-        raise RewardError(f"{sample.where}: math-verify cannot read the ground truth {sample.ground_truth!r}")
+        return _ask_child(truth, answer, right, wrong, deadline_s, workers)
+    return Verdict(right if correct else wrong, correct)
+
+
+@lru_cache(maxsize=4096)
+def _clean(text: str) -> str:
+    found = final_answer(text)
+    return clean(found) if found else ""
+
+
+async def _ask_child(truth: str, answer: str, right: float, wrong: float, deadline_s: float, workers: int) -> Verdict:
+    correct = bool(await _pool(workers).call(deadline_s, truth, answer))
     return Verdict(right if correct else wrong, correct)

@@ -1,9 +1,9 @@
 r"""``multiple_choice``: the answer is the letter of one option, and nothing else.
 
-Read strictly, since an anchor must be beyond doubt. A letter may be in a box, in brackets or in emphasis, after
-"the answer is" or "option", and before the very text of its option. Two letters ("A or B"), a negation ("not B"), a
-letter that was not offered, a letter that only begins a word or a sentence ("E. coli"), and look-alikes of other
-alphabets are no answer.
+Read strictly, since an anchor must be beyond doubt. What `reward_fns.answer_text` calls decoration is taken off; the
+letter may also come before the very text of its option ("B. London"). Two letters ("A or B"), a negation ("not B"), a
+hedge ("B?"), a letter that was not offered, another option's text ("B. Paris"), a letter that only begins a word or a
+sentence ("E. coli", "A car"), and look-alikes of other alphabets are no answer.
 """
 
 import re
@@ -11,15 +11,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from string import ascii_uppercase
 
-from verl_air.rewards import RewardError, Sample, Verdict, last_boxed, register_reward
+from reward_fns.answer_text import LABEL, MAX_CHARS, final_answer, plain, undress
+from verl_air.rewards import RewardError, Sample, Verdict, register_reward
 
-_LONGEST = 1000
-_WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mathit|rm|boldsymbol) ?\{([^{}]*)\}")
+_MARKS = str.maketrans("", "", "*_`$")
+_LATEX = re.compile(r"\\(?:[()\[\],;:!]|q?quad(?![A-Za-z])|left(?![A-Za-z])|right(?![A-Za-z])|\\)|(?<![\\~])~(?!~)")
 _LETTER = re.compile(
-    r"(?:(?:the )?(?:(?:final|correct|right|best) )?(?:answer|option|choice) ?(?:is|:|=)? ?"
-    r"(?:(?:option|choice) )?:? ?)?"
-    r"(?P<open>[(\[*\"' ]*)(?P<letter>[A-Z])(?P<close>[)\]*\"' ]*)[.,:;!]?[*]*(?P<rest> .*)?",
-    re.IGNORECASE | re.ASCII,
+    rf"(?:(?i:{LABEL}) ?[:\uff1a=]? ?){{0,3}}[(\[{{<\uff08\uff3b\u3010\u300c\"\u201c]*(?P<letter>[A-Za-z])(?!\w)"
+    r"[)\]}>\uff09\uff3d\u3011\u300d\"\u201d]*[.,:;!\u3002\uff0e\u3001\uff0c\uff1a\uff1b]?[)\]\"]*"
+    r"(?: ?[-\u2013\u2014=|:](?= ))?(?P<rest>[ \n(\uff08\"\u201c].*|(?<=[.:)\u3002\u3001\uff1a\uff09\u3011]).*)?",
+    re.DOTALL,
 )
 
 
@@ -38,26 +39,32 @@ def offered(sample: Sample, letters: str) -> tuple[str, Mapping[str, str]]:
 
 def parse_letter(answer: str, letters: str, texts: Mapping[str, str]) -> str | None:
     """The one offered letter that an answer names, or ``None``."""
-    if len(answer) > _LONGEST:
+    if len(answer) > MAX_CHARS:
         return None
-    boxed = last_boxed(answer)
-    return _letter_of(answer if boxed is None else boxed, letters, tuple(texts.items()))
+    return _letter_of(answer, letters, tuple(texts.items()))
 
 
 @lru_cache(maxsize=4096)
 def _letter_of(answer: str, letters: str, texts: tuple[tuple[str, str], ...]) -> str | None:
-    previous = None
-    while previous != answer:
-        previous, answer = answer, _WRAPPED.sub(r"\1", answer)
-    match = _LETTER.fullmatch(" ".join(answer.strip().strip("$").split()))
-    if match is None:
+    found = final_answer(answer)
+    if not found:
         return None
-    letter = match["letter"].upper()
-    rest = (match["rest"] or "").strip().rstrip(".").casefold()
-    text = " ".join(dict(texts).get(letter, "").split()).rstrip(".").casefold()
-    if letter not in letters or (rest and rest != text):
+    lines = [_flat(line) for line in undress(found).splitlines()]
+    match = _LETTER.fullmatch("\n".join(line for line in lines if line))
+    if match is None or (letter := match["letter"].upper()) not in letters:
         return None
-    return letter
+    rest = (match["rest"] or "").strip()
+    return letter if not rest or _same_text(rest, dict(texts).get(letter, "")) else None
+
+
+def _same_text(text: str, other: str) -> bool:
+    return _flat(undress(text)).casefold() == _flat(undress(other)).casefold()
+
+
+def _flat(text: str) -> str:
+    """A text without any mark, on one line."""
+    text = plain(text).translate(_MARKS)
+    return " ".join((_LATEX.sub(" ", text) if "\\" in text or "~" in text else text).split())
 
 
 def _gold(sample: Sample) -> str:

@@ -1,21 +1,19 @@
 r"""``true_false``: the answer is the word "true" or the word "false", and nothing else.
 
-A box, emphasis, capitals and a full stop do not count. "not true", "true and false" and "truely" are no answer.
+Capitals do not count, nor does what `reward_fns.answer_text` calls decoration. "not true", "true and false", "true?" and
+"truely" are no answer.
 """
 
-from verl_air.rewards import RewardError, Sample, Verdict, last_boxed, register_reward
+from reward_fns.answer_text import MAX_CHARS, final_answer, plain, undress
+from verl_air.rewards import RewardError, Sample, Verdict, register_reward
 
 _WORDS = ("true", "false")
-_LONGEST = 100
 
 
 def parse_word(answer: str) -> str | None:
     """``"true"``, ``"false"`` or ``None``."""
-    boxed = last_boxed(answer) if len(answer) <= _LONGEST else None
-    text = answer if boxed is None else boxed
-    if len(text) > _LONGEST:
-        return None
-    word = text.removeprefix("\\text{").removesuffix("}").strip(" \t\n*_\"'.").lower()
+    found = final_answer(answer) if len(answer) <= MAX_CHARS else None
+    word = plain(undress(found)).lower() if found else ""
     return word if word in _WORDS else None
 
 

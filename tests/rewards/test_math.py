@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from typing import Any
 
 import psutil
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reward_fns.math import plain_number
+from reward_fns.math_forms import Value, read
+from reward_fns.math_text import clean
 from tests.rewards.support import assert_sound, respond, row
 from verl_air.errors import RewardError
 from verl_air.rewards import WorkerPool, WorkerTimeoutError, compute_score
@@ -111,11 +113,12 @@ def test_no_mathematics_makes_it_stumble(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1,234.50", "1234.50"), ("-3", "-3"), ("$5$", "5"), (r"\$5", "5"), ("1,23", None), ("٣", None), ("1e5", None)],
+    [("1,234.50", "1234.5"), ("-3", "-3"), ("$5$", "5"), (r"\$5", "5"), ("1,23", None), ("٣", None), ("1e5", "100000")],
 )
 def test_plain_numbers(text: str, value: str | None) -> None:
-    number = plain_number(text)
-    assert (None if number is None else str(number)) == value
+    form = read(clean(text))
+    numbers = [number.exact for number, _ in form.readings] if isinstance(form, Value) else []
+    assert numbers == ([] if value is None else [Fraction(value)])
 
 
 # -- the pool ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,288 @@
+r"""What the rules take off an answer before they read it: decoration is not content.
+
+:func:`final_answer` finds the answer in a text, :func:`undress` takes the decoration off, layer by layer:
+
+=====================  ===============================================================================================
+decoration             examples
+=====================  ===============================================================================================
+box                    ``\boxed{B}``, ``\fbox{B}``, ``\boxed{\text{B}}``; the last one counts
+emphasis, code         ``**B**``, ``*B*``, ``__B__``, `` `B` ``, a code block, ``<b>B</b>``, a heading, quote or bullet
+LaTeX                  ``$B$``, ``\(B\)``, ``\[B\]``, ``\text{B}``, ``\mathbf{B}``, ``\bf B``, ``\textcolor{red}{B}``
+brackets, quotes       ``(B)``, ``[B]``, ``{B}``, ``<B>``, ``【B】``, ``「B」``, ``（B）``, ``"B"``, ``“B”``, ``«B»``
+label                  ``Answer: B``, ``**Final answer:** B``, ``The answer is B``, ``Antwort: B``, ``答案是B``
+full stop              ``B.``, ``B。``, ``B۔``, ``B।``; one, since dots may be an ellipsis
+blanks                 white space, LaTeX spaces and zero-width characters at both ends
+=====================  ===============================================================================================
+
+All of it only around the whole answer: "**A** or **B**" keeps its marks. Deletions (``~~B~~``, ``\cancel{B}``) are no
+decoration. Nor are letters of other alphabets (Cyrillic В, Greek Β) or other shapes (full-width Ｂ, Ⓑ, mathematical 𝐁):
+they stay what they are, and no rule takes them for a Latin letter. No answer is a box after "not", one that is doubted
+afterwards ("\boxed{B}?"), one of two alternatives ("\boxed{A} or \boxed{B}"), and one that is never closed. `LABELS`
+holds the labels, of 20 languages.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MAX_CHARS = 1000
+"""A longer answer is no letter and no word: it is not read."""
+
+_MAX_LAYERS = 24
+_ZERO_WIDTH = "\u200b\u200c\u200d\u200e\u200f\u2060\u2066\u2067\u2068\u2069\ufeff"
+_BLANKS = _ZERO_WIDTH + "".join(char for char in map(chr, range(0x3001)) if char.isspace())
+STOPS = ".\u3002\uff0e\uff61\u06d4\u0964\u0965\u1362\u0589"
+_ELLIPSIS = STOPS + "\u2026"
+
+# One row per language: words before the noun; the noun; the verb after it; what may follow the answer. "_" is a blank.
+LABELS = {
+    "en": (
+        "the so thus hence therefore my final correct right best chosen selected",
+        "answer ans option choice response solution result conclusion statement claim i_choose i_select i_pick",
+        "is was would_be should_be must_be will_be",
+        "",
+    ),
+    "de": (
+        "die das der meine also daher somit richtige korrekte endgültige beste",
+        "antwort antwortoption lösung ergebnis option aussage",
+        "ist lautet",
+        "",
+    ),
+    "fr": (
+        "la le l' ma donc ainsi bonne meilleure",
+        "réponse solution résultat option choix",
+        "est est_la finale correcte_est finale_est exacte_est finale_correcte_est",
+        "",
+    ),
+    "es": (
+        "la el mi así por_lo_tanto mejor",
+        "respuesta solución resultado opción alternativa",
+        "es es_la final correcta correcta_es final_es",
+        "",
+    ),
+    "it": (
+        "la il l' mia quindi migliore",
+        "risposta soluzione risultato opzione",
+        "è è_la finale corretta giusta corretta_è finale_è giusta_è",
+        "",
+    ),
+    "pt": (
+        "a o minha portanto melhor",
+        "resposta solução resultado opção alternativa",
+        "é é_a final correta certa correta_é final_é certa_é",
+        "",
+    ),
+    "nl": (
+        "het de mijn dus juiste correcte goede beste definitieve",
+        "antwoord oplossing resultaat optie",
+        "is luidt",
+        "",
+    ),
+    "sv": ("det rätt slutligt", "svar svaret", "är", ""),
+    "pl": ("ostateczna prawidłowa poprawna", "odpowiedź wynik", "to jest brzmi", ""),
+    "ru": ("правильный верный окончательный итоговый мой", "ответ вариант решение результат", "это", ""),
+    "uk": ("правильна вірна остаточна", "відповідь варіант", "це", ""),
+    "tr": ("doğru son nihai", "cevap yanıt seçenek", "", ""),  # noqa: RUF001
+    "vi": ("", "đáp_án câu_trả_lời kết_quả", "là đúng_là cuối_cùng_là", ""),
+    "id": ("jadi", "jawaban jawabannya pilihan", "adalah akhir akhir_adalah yang_benar_adalah", ""),
+    "zh": (
+        "正确 正確 最终 最終 最后 最佳 因此 所以 故 我 我的 的 ，",  # noqa: RUF001
+        "答案 回答 选项 選項 选择 選擇 选 選 结果 結果",
+        "是 为 為 就是 应该是 應該是 应为 應為",
+        "",
+    ),
+    "ja": (
+        "正しい 最終 最終的な したがって よって 、",
+        "答え 解答 回答 正解 選択肢 結果",
+        "は",
+        "です だ である となります",
+    ),
+    "ko": ("최종 올바른 따라서", "정답 답변 답 선택지 선택 결과", "은 는 이 가", "입니다 이다 예요 이에요"),
+    "ar": (
+        "إذن",
+        "الإجابة الاجابة إجابة الجواب جواب الخيار النتيجة",
+        "هي هو الصحيحة الصحيح النهائية النهائي الصحيحة_هي الصحيح_هو النهائية_هي النهائي_هو",
+        "",
+    ),
+    "hi": ("सही अंतिम", "उत्तर जवाब विकल्प परिणाम", "", "है"),
+    "bn": ("সঠিক চূড়ান্ত", "উত্তর", "হল হলো", ""),
+}
+
+
+_GAP = r"[^\S\n]*"  # a label is on one line: in "A\nAnswer: B", the A is an answer of its own
+
+
+def _words(column: int) -> str:
+    """The words of a column as alternatives, longest first; those of scripts with blanks must end where they end."""
+    words = {word.replace("_", " ") for row in LABELS.values() for word in row[column].split()}
+    choice = "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))
+    return rf"(?:{choice})(?:(?<![a-z\u00c0-\u1fff])|(?![^\W\d_]))"
+
+
+_NOUN = rf"(?:(?:{_words(0)}),?{_GAP}){{0,6}}(?:{_words(1)})"
+LABEL = rf"{_NOUN}(?:{_GAP}(?:{_words(2)}))?"
+"""Matches a label without its separator, in any of the languages; for use with ``re.IGNORECASE``."""
+_SEPARATOR = r"(?:[:\uff1a=]|[-\u2013\u2014\u2192](?=\s)|->|\n)"
+_LABELLED = re.compile(
+    r"(?P<mark>[*_`]+)?(?P<command>\\(?:text[a-z]*|mathbf|mathrm|mathit)\s*\{)?\s*"
+    rf"(?:{_NOUN}{_GAP}(?:{_words(2)})(?(mark)[*_`]*)\s*{_SEPARATOR}?|{LABEL}(?(mark)[*_`]*)\s*{_SEPARATOR})"
+    r"\s*(?(command)\}\s*[:\uff1a]?)(?(mark)(?:[*_]+(?=\s))?)",
+    re.IGNORECASE,
+)
+_TAIL = re.compile(rf"(?<=\S)\s*(?:{_words(3)})$")
+_TEXT_COMMANDS = (
+    "boxed|fbox|framebox|text|textbf|textit|textrm|textsf|texttt|textsc|textsl|textup|textmd|textnormal|emph|underline|"
+    "mbox|hbox|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|operatorname|textcolor\\s*\\{\\w*\\}|"
+    "color\\s*\\{\\w*\\}"
+)
+_COMMAND = re.compile(rf"\\(?:{_TEXT_COMMANDS})\*?\s*\{{")
+_SWITCH = re.compile(
+    r"\\(?:(?:bf|rm|it|sf|tt|em|bfseries|itshape|displaystyle|textstyle|large|Large|huge)(?![A-Za-z])|"
+    r"(?:text|mathrm|mathbf)(?![A-Za-z{])|color\s*\{\w*\}(?!\{))\s*"
+)
+_HTML = re.compile(
+    r"<(?P<tag>b|i|u|em|strong|code|mark|span|p|div|kbd|tt|center|answer)(?:\s[^<>]*)?>(?P<inner>.*)</(?P=tag)>",
+    re.IGNORECASE | re.DOTALL,
+)
+_FENCE = re.compile(r"(?:```|~~~)[\w+-]*[ \t]*\n(?P<inner>.*?)\n?(?:```|~~~)", re.DOTALL)
+_LATEX_BLANKS = re.compile(
+    r"^(?:\\[,;:! ]|\\q?quad(?![A-Za-z])|~(?!~)|\\\\(?=\s))+|(?:\\[,;:! ]|\\q?quad|(?<!~)~|\\\\)+$"
+)
+_BLOCK = re.compile(r"^(?:#{1,6}\s+|>\s+|[-*+\u2022]\s+)+")
+_HEADING = re.compile(r"^#{1,6}\s+")
+_PAIRS = dict(zip("(\uff08[\uff3b{\uff5b<\uff1c\u2329\u27e8", ")\uff09]\uff3d}\uff5d>\uff1e\u232a\u27e9", strict=True))
+_QUOTES = dict(
+    zip(
+        "\u3010\u300c\u300e\u3014\u3016\u300a\u3008\u00ab\u2039\u201c\u2018\u201e\u201a\u201f",
+        "\u3011\u300d\u300f\u3015\u3017\u300b\u3009\u00bb\u203a\u201d\u2019\u201c\u2018\u201d",
+        strict=True,
+    )
+)
+_SAME = "*_`\"'$"
+_FIXED = (("\\(", "\\)"), ("\\[", "\\]"), ("\\left(", "\\right)"), ("\\left[", "\\right]"), ("\\{", "\\}"))
+
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
+_DENIED = re.compile(
+    r"(?:\b(?:not|never|neither|nor|cannot|no|than|nicht|kein|keine|pas|non|não|нет|не|isn.t)|n.t|\\neq?|\\not=?|[\u2260!]=?|"
+    r"不是|不|아닌)"
+    r"[\s*_$:(]*(?:\\[(\[])?[\s*_]*$",
+    re.IGNORECASE,
+)
+_JOINED = re.compile(
+    r"[\s*_$.)]*(?:\\[)\]])?[\s$]*(?:,|;|/|&|\bor\b|\band\b|\boder\b|\bund\b|\bou\b|\bet\b|\bo\b|\by\b|或|和|или|и)*"
+    r"[\s,*_$(]*(?:\\[(\[])?[\s$]*",
+    re.IGNORECASE,
+)
+_DOUBTED = re.compile(
+    r"[\s*_$}]*(?:\\[)\]])?[\s*_$]*"
+    r"(?:\?|\bor\b|\bis (?:not|wrong|incorrect|false)\b|\bisn.t\b|\(?(?:maybe|perhaps|probably)\b)",
+    re.IGNORECASE,
+)
+
+
+def _closing(text: str, start: int, opening: str = "{", closing: str = "}") -> int:
+    """Where the bracket opened just before ``start`` closes; -1 if nowhere. Escaped ones do not count."""
+    depth = 1
+    for match in re.finditer(rf"\\.|[{re.escape(opening + closing)}]", text[start:], re.DOTALL):
+        depth += (match[0] == opening) - (match[0] == closing)
+        if depth == 0:
+            return start + match.start()
+    return -1
+
+
+def final_answer(text: str) -> str | None:
+    """What the last box holds, or the whole text if there is no box; ``None`` if the box is no answer (see above)."""
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
+        return text
+    last = boxes[-1]
+    end = _closing(text, last.end())
+    if end < 0 or _DENIED.search(text[max(0, last.start() - 40) : last.start()]):
+        return None
+    if _DOUBTED.match(text[end + 1 : end + 60]):
+        return None
+    if len(boxes) > 1:
+        before = boxes[-2]
+        closed = _closing(text, before.end())
+        between = text[closed + 1 : last.start()] if 0 <= closed < last.start() else None
+        joined = between is not None and len(between) < 40 and between.strip() and _JOINED.fullmatch(between)
+        if joined and text[before.end() : closed].strip() != text[last.end() : end].strip():
+            return None
+    return text[last.end() : end].strip()
+
+
+def undress(text: str, *, brackets: bool = True) -> str:
+    """Take the decoration off a text; never down to nothing.
+
+    Args:
+        text: at most some thousand characters; the time is linear in it.
+        brackets: whether round, square, curly and angle brackets, bullets and quote marks at the start of a line are
+            decoration. In mathematics they are content.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    text = text.strip(_BLANKS)
+    for _ in range(_MAX_LAYERS):
+        # A Latin letter, or another plain word, is what most answers are.
+        if not text or (text.isascii() and text.isalnum()):
+            return text
+        peeled = _peel(text, brackets).strip(_BLANKS)
+        if not peeled or peeled == text:
+            return text
+        text = peeled
+    return text
+
+
+def _peel(text: str, brackets: bool) -> str:
+    """A text without its outermost layer of decoration."""
+    first, last = text[0], text[-1]
+    if first in "`~" and (match := _FENCE.fullmatch(text)):
+        return match["inner"]
+    if first in _SAME and first == last:
+        run = min(len(text) - len(text.lstrip(first)), len(text) - len(text.rstrip(first)))
+        inner = text[run:-run] if 2 * run < len(text) else ""
+        if inner and first not in inner and not inner.endswith("\\"):
+            return inner
+    pairs = {**_PAIRS, **_QUOTES} if brackets else _QUOTES
+    if pairs.get(first) == last and _closing(text, 1, first, last) == len(text) - 1:
+        return text[1:-1]
+    if first == "<" and (match := _HTML.fullmatch(text)):
+        return match["inner"]
+    if first == "\\":
+        if (match := _COMMAND.match(text)) and _closing(text, match.end()) == len(text) - 1:
+            return text[match.end() : -1]
+        if match := _SWITCH.match(text):
+            return text[match.end() :]
+        for opening, closing in _FIXED if brackets else _FIXED[:2]:
+            if text.startswith(opening) and text.endswith(closing) and opening not in text[len(opening) :]:
+                return text[len(opening) : -len(closing)]
+    if first == "{" and text.startswith(("{\\bf", "{\\rm", "{\\it", "{\\text")) and _closing(text, 1) == len(text) - 1:
+        return text[1:-1]
+    if last in STOPS and text[-2:-1] not in _ELLIPSIS:
+        return text[:-1]
+    if (trimmed := _LATEX_BLANKS.sub("", text)) != text:
+        return trimmed
+    if match := (_BLOCK if brackets else _HEADING).match(text):
+        return text[match.end() :]
+    if match := _LABELLED.match(text):
+        return text[match.end() :]
+    if not last.isascii() and (match := _TAIL.search(text)):
+        return text[: match.start()]
+    return text
+
+
+_INNER_COMMAND = re.compile(rf"\\(?:{_TEXT_COMMANDS})\*?\s*\{{([^{{}}]*)\}}")
+_INNER_MARKS = re.compile(r"(\*\*|__|``|`)(?=\S)(.+?)(?<=\S)\1")
+
+
+def plain(text: str) -> str:
+    """A text without emphasis and LaTeX text commands inside it either; runs of white space become one blank."""
+    if "\\" in text:
+        for _ in range(8):
+            text, count = _INNER_COMMAND.subn(r"\1", text)
+            if not count:
+                break
+    if any(mark in text for mark in ("**", "__", "`")):
+        text = _INNER_MARKS.sub(r"\2", text)
+    return " ".join(text.split())

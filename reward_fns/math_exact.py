@@ -1,0 +1,366 @@
+r"""Exact arithmetic on plain mathematics: what it reads, it decides; nothing is rounded and nothing underflows.
+
+A value is a ``Fraction`` while that has at most some 100,000 bits. Beyond, it is known by its residue modulo a prime of
+127 bits, which has room for powers like 10^(10^9), large factorials, square roots of integers, i, and letters
+(unknowns, pi, e), each of which stands for a fixed residue. Equal values have equal residues. Unequal ones have not, as
+far as people write them: the prime P is 24 q + 1 with q prime, so two powers of one base can only agree if their
+exponents differ by a multiple of q, which has 37 digits; exponents have at most 30.
+
+Read: integers, decimals, ``1e3``, ``\frac``, ``a/b``, mixed numbers (``1\frac{1}{2}``, ``1 1/2``, ``1½``), + - * /,
+juxtaposition, powers, factorials, roots, letters with and without subscripts. Each step is bounded, and so are depth
+and exponents; so is the work, whatever the text is.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from hashlib import blake2b
+
+_Q = 4_760_821_456_863_503_307_979_006_760_898_123_827  # a prime, as is:
+_P = 24 * _Q + 1
+_MAX_BITS = 1 << 17
+_MAX_DEPTH = 40
+_MAX_EXPONENT = 10**30
+_MAX_EXACT_FACTORIAL = 5_000
+_MAX_STEPS = 200_000  # multiplications of factorials in one text
+_SMALL_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)  # P is such that each has a square root
+_EIGHTH_ROOT_OF_1 = next(root for n in range(2, 99) if pow(root := pow(n, 3 * _Q, _P), 4, _P) == _P - 1)
+
+
+class UnreadError(ValueError):
+    """The text is beyond this reader; symbolics may know it."""
+
+
+class NoNumberError(ValueError):
+    """The text is no value that anybody would give: it is malformed, too deep or too large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A value: exact, or else known by its residue alone. symbolic: a letter or a root is part of it."""
+
+    exact: Fraction | None
+    known_residue: int = 0
+    symbolic: bool = False
+
+    @classmethod
+    def of(cls, value: Fraction | int) -> Number:
+        """A rational number, exact if it is not too long."""
+        exact = Fraction(value)
+        if exact.numerator.bit_length() + exact.denominator.bit_length() <= _MAX_BITS:
+            return cls(exact)
+        return cls(None, cls(exact).residue)
+
+    @classmethod
+    def named(cls, name: str) -> Number:
+        """An unknown, or a constant that no fraction equals."""
+        return cls(None, int.from_bytes(blake2b(name.encode(), digest_size=16).digest(), "big") % _P, True)
+
+    @property
+    def residue(self) -> int:
+        """The value modulo P."""
+        if self.exact is None:
+            return self.known_residue
+        return self.exact.numerator * pow(self.exact.denominator, -1, _P) % _P
+
+    def __add__(self, other: Number) -> Number:
+        if self.exact is not None and other.exact is not None:
+            return Number.of(self.exact + other.exact)
+        return Number(None, (self.residue + other.residue) % _P, self.symbolic or other.symbolic)
+
+    def __mul__(self, other: Number) -> Number:
+        if self.exact is not None and other.exact is not None:
+            return Number.of(self.exact * other.exact)
+        return Number(None, self.residue * other.residue % _P, self.symbolic or other.symbolic)
+
+    def __neg__(self) -> Number:
+        return self * Number(Fraction(-1))
+
+    def __pow__(self, exponent: int) -> Number:
+        if exponent <= 0 and (self.exact == 0 or self.residue == 0):
+            raise NoNumberError("division by zero")
+        if abs(exponent) > _MAX_EXPONENT:
+            raise NoNumberError("an exponent of more than 30 digits")
+        if self.exact is not None:
+            bits = self.exact.numerator.bit_length() + self.exact.denominator.bit_length()
+            if bits * abs(exponent) <= _MAX_BITS:
+                return Number.of(self.exact**exponent)
+            if abs(self.exact) in (0, 1):
+                return Number.of(self.exact ** (2 - exponent % 2))
+        return Number(None, pow(self.residue, exponent, _P), self.symbolic)
+
+    def same(self, other: Number) -> bool:
+        """Whether two values are equal."""
+        if self.exact is not None and other.exact is not None:
+            return self.exact == other.exact
+        return self.residue == other.residue
+
+
+_I = Number(None, pow(_EIGHTH_ROOT_OF_1, 2, _P), True)
+
+
+@cache
+def _prime_root(prime: int) -> Number:
+    """A square root of a small prime, always the same one."""
+    root = pow(prime, (3 * _Q + 1) // 2, _P)
+    turns = (root * pow(_EIGHTH_ROOT_OF_1, k, _P) % _P for k in range(8))
+    return Number(None, next(turn for turn in turns if turn * turn % _P == prime), True)
+
+
+def _integer_root(value: int, degree: int) -> int | None:
+    """The exact root of a non-negative integer, if there is one."""
+    if degree == 2:
+        root = math.isqrt(value)
+    else:
+        low, high = 0, 1 << (value.bit_length() // degree + 1)
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if middle**degree <= value else (low, middle - 1)
+        root = low
+    return root if root**degree == value else None
+
+
+def _root(value: Number, degree: int) -> Number:
+    if value.exact is None or not 2 <= degree <= 64 or value.exact.numerator.bit_length() > 4096:
+        raise UnreadError("a root of a symbol")
+    top, bottom = abs(value.exact.numerator), value.exact.denominator
+    negative = value.exact < 0
+    roots = _integer_root(top, degree), _integer_root(bottom, degree)
+    if roots[0] is not None and roots[1] is not None and (degree % 2 or not negative):
+        return Number.of(Fraction(-roots[0] if negative else roots[0], roots[1]))
+    if degree != 2:
+        raise UnreadError("a root that is no fraction")
+    square_free, result = top * bottom, Number.of(Fraction(1, bottom))
+    for prime in _SMALL_PRIMES:
+        while square_free % prime == 0:
+            square_free //= prime
+            result = result * _prime_root(prime)
+    rest = _integer_root(square_free, 2)
+    if rest is None:
+        raise UnreadError("a root of a large prime")
+    result = result * Number.of(rest)
+    return result * _I if negative else result
+
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,40}(?![\w.]))?)|\\(?P<command>[A-Za-z]+)|"
+    r"(?P<sign>!+|[-+*/^(){}\[\]_])|(?P<name>[A-Za-z\u03b1-\u03c9\u221e])|(?P<part>[\u00bc-\u00be\u2150-\u215e]))",
+    re.ASCII,
+)
+_GREEK = (
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi varphi "
+    "chi psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega pi infty ell"
+)
+_LETTER_COMMANDS = frozenset(_GREEK.split())
+_ALIASES = {"\u03c0": "pi", "\u221e": "infty"}
+_VULGAR = {
+    "\u00bd": (1, 2), "\u00bc": (1, 4), "\u00be": (3, 4), "\u2153": (1, 3), "\u2154": (2, 3), "\u2155": (1, 5),
+    "\u2156": (2, 5), "\u2157": (3, 5), "\u2158": (4, 5), "\u2159": (1, 6), "\u215a": (5, 6), "\u215b": (1, 8),
+    "\u215c": (3, 8), "\u215d": (5, 8), "\u215e": (7, 8), "\u2150": (1, 7), "\u2151": (1, 9), "\u2152": (1, 10),
+}  # fmt: skip
+_CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+def evaluate(text: str) -> Number:
+    """The value of an expression.
+
+    Raises:
+        UnreadError: symbolics may know it.
+        NoNumberError: it is no value.
+    """
+    return _Reader(text).whole()
+
+
+class _Reader:
+    """A recursive-descent reader; its methods consume tokens, each a pair of kind and text."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens: list[tuple[str, str]] = []
+        position, text = 0, text.rstrip()
+        while position < len(text):
+            match = _TOKEN.match(text, position)
+            if match is None:
+                raise UnreadError(f"unknown sign {text[position]!r}")
+            assert match.lastgroup is not None
+            self._tokens.append((match.lastgroup, match[match.lastgroup]))
+            position = match.end()
+        self._at = 0
+        self._depth = 0
+        self._steps = 0
+
+    def whole(self) -> Number:
+        value = self._sum()
+        if self._at < len(self._tokens):
+            raise NoNumberError(f"{self._tokens[self._at][1]!r} has no place here")
+        return value
+
+    def _peek(self, ahead: int = 0) -> tuple[str, str]:
+        return self._tokens[self._at + ahead] if self._at + ahead < len(self._tokens) else ("end", "")
+
+    def _take(self, sign: str) -> bool:
+        if self._peek() == ("sign", sign):
+            self._at += 1
+            return True
+        return False
+
+    def _sum(self) -> Number:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise NoNumberError("nested too deeply")
+        value = self._term()
+        while self._peek() in (("sign", "+"), ("sign", "-")):
+            negative = self._take("-") or not self._take("+")
+            term = self._term()
+            value = value + (-term if negative else term)
+        self._depth -= 1
+        return value
+
+    def _term(self) -> Number:
+        negative = self._take("-")
+        if not negative:
+            self._take("+")
+        value, divided = self._factor(), False
+        if negative:
+            value = -value
+        while True:
+            if self._take("*"):
+                value = value * self._signed_factor()
+            elif self._take("/"):
+                value, divided = value * self._signed_factor() ** -1, True
+            elif self._peek()[0] in ("name", "command") or self._peek() in (
+                ("sign", "("),
+                ("sign", "{"),
+                ("sign", "["),
+            ):
+                if divided:
+                    raise UnreadError("a/bc has two readings")
+                value = value * self._factor()
+            else:
+                return value
+
+    def _signed_factor(self) -> Number:
+        return -self._factor() if self._take("-") else self._factor()
+
+    def _factor(self) -> Number:
+        value = self._mixed() or self._primary()
+        while True:
+            kind, sign = self._peek()
+            if kind == "sign" and sign[0] == "!":
+                self._at += 1
+                value = self._factorial(value, len(sign))
+            elif self._take("^"):
+                value = self._power(value, -self._argument() if self._take("-") else self._argument())
+            else:
+                return value
+
+    def _mixed(self) -> Number | None:
+        r"""``1\frac{1}{2}``, ``1 1/2`` and ``1½``; an improper fraction has no place there."""
+        (kind, whole), (following, sign) = self._peek(), self._peek(1)
+        if kind != "number" or not (sign == "frac" or following in ("number", "part")):
+            return None
+        if following == "number":
+            ends = self._peek(2) == ("sign", "/") and self._peek(3)[0] == "number"
+            if not ends or not (sign + self._peek(3)[1]).isdigit():
+                raise NoNumberError("two numbers in a row")
+            top, bottom = int(sign), int(self._peek(3)[1])
+            self._at += 4
+        else:
+            self._at += 1
+            part = self._primary()
+            if part.exact is None:
+                raise UnreadError("a product, maybe")
+            top, bottom = part.exact.numerator, part.exact.denominator
+        if not whole.isdigit() or not 0 < top < bottom:
+            raise NoNumberError("not a mixed number")
+        return Number.of(int(whole) + Fraction(top, bottom))
+
+    def _primary(self) -> Number:
+        kind, text = self._peek()
+        self._at += 1
+        if kind == "number":
+            mantissa, _, exponent = text.lower().partition("e")
+            if exponent:
+                return Number.of(Fraction(mantissa)) * Number.of(10) ** int(exponent)
+            return Number.of(Fraction(text))
+        if kind == "part":
+            return Number.of(Fraction(*_VULGAR[text]))
+        if kind == "sign" and text in _CLOSING:
+            value = self._sum()
+            if not self._take(_CLOSING[text]):
+                raise NoNumberError(f"{text!r} is not closed")
+            return value
+        if kind == "command" and text == "frac":
+            return self._argument() * self._argument() ** -1
+        if kind == "command" and text == "sqrt":
+            return self._square_root()
+        if kind == "name" or text in _LETTER_COMMANDS:
+            return self._named(_ALIASES.get(text, text))
+        if kind == "command":
+            raise UnreadError(f"\\{text}")
+        raise NoNumberError(f"{text!r} has no place here")
+
+    def _argument(self) -> Number:
+        """What a command or a power applies to: a group, or one digit of a number (a power: all of it)."""
+        kind, text = self._peek()
+        before = self._tokens[self._at - 1]
+        if kind == "number" and before[1] != "^" and len(text) > 1:
+            self._tokens[self._at : self._at + 1] = [("number", text[0]), ("number", text[1:])]
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise NoNumberError("nested too deeply")
+        value = self._primary()
+        self._depth -= 1
+        return value
+
+    def _square_root(self) -> Number:
+        degree = 2
+        if self._take("["):
+            kind, text = self._peek()
+            if kind != "number" or not text.isdigit() or len(text) > 3:
+                raise UnreadError("the degree of a root")
+            self._at += 1
+            degree = int(text)
+            if not self._take("]"):
+                raise NoNumberError("'[' is not closed")
+            self._tokens[self._at - 1] = ("command", "sqrt")
+        return _root(self._argument(), degree)
+
+    def _named(self, name: str) -> Number:
+        if self._take("_"):
+            start = self._at
+            self._argument()
+            name += "_" + "".join(text for _, text in self._tokens[start : self._at]).strip("{}")
+        if name == "i":
+            return _I
+        return Number.named(name)
+
+    def _power(self, base: Number, exponent: Number) -> Number:
+        if exponent.exact is None:
+            if not exponent.symbolic:
+                raise NoNumberError("a tower of powers")
+            raise UnreadError("a symbol as exponent")
+        if exponent.exact.denominator == 1:
+            return base ** int(exponent.exact)
+        if base.exact is None or base.exact < 0:
+            raise UnreadError("a root of a symbol")
+        return _root(base, exponent.exact.denominator) ** exponent.exact.numerator
+
+    def _factorial(self, value: Number, step: int) -> Number:
+        if value.exact is None:
+            raise UnreadError("the factorial of a symbol")
+        n = int(value.exact)
+        if n != value.exact or n < 0:
+            raise UnreadError("the factorial of a fraction")
+        self._steps += n // step
+        if self._steps > _MAX_STEPS:
+            raise NoNumberError("a factorial of more than 200,000 factors")
+        if n <= _MAX_EXACT_FACTORIAL:
+            return Number.of(math.prod(range(n, 0, -step)))
+        residue = 1
+        for factor in range(n, 0, -step):
+            residue = residue * factor % _P
+        return Number(None, residue)
