@@ -1,6 +1,6 @@
 r"""``true_false``: the answer is the word "true" or the word "false", and nothing else.
 
-Capitals do not count, nor does what `reward_fns.answer_text` calls decoration. "not true", "true and false", "true?" and
+Capitals do not count, nor does what `answer_text` calls decoration. "not true", "true and false", "true?" and
 "truely" are no answer.
 """
 
