@@ -128,25 +128,26 @@ class _Turns:
         self._sizes = [len(members) for members in mixture.members]
         self.visits_D = [0] * len(self._names)
         self._quota_D = [0] * len(self._names)  # visits since the weights were last changed
+        self._taken = 0  # their sum
 
     def take(self) -> int:
         """The domain that is visited next."""
-        t = sum(self._quota_D) + 1
-        below = [
-            d for d, (n, w) in enumerate(zip(self._quota_D, self._weights, strict=True)) if n * self._total < w * t
-        ]
-        chosen = max(below, key=lambda d: (self._weights[d] / (self._quota_D[d] + 1), -d))
+        self._taken += 1
+        chosen, most = -1, 0.0
+        for d, (n, weight) in enumerate(zip(self._quota_D, self._weights, strict=True)):
+            if n * self._total < weight * self._taken and weight / (n + 1) > most:
+                chosen, most = d, weight / (n + 1)
         self._quota_D[chosen] += 1
         self.visits_D[chosen] += 1
         return chosen
 
-    def state_dict(self) -> dict[str, Any]:
-        """Visits of each domain, in all and under these weights."""
-        return {
-            "visits": dict(zip(self._names, self.visits_D, strict=True)),
-            "quota": dict(zip(self._names, self._quota_D, strict=True)),
-            "weights": dict(zip(self._names, self._weights, strict=True)),
-        }
+    def state_dict(self, before: int | None = None) -> dict[str, Any]:
+        """Visits of each domain, in all and under these weights. before: the domain whose last visit does not count."""
+        visits, quota = (
+            {name: n - (d == before) for d, (name, n) in enumerate(zip(self._names, counts, strict=True))}
+            for counts in (self.visits_D, self._quota_D)
+        )
+        return {"visits": visits, "quota": quota, "weights": dict(zip(self._names, self._weights, strict=True))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue; other weights than the state's apply from here on."""
@@ -159,6 +160,7 @@ class _Turns:
         self.visits_D = [int(state["visits"].get(name, 0)) for name in self._names]
         same = state["weights"] == dict(zip(self._names, self._weights, strict=True))
         self._quota_D = [int(state["quota"][name]) if same else 0 for name in self._names]
+        self._taken = sum(self._quota_D)
 
 
 class _MixedIterator(Iterator[int]):
@@ -171,14 +173,13 @@ class _MixedIterator(Iterator[int]):
     def _restart(self, turns: dict[str, Any], position: int) -> None:
         self._turns = _Turns(self._mixture)
         self._turns.load_state_dict(turns)
-        self._before, self._position = turns, position
+        self._position, self._domain = position, 0
         self._group: list[int] = []
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
     def __next__(self) -> int:
         if self._position == 0 or not self._group:
-            self._before = self._turns.state_dict()
-            domain = self._turns.take()
+            domain = self._domain = self._turns.take()
             members = self._mixture.members[domain]
             epoch, place = divmod(self._turns.visits_D[domain] - 1, len(members))
             self._group = self._sampler.visit(epoch, int(self._order(domain, epoch)[place]))
@@ -198,10 +199,10 @@ class _MixedIterator(Iterator[int]):
 
     def state_dict(self) -> dict[str, Any]:
         """The turns before the meta-group that is being handed out, and the position in it."""
-        turns = self._before if self._position else self._turns.state_dict()
-        return {**turns, "position": self._position}
+        midway = bool(self._position and self._group)
+        return {**self._turns.state_dict(before=self._domain if midway else None), "position": self._position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there."""
         self._restart({key: value for key, value in state.items() if key != "position"}, int(state.get("position", 0)))
-        self._sampler.start_from(self._before)
+        self._sampler.start_from(state)
