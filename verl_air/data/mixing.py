@@ -1,7 +1,7 @@
 """Which share of the meta-groups each domain gets: ``air.domain_weights``, applied to the intents of the data.
 
 A key is a domain (``safety``), or a domain with a key of its rows' extras and a value (``safety/harmful/true``,
-``safety/source/xstest``), so that a domain can be divided by source, or harmful and benign be balanced. A plain domain
+``safety/kind/plain``), so that a domain can be divided by source, or harmful and benign be balanced. A plain domain
 next to such keys gets the rest of its intents.
 """
 
