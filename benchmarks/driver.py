@@ -28,6 +28,7 @@ import torch
 
 from verl_air.config import AirConfig
 from verl_air.data.groups import build_group_index
+from verl_air.data.mixing import mix
 from verl_air.objective import trajectory_weights
 from verl_air.training.batch import REWARD_INFO, Trajectories, auxiliary_reward, loss_weights
 from verl_air.training.metrics import training_metrics
@@ -103,7 +104,8 @@ def whole_groups(data: Trajectories) -> Callable[[], Any]:
 def data_file(n: int) -> tuple[pa.Array, pa.Array]:
     """The columns that the index is built from, of a file of n rows: intent and role."""
     row_N = np.arange(n)
-    intents = pc.binary_join_element_wise("intent", pa.array(row_N // GROUP).cast(pa.string()), "-")
+    domains = pa.array(np.array(["safety", "moral", *["math"] * 8])[row_N // GROUP % 10])
+    intents = pc.binary_join_element_wise(domains, pa.array(row_N // GROUP).cast(pa.string()), "/")
     return intents, pa.array(np.where(row_N % GROUP == 0, "anchor", "open"))
 
 
@@ -112,10 +114,11 @@ def prompts_of_an_epoch(columns: tuple[pa.Array, pa.Array]) -> Callable[[], Any]
     return lambda: take_a_batch(sampled(columns))
 
 
-def sampled(columns: tuple[pa.Array, pa.Array]) -> Iterator[int]:
-    """The rows of an epoch, in order."""
+def sampled(columns: tuple[pa.Array, pa.Array], weights: dict[str, float] | None = None) -> Iterator[int]:
+    """The rows of an epoch, in order; with weights, the rows of a mixture."""
     index = build_group_index(*columns, anchors=1, open_=GROUP - 1, source="benchmark")
-    return iter(MetaGroupSampler(index, anchors=1, open_=GROUP - 1, shuffle=True, seed=0))
+    mixture = mix(weights, index, None) if weights else None
+    return iter(MetaGroupSampler(index, anchors=1, open_=GROUP - 1, shuffle=True, seed=0, mixture=mixture))
 
 
 def take_a_batch(rows: Iterator[int]) -> None:
@@ -131,14 +134,22 @@ def one_batch(columns: tuple[pa.Array, pa.Array]) -> Callable[[], Any]:
     return lambda: take_a_batch(rows)
 
 
+def one_mixed_batch(columns: tuple[pa.Array, pa.Array]) -> Callable[[], Any]:
+    """The same with ``air.domain_weights``; about as long as ``one_batch``."""
+    rows = sampled(columns, {"safety": 1, "moral": 1, "math": 1})
+    take_a_batch(rows)
+    return lambda: take_a_batch(rows)
+
+
 PARTS = {
     "trajectory_weights": weights_alone,
     "step_on_the_driver": step_on_the_driver,
     "replay_buffer": whole_groups,
     "sampler": prompts_of_an_epoch,
     "one_batch": one_batch,
+    "one_mixed_batch": one_mixed_batch,
 }
-ROWS_OF_A_FILE = ("sampler", "one_batch")
+ROWS_OF_A_FILE = ("sampler", "one_batch", "one_mixed_batch")
 
 
 def measure(part: str, n: int) -> dict[str, float]:
@@ -179,7 +190,7 @@ def main() -> int:
     print(json.dumps(measured, indent=2))
     broken = 0
     for name, by_size in measured.items():
-        what = "s" if name == "one_batch" else "us_each"
+        what = "s" if name.endswith("_batch") else "us_each"
         *_, tenth, largest = (by_row[what] for by_row in by_size.values())
         if largest > GROWTH * tenth:
             print(f"{name}: {what} {largest} at the largest size, {tenth} at a tenth of it", file=sys.stderr)

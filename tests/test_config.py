@@ -45,6 +45,13 @@ def test_reads_a_number_that_yaml_takes_for_a_string() -> None:
         ({"open_per_intent": 0}, "air.open_per_intent: 0 should be greater than or equal to 1"),
         ({"anchors_per_intent": 1.5}, "air.anchors_per_intent: 1.5 should be a valid integer"),
         ({"max_abstain_rate": 2}, "air.max_abstain_rate: 2 should be less than or equal to 1"),
+        ({"domain_weights": {"safety": 0}}, "air.domain_weights.safety: 0 should be greater than 0"),
+        ({"domain_weights": {"safety": "much"}}, "air.domain_weights.safety: 'much' should be a valid number"),
+        (
+            {"domain_weights": {"safety/harmful": 1}},
+            "has the key 'safety/harmful': write a domain, or domain/key/value",
+        ),
+        ({"domain_weights": [1]}, "air.domain_weights: .* should be a valid dictionary"),
         ({"regularizer": 3}, "air.regularizer: 3 should be a valid string"),
         ([1], "air: expected keys and values"),
     ],
@@ -72,4 +79,4 @@ def test_the_table_of_options_is_in_step() -> None:
     assert documented.keys() == AirConfig.model_fields.keys()
     for name, default in documented.items():
         value = getattr(air, name)
-        assert default == f"`{value}`" if isinstance(value, str) else float(default) == value, name
+        assert default == f"`{value}`" if isinstance(value, str | dict) else float(default) == value, name

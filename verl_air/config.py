@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from verl_air.settings import Settings
 
@@ -48,6 +48,11 @@ class AirConfig(GapOptions):
         incomplete_groups: what happens to a meta-group in which a rollout failed or was filtered: ``drop`` (masked
             out of the step), ``no_air`` (trained without the auxiliary term) or ``refill`` (replaced by a fresh one).
 
+    Mixing:
+        domain_weights: shares of meta-groups by domain, in any unit: ``{safety: 1, moral: 1, math: 1}``. Empty: intents
+            come as often as the data holds them. :mod:`verl_air.data.mixing` has the keys that divide a domain. A null
+            removes an inherited key.
+
     Judge failures:
         max_abstain_rate: the run stops when the share of open rows on which the judge abstained, over the last
             ``abstain_window`` steps, is above this.
@@ -69,10 +74,20 @@ class AirConfig(GapOptions):
     anchors_per_intent: int = Field(1, ge=1)
     open_per_intent: int = Field(3, ge=1)
     incomplete_groups: Literal["drop", "no_air", "refill"] = "drop"
+    domain_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     max_abstain_rate: float = Field(0.2, ge=0, le=1)
     abstain_window: int = Field(20, ge=1)
     best_metric: str | None = "group_acc"
     poll_seconds: float = Field(0.1, gt=0)
+
+    @field_validator("domain_weights", mode="before")
+    @classmethod
+    def _without_nulls(cls, weights: Any) -> Any:
+        if not isinstance(weights, dict):
+            return {} if weights is None else weights
+        if odd := [key for key in weights if str(key).count("/") not in (0, 2)]:
+            raise ValueError(f"has the key {odd[0]!r}: write a domain, or domain/key/value with a key of extras")
+        return {str(key): weight for key, weight in weights.items() if weight is not None}
 
     @property
     def group_size(self) -> int:

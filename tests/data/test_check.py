@@ -14,7 +14,7 @@ from tests.data.support import FORMATS, build_fixture, spoil
 from verl_air.data.build import BuildOptions
 from verl_air.data.check import CheckOptions, CheckReport, check_files
 from verl_air.data.check.contents import PromptLengths
-from verl_air.data.check.gold import AnswerPositions
+from verl_air.data.check.gold import AnswerPositions, GoldCheck
 from verl_air.data.schema import DataRow, PromptMessage, read_rows, write_rows
 from verl_air.errors import DataError
 
@@ -280,3 +280,25 @@ def test_the_limit_is_exact(tokenizer: str, extra: int) -> None:
 def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--tokenizer .*nowhere: cannot be loaded"):
         PromptLengths(str(tmp_path / "nowhere"), 10)
+
+
+@pytest.mark.parametrize(
+    ("truth", "answer", "fault"),
+    [
+        ("0.12", "0.125", "0.12 is not the source's answer 0.125"),
+        ("0.33", "1/3", "0.33 is not the source's answer 1/3"),
+        ("1234.5", "$1,234.56", "is not the source's answer"),
+        ("7", "7.5 km", "7 is not the source's answer 7.5 km"),
+        ("0.125", "1/8", None),
+        ("1234.56", "$1,234.56", None),
+        ("0.00000015", "1.5e-7", None),
+        ("50", "50%", None),
+        ("7", "7 apples", None),
+        ("7", "see above", None),
+    ],
+)
+def test_the_gold_answer_is_the_number_that_the_source_states(truth: str, answer: str, fault: str | None) -> None:
+    info = {"domain": "math", "role": "open", "split": "train", "intent_id": "z", "extras": "{}"}
+    found = [message for _, message in GoldCheck().faults(truth, info, {"verifier": "math", "answer": answer})]
+    assert len(found) == bool(fault)
+    assert (fault or "") in "".join(found)

@@ -61,6 +61,13 @@ def test_incomplete_intents_are_listed_and_counted() -> None:
     assert "and 2 more" in message
 
 
+def test_incomplete_intents_can_be_left_out_and_are_named() -> None:
+    ids, roles = ["a", "b", "c", "a", "c", "b"], ["open", "anchor", "anchor", "anchor", "open", "anchor"]
+    index = build_group_index(ids, roles, anchors=1, open_=1, source="x", leave_out_incomplete=True)
+    assert as_dict(index) == {"a": ([3], [0]), "c": ([2], [4])}
+    assert index.left_out == ("b",)
+
+
 @pytest.mark.parametrize(
     ("ids", "roles", "message"),
     [

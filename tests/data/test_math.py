@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.data.support import SHARED, needs_shared
 from verl_air.data.intents import ExcludeRow
-from verl_air.data.math import distractors, final_answer, format_like, parse_number
+from verl_air.data.math import distractors, final_answer, format_like, make_math_intent, parse_number
 
 
 @pytest.mark.parametrize(
@@ -25,23 +25,75 @@ from verl_air.data.math import distractors, final_answer, format_like, parse_num
         ("50%", 50),
         (".5", Fraction(1, 2)),
         ("3.", 3),
+        ("0.125", Fraction(1, 8)),
+        ("-3/4", Fraction(-3, 4)),
+        ("1 / 3", Fraction(1, 3)),
+        ("1.5e-7", Fraction(3, 20_000_000)),
+        ("6.02E+3", 6020),
+        ("\u22127", -7),
+        ("1,00,000", 100_000),
     ],
 )
 def test_numbers_are_read_exactly(text: str, value: Fraction) -> None:
     assert parse_number(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "seven", "1/2", "7 apples", "1 2", "--7"])
+@pytest.mark.parametrize("text", ["", "seven", "7 apples", "1 2", "--7", "1,23", "1/0", "1/2/3"])
 def test_what_is_no_number_is_refused(text: str) -> None:
     assert parse_number(text) is None
 
 
-def test_numbers_are_written_like_the_answer() -> None:
-    assert format_like(Fraction(12345), "1,000") == "12,345"
-    assert format_like(Fraction(12345), "7") == "12345"
-    assert format_like(Fraction(1, 3), "7") == "0.33"
-    assert format_like(Fraction(5, 2), "7") == "2.5"
-    assert format_like(Fraction(100), "7") == "100"
+@pytest.mark.parametrize(
+    ("value", "pattern", "text"),
+    [
+        (Fraction(12345), "1,000", "12,345"),
+        (Fraction(12345), "7", "12345"),
+        (Fraction(1, 3), "7", "1/3"),
+        (Fraction(5, 2), "7", "2.5"),
+        (Fraction(100), "7", "100"),
+        (Fraction(1, 8), "7", "0.125"),
+        (Fraction(-1, 8), "1/2", "-1/8"),
+        (Fraction(3), "1/2", "3"),
+        (Fraction("1234.0625"), "1,000", "1,234.0625"),
+        (Fraction(3, 20_000_000), "1e5", "1.5e-7"),
+        (Fraction(602 * 10**21), "6.02e23", "6.02e23"),
+        (Fraction(0), "1e5", "0"),
+        (Fraction("123456789012345678901234567890.123"), "7", "123456789012345678901234567890.123"),
+    ],
+)
+def test_numbers_are_written_like_the_answer_and_exactly(value: Fraction, pattern: str, text: str) -> None:
+    assert format_like(value, pattern) == text
+    assert parse_number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("written", "truth", "right", "unit"),
+    [
+        ("0.125", "0.125", "0.125", None),
+        ("-0.0625", "-0.0625", "-0.0625", None),
+        ("2/3", "2/3", "2/3", None),
+        ("$1,234.5678", "1234.5678", "1,234.5678", None),
+        ("12.5%", "12.5", "12.5", "%"),
+        ("7 apples", "7", "7", "apples"),
+        ("12.25 km/h", "12.25", "12.25", "km/h"),
+        ("3 m^2", "3", "3", "m^2"),
+        ("1.5e-7", "0.00000015", "1.5e-7", None),
+    ],
+)
+def test_the_ground_truth_is_the_source_s_number_to_the_last_digit(
+    written: str, truth: str, right: str, unit: str | None
+) -> None:
+    intent = make_math_intent("How much is it?", f"It is so much.\n#### {written}", seed=0)
+    assert (intent.ground_truth, intent.question.right, intent.extras.get("unit")) == (truth, right, unit)
+    assert intent.extras["answer"] == written
+    values = {parse_number(text) for text in (*intent.question.wrong, intent.question.right)}
+    assert len(values) == 4
+
+
+@pytest.mark.parametrize("written", ["7 or 8", "7 apples and 3 pears", "10:30"])
+def test_two_numbers_are_no_answer(written: str) -> None:
+    with pytest.raises(ExcludeRow, match="not a number"):
+        final_answer(f"#### {written}")
 
 
 def test_distractors_come_from_the_solution() -> None:
@@ -56,7 +108,13 @@ def test_distractors_come_from_the_solution() -> None:
     assert set(found) & {"41", "180"}, "another operation in the last step"
 
 
-NUMBER = st.one_of(st.integers(-50, 10**6).map(str), st.decimals(0, 1000, places=2).map(str))
+NUMBER = st.one_of(
+    st.integers(-50, 10**6).map(str),
+    st.decimals(0, 1000, places=2).map(str),
+    st.decimals(0, 2, places=6).map(lambda number: f"{number:f}"),
+    st.fractions(0, 50, max_denominator=30).map(str),
+    st.decimals("0.1", 10, places=2).map(lambda number: f"{number}e-9"),
+)
 
 
 @given(NUMBER, st.lists(st.integers(0, 5000), max_size=5), st.integers(), st.integers(1, 5))

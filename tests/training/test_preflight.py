@@ -50,6 +50,11 @@ FAULTS = {
     "custom sampler": (["trainer.v1.sampler.custom_sampler.path=mine.py"], "AIR needs its own replay buffer"),
     "distillation": (["distillation.enabled=true"], "distillation replaces the actor's loss"),
     "batch above the data": (["data.train_batch_size=4800"], "takes 1200 intents per step, and .* hold only 120"),
+    "weight without data": (
+        ["air.domain_weights={playground: 1, moral: 1}"],
+        "has the key 'moral'; domains: playground",
+    ),
+    "data without weight": (["air.domain_weights={playground/kind/x: 1}"], "intents have no weight, e.g. playground/"),
     "loo of one": (["actor_rollout_ref.rollout.n=1"], "air.estimator=loo needs .*rollout.n >= 2, got 1"),
     "shrinkage of one": (
         ["actor_rollout_ref.rollout.n=1", "air.estimator=paper", "air.gap_shrinkage=1"],

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from verl_air.data.groups import GroupIndex, build_group_index
+from verl_air.data.mixing import mix
+from verl_air.errors import ConfigError, DataError
 from verl_air.training.sampler import MetaGroupSampler
 
 
@@ -89,3 +93,157 @@ def test_a_resumed_loader_continues_where_it_was(batch_size: int, done: int, wor
     resumed = loader_for(index, batch_size, workers)
     resumed.load_state_dict(loader.state_dict())
     assert got + list(islice(batches(resumed), 30)) == whole
+
+
+# ------------------------------------------------------------------------------------------------------------ mixtures
+
+SIZES = {"safety": 30, "moral": 50, "math": 700}
+
+
+def mixed_index(sizes: dict[str, int]) -> tuple[GroupIndex, pa.Array]:
+    """One anchor and four open rows per intent; every third safety intent is benign."""
+    rows = [(f"{domain}/{z}", domain == "safety" and z % 3 > 0) for domain, n in sizes.items() for z in range(n)]
+    ids, roles = [name for name, _ in rows for _ in range(5)], ["anchor", *["open"] * 4] * len(rows)
+    extras = pa.array([json.dumps({"harmful": harmful, "source": "own"}) for _, harmful in rows for _ in range(5)])
+    return build_group_index(ids, roles, anchors=1, open_=3, source="test"), extras
+
+
+def mixed(
+    weights: dict[str, float], sizes: dict[str, int] = SIZES, *, seed: int = 1
+) -> tuple[MetaGroupSampler, list[str]]:
+    index, extras = mixed_index(sizes)
+    sampler = MetaGroupSampler(index, anchors=1, open_=3, shuffle=True, seed=seed, mixture=mix(weights, index, extras))
+    return sampler, [name for name in index.names.to_pylist() for _ in range(5)]
+
+
+def visits(sampler: MetaGroupSampler, of_row: list[str], n: int) -> list[str]:
+    """The intents of the first n meta-groups."""
+    return [of_row[row] for row in list(islice(sampler, 4 * n))[::4]]
+
+
+THIRDS = {"safety": 1.0, "moral": 1.0, "math": 1.0}
+
+
+def test_over_10000_steps_each_domain_has_its_share_in_an_order_that_the_seed_fixes() -> None:
+    steps, intents = 10_000, 24
+    sampler, of_row = mixed(THIRDS)
+    seen = visits(sampler, of_row, steps * intents)
+    for start in range(0, len(seen), intents):
+        step = Counter(name.partition("/")[0] for name in seen[start : start + intents])
+        assert step == {"safety": 8, "moral": 8, "math": 8}, "a third each in every step"
+    for domain, size in SIZES.items():
+        own = [name for name in seen if name.startswith(domain)]
+        epochs = [own[start : start + size] for start in range(0, len(own) - size + 1, size)]
+        assert all(len(set(epoch)) == size for epoch in epochs), "each intent once per epoch of its domain"
+        assert epochs[0] != epochs[1]
+    again, _ = mixed(THIRDS)
+    assert visits(again, of_row, 1000) == seen[:1000]
+    other, _ = mixed(THIRDS, seed=2)
+    assert visits(other, of_row, 1000) != seen[:1000]
+
+
+def test_a_domain_s_order_does_not_depend_on_the_other_domains_or_on_weights() -> None:
+    def order(weights: dict[str, float], sizes: dict[str, int]) -> list[str]:
+        sampler, of_row = mixed(weights, sizes)
+        return [name for name in visits(sampler, of_row, 3000) if name.startswith("moral")][:200]
+
+    assert order(THIRDS, SIZES) == order({"moral": 5, "math": 2}, {"math": 10, "moral": 50})
+
+
+@pytest.mark.parametrize("weights", [(0.7, 0.2, 0.1), (1, 1, 1), (5, 3, 1e-3), (1, 2, 0.3)])
+def test_shares_hold_at_every_moment_to_within_one_visit(weights: tuple[float, ...]) -> None:
+    shares = dict(zip(SIZES, weights, strict=True))
+    sampler, of_row = mixed(shares)
+    counts: Counter[str] = Counter()
+    for t, name in enumerate(visits(sampler, of_row, 5000), start=1):
+        counts[name.partition("/")[0]] += 1
+        assert all(abs(counts[domain] - t * w / sum(weights)) < 1 + 1e-9 for domain, w in shares.items())
+
+
+def test_harmful_and_benign_are_balanced_within_each_step() -> None:
+    sampler, of_row = mixed({"safety/harmful/true": 1, "safety/harmful/false": 1, "moral": 2, "math": 2})
+    seen = visits(sampler, of_row, 240)
+    for start in range(0, 240, 24):
+        safety = [int(name.partition("/")[2]) for name in seen[start : start + 24] if name.startswith("safety")]
+        assert len(safety) == 8
+        assert sum(z % 3 > 0 for z in safety) == 4
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"safety": 1, "moral": 1}, "700 intents have no weight, e.g. math/0"),
+        ({**THIRDS, "maths": 1}, "no intent of data.train_files has the key 'maths'; domains: math, moral, safety"),
+        ({"safety/harmful/true": 1, "moral": 1, "math": 1}, "10 intents have no weight, e.g. safety/0"),
+        ({**THIRDS, "safety/harmful/yes": 1}, "has the key 'safety/harmful/yes'"),
+        ({**THIRDS, "safety/harmful/true": 1, "safety/source/own": 1}, "intent safety/1 has 2 keys"),
+    ],
+)
+def test_weights_that_do_not_fit_the_data_are_refused(weights: dict[str, float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        mixed(weights)
+
+
+def test_a_plain_domain_gets_the_rest() -> None:
+    index, extras = mixed_index(SIZES)
+    mixture = mix({**THIRDS, "safety/harmful/true": 1}, index, extras)
+    assert [len(members) for members in mixture.members] == [10, 50, 700, 20]
+
+
+def mixed_loader(batch_size: int, workers: int, weights: dict[str, float] = THIRDS) -> StatefulDataLoader:
+    sampler, _ = mixed(weights)
+    return StatefulDataLoader(
+        range(len(sampler.index) * 5),
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        drop_last=True,
+        collate_fn=list,
+    )
+
+
+@pytest.mark.parametrize(("batch_size", "done", "workers"), [(1, 7, 0), (4, 33, 0), (12, 70, 0), (12, 70, 1)])
+def test_a_mixture_resumes_in_the_middle(batch_size: int, done: int, workers: int) -> None:
+    loader = mixed_loader(batch_size, workers)
+    whole = list(islice(loader, done + 40))
+    loader = mixed_loader(batch_size, workers)
+    got = list(islice(iterator := iter(loader), done))
+    assert iterator is not None
+    trained = loader.sampler.epochs_after(done * batch_size // 4)
+    resumed = mixed_loader(batch_size, workers)
+    resumed.load_state_dict(loader.state_dict())
+    rest = list(islice(resumed, 40))
+    assert got + rest == whole
+    if batch_size % 4 == 0:
+        assert resumed.sampler.epochs_after(0) == trained
+
+
+def test_epochs_are_counted_for_each_domain() -> None:
+    sampler, _ = mixed(THIRDS)
+    sampler.epochs_after(100)
+    assert sampler.epochs_after(50) == {"safety": 50 / 30, "moral": 50 / 50, "math": 50 / 700}
+    index, _ = mixed_index(SIZES)
+    assert MetaGroupSampler(index, anchors=1, open_=3, shuffle=True, seed=0).epochs_after(5) == {}
+
+
+def test_other_weights_apply_from_where_a_run_resumes() -> None:
+    loader = mixed_loader(12, 0)
+    list(islice(loader, 10))
+    state = loader.state_dict()
+    resumed = mixed_loader(12, 0, {"safety": 2, "moral": 1, "math": 3})
+    resumed.load_state_dict(state)
+    _, of_row = mixed(THIRDS)
+    seen = Counter(of_row[row].partition("/")[0] for batch in islice(resumed, 20) for row in batch[::4])
+    assert seen == {"safety": 20, "moral": 10, "math": 30}
+
+
+def test_checkpoints_with_and_without_weights() -> None:
+    sampler, of_row = mixed(THIRDS)
+    iterator = iter(sampler)
+    with pytest.warns(UserWarning, match=r"written without air\.domain_weights: each domain begins a new epoch"):
+        iterator.load_state_dict({"epoch": 1, "yielded": 12})
+    assert sampler.epochs_after(0) == {"safety": 2, "moral": 2, "math": 2}
+    assert len({of_row[row] for row in list(islice(iterator, 360))}) == 90
+    plain = iter(MetaGroupSampler(sampler.index, anchors=1, open_=3, shuffle=True, seed=0))
+    with pytest.raises(ConfigError, match=r"written with air\.domain_weights, .* \(safety, moral, math\)"):
+        plain.load_state_dict(iterator.state_dict())

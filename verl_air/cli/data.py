@@ -8,7 +8,7 @@ from pathlib import Path
 from verl_air.data.anchors import anchor_format_names
 from verl_air.data.build import BuildOptions, build
 from verl_air.data.framings import load_framings
-from verl_air.data.intents import BuildInput
+from verl_air.data.intents import BuildInput, Exclusions
 from verl_air.data.math import read_math
 from verl_air.data.moral import read_moral
 from verl_air.data.safety import read_safety
@@ -49,7 +49,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--train-open", "open variants per training intent", default=_DEFAULTS.train_open, **count)
     formats = ", ".join(anchor_format_names())
     add("--formats", f"anchor formats, in turn: {formats}", default=_DEFAULTS.formats, **names)
-    add("--framings", "YAML files with framings of your own", default=[], **files)
+    add(
+        "--framings",
+        "framings of your own (YAML), or jailbreak templates (JSON, CSV[@FAMILY_COLUMN])",
+        default=[],
+        **files,
+    )
+    add("--max-prompt-length", "data.max_prompt_length of the recipe", default=_DEFAULTS.max_prompt_length, **count)
+    add("--tokenizer", "folder or hub name to count tokens with, instead of three bytes each", metavar="PATH")
     add("--ood-families", "families of framings held out for OOD", default=_DEFAULTS.ood_families, **names)
     parser.set_defaults(func=run)
 
@@ -61,9 +68,13 @@ def run(args: argparse.Namespace) -> int:
         DataError: the sources or the options cannot be used.
     """
     load_plugins()
+    left_out = Exclusions()
     for path in args.framings:
-        load_framings(path)
-    chosen = {name: getattr(args, name) for name in ("seed", "held_out", "anchors", "train_anchors", "train_open")}
+        load_framings(path, left_out)
+    for reason, excluded in left_out.as_dict().items():
+        print(f"left out: {excluded['count']} framings: {reason} (e.g. {excluded['examples'][0]})")
+    names = ("seed", "held_out", "anchors", "train_anchors", "train_open", "max_prompt_length", "tokenizer")
+    chosen = {name: getattr(args, name) for name in names}
     formats, ood_families = tuple(args.formats), tuple(sorted(args.ood_families))
     options = BuildOptions(**chosen, open_=args.open, formats=formats, ood_families=ood_families)
     out = Path(args.out)

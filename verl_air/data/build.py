@@ -9,18 +9,27 @@ import random
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from verl_air.data.anchors import AnchorFormat, BalancedPositions, get_anchor_format
-from verl_air.data.framings import OOD_FAMILIES, FramingTemplate, choose_framings, framings_for, with_instruction
-from verl_air.data.intents import BuildInput, IntentSpec, seeded, seeded_rank
-from verl_air.data.schema import SCHEMA_VERSION, SPLITS, DataRow, Split, make_row, write_rows
+from verl_air.data.check.contents import prompt_limit
+from verl_air.data.framings import (
+    OOD_FAMILIES,
+    FramingTemplate,
+    choose_framings,
+    framings_for,
+    ood_families,
+    with_instruction,
+)
+from verl_air.data.intents import BuildInput, Exclusions, IntentSpec, seeded, seeded_rank
+from verl_air.data.schema import SCHEMA_VERSION, SPLITS, DataRow, PromptMessage, Split, make_row, write_rows
 from verl_air.data.splits import SHIFT, divide_intents, split_framings
 from verl_air.errors import DataError
 
@@ -37,6 +46,8 @@ class BuildOptions:
     train_anchors, train_open: rows per training intent; more than a visit takes, so that visits differ.
     formats: anchor formats, by name.
     ood_families: families of framings that training never meets.
+    max_prompt_length: ``data.max_prompt_length`` of the recipe, in tokens; no row is longer.
+    tokenizer: folder or hub name to count tokens with; without it a token is taken for three bytes of UTF-8.
     """
 
     seed: int = 0
@@ -47,6 +58,8 @@ class BuildOptions:
     train_open: int = 6
     formats: tuple[str, ...] = ("multiple_choice",)
     ood_families: tuple[str, ...] = tuple(sorted(OOD_FAMILIES))
+    max_prompt_length: int = 2048
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("anchors", "open_", "train_anchors", "train_open"):
@@ -75,14 +88,17 @@ def build(material: BuildInput, options: BuildOptions, out: Path) -> dict[str, A
         raise DataError(f"{out}: --out must be a folder")
     intents = divide_intents(material, options.held_out, options.seed)
     needed: dict[Split, int] = {split: options.rows_per_intent(split)[1] for split in SPLITS}
-    framings = split_framings(framings_for(material.domain), options.ood_families, needed)
+    found = framings_for(material.domain)
+    framings = split_framings(found, ood_families(found, options.ood_families, options.seed), needed)
     formats = [get_anchor_format(name) for name in options.formats]
     out.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=out))
     try:
         counts: dict[str, Any] = {}
-        for split in SPLITS:
-            renderer = _Renderer(material, options, split, formats, framings[split])
+        fits = prompt_limit(options.max_prompt_length, options.tokenizer)
+        renderers = {split: _Renderer(material, options, split, formats, framings[split], fits) for split in SPLITS}
+        intents = _without_short(intents, renderers, options, material.exclusions)
+        for split, renderer in renderers.items():
             tally = {name: Counter[str]() for name in ("role", "family", "context")}
             rows = tqdm(
                 renderer.rows(intents[split]), split, renderer.rows_of(intents[split]), leave=False, disable=None
@@ -105,6 +121,31 @@ def build(material: BuildInput, options: BuildOptions, out: Path) -> dict[str, A
     return manifest
 
 
+def _without_short(
+    intents: dict[Split, Sequence[IntentSpec]],
+    renderers: dict[Split, _Renderer],
+    options: BuildOptions,
+    exclusions: Exclusions,
+) -> dict[Split, Sequence[IntentSpec]]:
+    """The intents that the prompt limit leaves enough rows; ID and OOD keep the same ones."""
+    short = {
+        intent.intent_id
+        for split, own in intents.items()
+        for intent in own
+        if not renderers[split].has_enough(intent, options.open_)
+    }
+    for intent_id in sorted(short):
+        reason = f"prompts above {options.max_prompt_length} tokens leave fewer rows than a visit takes"
+        exclusions.add(reason, intent_id)
+    left = {split: [intent for intent in own if intent.intent_id not in short] for split, own in intents.items()}
+    if empty := [split for split, own in left.items() if not own]:
+        raise DataError(
+            f"split {empty[0]!r}: no intent fits --max-prompt-length {options.max_prompt_length}: raise it (and "
+            "data.max_prompt_length of the recipe) or leave the long framings out"
+        )
+    return dict(left)
+
+
 class _Renderer:
     """From the intents of one split to rows: which anchors and which framings an intent gets, and in what words."""
 
@@ -115,7 +156,9 @@ class _Renderer:
         split: Split,
         formats: Sequence[AnchorFormat],
         framings: Sequence[FramingTemplate],
+        fits: Callable[[list[PromptMessage]], bool],
     ) -> None:
+        self._fits = fits
         self._domain, self._answer = material.domain, material.answer
         self._seed, self._split, self._formats, self._framings = options.seed, split, formats, framings
         self._n_anchors, self._n_open = options.rows_per_intent(split)
@@ -165,12 +208,27 @@ class _Renderer:
                 extras={"verifier": chosen.verifier, **({"choices": anchor.choices} if anchor.choices else {})},
             )
 
-    def _open(self, intent: IntentSpec, rng: random.Random) -> Iterator[DataRow]:
+    def has_enough(self, intent: IntentSpec, visit: int) -> bool:
+        """Whether an intent has as many open rows within the prompt limit as a visit takes, and anchors at all."""
+        chosen = (anchor_format.render(intent.question, 0, random.Random(0)) for anchor_format in self._formats)
+        anchors = (with_instruction(anchor.text, anchor.what, self._domain) for anchor in chosen)
+        return (
+            all(map(self._fits, anchors)) and len(list(islice(self._prompts(intent, random.Random(0)), visit))) == visit
+        )
+
+    def _prompts(self, intent: IntentSpec, rng: random.Random) -> Iterator[tuple[FramingTemplate, list[PromptMessage]]]:
+        """The intent in all framings, in the order in which it takes them, as far as they are within the limit."""
         slots = {"request": intent.request, **intent.slots}
-        for framing in choose_framings(self._framings, self._n_open, rng):
+        for framing in choose_framings(self._framings, len(self._framings), rng):
+            prompt = with_instruction(framing.render(slots), self._answer, self._domain)
+            if self._fits(prompt):
+                yield framing, prompt
+
+    def _open(self, intent: IntentSpec, rng: random.Random) -> Iterator[DataRow]:
+        for framing, prompt in islice(self._prompts(intent, rng), self._n_open):
             yield self._row(
                 intent,
-                prompt=with_instruction(framing.render(slots), self._answer, self._domain),
+                prompt=prompt,
                 ground_truth=intent.ground_truth,
                 role="open",
                 context=framing.name,

@@ -2,7 +2,8 @@
 
 Families, not single framings, are divided between training and OOD: two framings of one family are too similar for one
 of them to test what the other taught. The shipped ones are the files ``framings_*.yaml`` in this folder. Add your own
-with such a file (``--framings FILE``, :func:`load_framings`) or in code (:func:`register_framing`).
+with such a file (``--framings FILE``, :func:`load_framings`) or in code (:func:`register_framing`). Files of jailbreak
+templates found in the wild are read by :mod:`verl_air.data.wild_framings`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from verl_air.data.intents import Exclusions, seeded
 from verl_air.data.schema import PromptMessage
 from verl_air.errors import DataError
 
@@ -61,6 +63,8 @@ class FramingTemplate:
     messages: pairs of role and template; ``{request}`` marks where the request goes. The last message is the user's.
     transform: name of a transform that is applied to the request first.
     domains: where it may be used; empty: everywhere.
+    wild: found in the wild. Braces other than ``{request}`` are text, and families are divided between training and OOD
+        without being named (:func:`ood_families`).
     """
 
     name: str
@@ -68,6 +72,7 @@ class FramingTemplate:
     messages: tuple[tuple[str, str], ...]
     transform: str = ""
     domains: tuple[str, ...] = ()
+    wild: bool = False
 
     def __post_init__(self) -> None:
         if fault := self._fault():
@@ -91,6 +96,8 @@ class FramingTemplate:
 
         def fill(match: re.Match[str]) -> str:
             slot = match[1]
+            if self.wild and slot != "request":
+                return match[0]
             if slot not in slots:
                 known = ", ".join(sorted(slots))
                 raise DataError(f"framing {self.name!r}: no slot {{{slot}}}; this domain has {known}")
@@ -124,9 +131,30 @@ def framings_for(domain: str) -> list[FramingTemplate]:
     return sorted((f for f in _registry().values() if not f.domains or domain in f.domains), key=lambda f: f.name)
 
 
-def load_framings(path: str | os.PathLike[str]) -> list[FramingTemplate]:
-    """Read a YAML file (:func:`read_framings`) and register its framings (:func:`register_framing`)."""
-    return [register_framing(framing) for framing in read_framings(Path(path))]
+def load_framings(name: str | os.PathLike[str], exclusions: Exclusions | None = None) -> list[FramingTemplate]:
+    """Read framings from a file and register them (:func:`register_framing`).
+
+    Args:
+        name: a YAML file (:func:`read_framings`), or one of templates found in the wild, with ``@COLUMN`` if a column
+            says their family (:func:`~verl_air.data.wild_framings.read_wild_framings`).
+        exclusions: counts the templates that are left out.
+    """
+    from verl_air.data.wild_framings import SUFFIXES, read_wild_framings
+
+    file, _, column = (str(name), "", "") if Path(name).exists() else str(name).partition("@")
+    path = Path(file)
+    wild = path.suffix.lower() in SUFFIXES
+    framings = read_wild_framings(path, column, exclusions) if wild else read_framings(path)
+    return [register_framing(framing) for framing in framings]
+
+
+def ood_families(framings: Iterable[FramingTemplate], named: Iterable[str], seed: int) -> set[str]:
+    """The families held out for OOD: those named, and a third of the wild ones if none of these is named."""
+    wild = sorted({framing.family for framing in framings if framing.wild})
+    held_out = set(named)
+    if held_out.isdisjoint(wild):
+        held_out |= set(seeded(seed, "wild families").sample(wild, round(len(wild) / 3)))
+    return held_out
 
 
 def read_framings(path: Path) -> list[FramingTemplate]:

@@ -33,6 +33,7 @@ class GroupIndex:
     anchor_rows: row numbers of all anchors, int64, intent by intent.
     anchor_offsets: [Z + 1], int64; where each intent's anchors begin.
     open_rows, open_offsets: the same for open rows.
+    left_out: names of the intents that had too few rows, if they are not refused.
     """
 
     names: pa.Array
@@ -40,6 +41,7 @@ class GroupIndex:
     anchor_offsets: np.ndarray
     open_rows: np.ndarray
     open_offsets: np.ndarray
+    left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,7 +86,9 @@ def intent_names(domain: Any, intent_id: Any) -> Any:
     return pc.binary_join_element_wise(domain, intent_id, "/")
 
 
-def build_group_index(intent_id: Any, role: Any, *, anchors: int, open_: int, source: str | Locate) -> GroupIndex:
+def build_group_index(
+    intent_id: Any, role: Any, *, anchors: int, open_: int, source: str | Locate, leave_out_incomplete: bool = False
+) -> GroupIndex:
     """Index columns that are already in memory.
 
     Args:
@@ -93,6 +97,7 @@ def build_group_index(intent_id: Any, role: Any, *, anchors: int, open_: int, so
         anchors: how many anchors a visit to an intent takes; every intent must have as many.
         open_: how many open rows a visit takes.
         source: what to call the rows in a message: a name, or a function from a row number to its file and row.
+        leave_out_incomplete: leave intents with too few rows out of the index instead of refusing them.
 
     Raises:
         DataError: no rows; an id is missing; an unknown role; or an intent has too few anchors or open rows.
@@ -111,8 +116,24 @@ def build_group_index(intent_id: Any, role: Any, *, anchors: int, open_: int, so
     index = GroupIndex(
         names, *_by_intent(is_anchor_S, intent_S, len(names)), *_by_intent(is_open_S, intent_S, len(names))
     )
-    _reject_incomplete(index, anchors, open_, locate)
-    return index
+    short_Z = (np.diff(index.anchor_offsets) < anchors) | (np.diff(index.open_offsets) < open_)
+    if not short_Z.any():
+        return index
+    if not leave_out_incomplete:
+        _reject_incomplete(index, short_Z, anchors, open_, locate)
+    return _without(index, short_Z)
+
+
+def _without(index: GroupIndex, short_Z: np.ndarray) -> GroupIndex:
+    """The index of the other intents; its row numbers are those of the file."""
+
+    def kept(rows: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts_Z = np.diff(offsets)
+        return rows[np.repeat(~short_Z, counts_Z)], np.r_[0, np.cumsum(counts_Z[~short_Z])]
+
+    names, left_out = (index.names.filter(pa.array(chosen_Z)) for chosen_Z in (~short_Z, short_Z))
+    anchors, open_ = kept(index.anchor_rows, index.anchor_offsets), kept(index.open_rows, index.open_offsets)
+    return GroupIndex(names, *anchors, *open_, left_out=tuple(left_out.to_pylist()))
 
 
 def _encode(values: Any) -> tuple[pa.Array, np.ndarray]:
@@ -140,11 +161,8 @@ def _reject_rows(bad_S: np.ndarray, locate: Locate, why: str) -> None:
         raise DataError(f"{locate(int(bad_S.argmax()))}: {why} ({bad_S.sum()} such row(s))")
 
 
-def _reject_incomplete(index: GroupIndex, anchors: int, open_: int, locate: Locate) -> None:
-    anchors_Z, open_Z = np.diff(index.anchor_offsets), np.diff(index.open_offsets)
-    short = np.flatnonzero((anchors_Z < anchors) | (open_Z < open_))
-    if not len(short):
-        return
+def _reject_incomplete(index: GroupIndex, short_Z: np.ndarray, anchors: int, open_: int, locate: Locate) -> None:
+    anchors_Z, open_Z, short = np.diff(index.anchor_offsets), np.diff(index.open_offsets), np.flatnonzero(short_Z)
     listed = []
     for z in short[:_LISTED]:
         row = int(min([*index.anchors(z)[:1], *index.open(z)[:1]]))

@@ -3,6 +3,8 @@
 The anchor offers the result and three distractors; the open variants are the free-form problem, in framings.
 Distractors come from the worked solution as far as possible: an intermediate result, another operation in the last
 step, a forgotten step. Then common mistakes: a number added once too often, doubled, off by ten or by one.
+
+Numbers are exact fractions throughout; none is rounded. A unit or a percent sign is kept apart from its number.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal
 from fractions import Fraction
 
 from verl_air.data.anchors import Question
@@ -27,7 +28,13 @@ _FINAL = re.compile(r"####\s*(\S.*?)\s*$")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
 _CALCULATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 _TWO_OPERANDS = re.compile(r"\(?\s*([\d.,]+)\s*([-+*/])\s*([\d.,]+)\s*\)?%?")
-_WRITTEN = re.compile(r"\s*(-?)\s*[$£€]?\s*(-?)(\d[\d,]*(?:\.\d*)?|\.\d+)\s*%?\s*\.?")
+_DIGITS = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)(?:\.\d*)?|\.\d+"
+_WRITTEN = re.compile(
+    rf"\s*(?P<minus>[-\u2212]?)\s*[$£€]?\s*(?P<inner_minus>[-\u2212]?)(?P<digits>{_DIGITS})"
+    r"(?:[eE](?P<exponent>[-+]?\d{1,3})|\s*/\s*(?P<denominator>\d+))?\s*%?\s*\.?"
+)
+_WITH_UNIT = re.compile(r"(?P<number>.*\d\.?)\s*(?P<unit>%|[^\W\d_][^\d=,;]*?(?:\^?[23])?)\s*\.?")
+_SCIENTIFIC = re.compile(r"(?P<mantissa>.*)[eE](?P<exponent>[-+]?\d+)")
 _MOST_INTERMEDIATE = 2
 
 
@@ -62,10 +69,11 @@ def read_math(
 def make_math_intent(problem: str, solution: str, seed: int) -> IntentSpec:
     """An intent from a problem and its worked solution, or :class:`ExcludeRow`; see :func:`final_answer`."""
     written, value = final_answer(solution)
+    number, unit = split_unit(written)
     intent_id = make_intent_id(DOMAIN, problem)
     # "slips" keeps the random stream, and so the distractors, of the data files that exist.
-    wrong = distractors(problem, solution, written, seeded(seed, "slips", intent_id), n=N_DISTRACTORS)
-    right, plain = format_like(value, written), format_like(value, "0")
+    wrong = distractors(problem, solution, number, seeded(seed, "slips", intent_id), n=N_DISTRACTORS)
+    right = format_like(value, number)
     return IntentSpec(
         intent_id=intent_id,
         request=problem,
@@ -77,13 +85,14 @@ def make_math_intent(problem: str, solution: str, seed: int) -> IntentSpec:
             true_claim=f"The result is {right}.",
             false_claim=f"The result is {wrong[0]}.",
         ),
-        ground_truth=plain,
-        extras={"answer": plain, "verifier": "math"},
+        ground_truth=format_like(value, "1/2" if "/" in number else "0"),
+        # The source's own words: `verl-air check` compares the gold answer with them.
+        extras={"answer": written, "verifier": "math", **({"unit": unit} if unit else {})},
     )
 
 
 def final_answer(solution: str) -> tuple[str, Fraction]:
-    """The number after ``####`` on the last line, as written and as a value.
+    """The number after ``####`` on the last line, as written (with its unit, if any) and as a value.
 
     Raises:
         ExcludeRow: there is none, or it is not a number.
@@ -91,28 +100,69 @@ def final_answer(solution: str) -> tuple[str, Fraction]:
     match = _FINAL.search(solution)
     if match is None:
         raise ExcludeRow("no final answer (#### ...) in the worked solution")
-    value = parse_number(match[1])
+    value = parse_number(split_unit(match[1])[0])
     if value is None:
         raise ExcludeRow("the final answer is not a number")
     return match[1], value
 
 
+def split_unit(text: str) -> tuple[str, str]:
+    """A number and its unit, empty if there is none: ``"12.5 cm"`` is ``("12.5", "cm")``, ``"50%"`` ``("50", "%")``."""
+    match = _WITH_UNIT.fullmatch(text)
+    return (match["number"], match["unit"].strip()) if match else (text, "")
+
+
 def parse_number(text: str) -> Fraction | None:
-    """Read ``"$1,234.50"`` and the like exactly; ``None`` if it is not a number."""
+    """Read ``"$1,234.50"``, ``"-3/4"``, ``"1.5e-7"`` and the like exactly; ``None`` if it is not a number."""
     match = _WRITTEN.fullmatch(text)
-    if match is None or (match[1] and match[2]):
+    if match is None or (match["minus"] and match["inner_minus"]):
         return None
-    digits = match[3].replace(",", "").rstrip(".")
+    digits = match["digits"].replace(",", "").rstrip(".")
     value = Fraction(int(digits)) if digits.isdecimal() else Fraction(digits)
-    return -value if match[1] or match[2] else value
+    if match["exponent"]:
+        value *= Fraction(10) ** int(match["exponent"])
+    if match["denominator"]:
+        if not int(match["denominator"]):
+            return None
+        value /= int(match["denominator"])
+    return -value if match["minus"] or match["inner_minus"] else value
 
 
 def format_like(value: Fraction, pattern: str) -> str:
-    """Write a number, with thousands separators if ``pattern`` has them; at most two decimals."""
-    number = Decimal(value.numerator) / Decimal(value.denominator)
-    if value.denominator != 1:
-        number = round(number, 2).normalize()
-    return f"{number:,f}" if "," in pattern else f"{number:f}"
+    """Write a number exactly, with the thousands separators, exponent or fraction bar that ``pattern`` has.
+
+    What has no finite decimal expansion is written as a fraction.
+    """
+    places = _decimals(value)
+    if places is None or ("/" in pattern and value.denominator != 1):
+        return f"{value.numerator}/{value.denominator}"
+    sign, digits = "-" if value < 0 else "", f"{abs(value.numerator) * 10**places // value.denominator:0{places + 1}d}"
+    if _SCIENTIFIC.fullmatch(pattern) and value:
+        significant = digits.lstrip("0")
+        tail = significant[1:].rstrip("0")
+        return f"{sign}{significant[0]}{tail and '.'}{tail}e{len(significant) - 1 - places}"
+    whole, part = digits[: len(digits) - places], digits[len(digits) - places :]
+    return f"{sign}{f'{int(whole):,d}' if ',' in pattern else whole}{part and '.'}{part}"
+
+
+def _decimals(value: Fraction) -> int | None:
+    """How many decimals write a value exactly; None if no number of them does."""
+    rest, twos, fives = value.denominator, 0, 0
+    while rest % 2 == 0:
+        rest, twos = rest // 2, twos + 1
+    while rest % 5 == 0:
+        rest, fives = rest // 5, fives + 1
+    return max(twos, fives) if rest == 1 else None
+
+
+def _step(right: Fraction, written: str) -> Fraction:
+    """A small difference from the answer: 1, or for answers below 1, fractions and powers of ten their last place."""
+    if "/" in written:
+        return Fraction(1, right.denominator)
+    if match := _SCIENTIFIC.fullmatch(written):
+        decimals = len(match["mantissa"].partition(".")[2])
+        return Fraction(10) ** (int(match["exponent"]) - decimals)
+    return Fraction(1) if abs(right) >= 1 or not right else Fraction(1, 10 ** (_decimals(right) or 0))
 
 
 def distractors(problem: str, solution: str, answer: str, rng: random.Random, *, n: int) -> list[str]:
@@ -126,14 +176,14 @@ def distractors(problem: str, solution: str, answer: str, rng: random.Random, *,
         n: how many.
     """
     right = _numbers_in([answer])[0]
-    chosen: dict[str, Fraction] = {}
+    step = _step(right, answer)
+    chosen: list[Fraction] = []
 
     def take(candidates: Iterable[Fraction], most: int) -> None:
         for value in candidates:
-            text = format_like(value, answer)
-            shown = _numbers_in([text])[0]  # what a reader sees may be rounded
-            if len(chosen) < most and text not in chosen and _plausible(shown, right):
-                chosen[text] = shown
+            fits = _plausible(value, right, step) and _as_short(value, right, step, answer)
+            if len(chosen) < most and value not in chosen and fits:
+                chosen.append(value)
 
     others = [right + sign * number for number in _numbers_of(problem) for sign in (1, -1)]
     for candidates, most in (
@@ -143,18 +193,28 @@ def distractors(problem: str, solution: str, answer: str, rng: random.Random, *,
     ):
         rng.shuffle(candidates)
         take(candidates, most)
-    take(_common_mistakes(right), n)
-    return list(chosen)
+    take(_common_mistakes(right, step), n)
+    return [format_like(value, answer) for value in chosen]
 
 
-def _plausible(value: Fraction, right: Fraction) -> bool:
+def _plausible(value: Fraction, right: Fraction, step: Fraction) -> bool:
     """Not the answer, and not given away by its sign, its decimals or its size."""
     return (
         value != right
         and (value >= 0 or right < 0)
         and (value.denominator == 1 or right.denominator != 1)
-        and abs(value) <= 20 * abs(right) + 100
+        and abs(value) <= 20 * abs(right) + 100 * step
     )
+
+
+def _as_short(value: Fraction, right: Fraction, step: Fraction, written: str) -> bool:
+    """Written like the answer, it is about as short, so that length does not give the answer away."""
+    if "/" in written:
+        return value.denominator <= 4 * right.denominator
+    if _SCIENTIFIC.fullmatch(written):
+        return (100 * value / step).denominator == 1 and 100 * abs(value) >= abs(right)
+    decimals = _decimals(value)
+    return decimals is not None and decimals <= max(_decimals(right) or 0, 2)
 
 
 def _numbers_in(texts: Iterable[str]) -> list[Fraction]:
@@ -186,6 +246,7 @@ def _other_last_steps(solution: str) -> Iterator[Fraction]:
             yield left / right
 
 
-def _common_mistakes(right: Fraction) -> Iterator[Fraction]:
-    yield from (right * 2, right / 2, right + 10, right - 10, right + 1, right - 1, right * 10, right / 10)
-    yield from (right + step for step in range(2, 20))
+def _common_mistakes(right: Fraction, step: Fraction) -> Iterator[Fraction]:
+    yield from (right * 2, right / 2, right + 10 * step, right - 10 * step, right + step, right - step)
+    yield from (right * 10, right / 10)
+    yield from (right + k * step for k in range(2, 20))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from verl_air.data.groups import GroupIndex
+from verl_air.data.mixing import Mixture
+from verl_air.errors import ConfigError
 
 
 class MetaGroupSampler(Sampler[int]):
@@ -18,25 +21,32 @@ class MetaGroupSampler(Sampler[int]):
     intent has more rows than a visit takes, each visit draws anew. State is saved and restored by torchdata's
     ``StatefulDataLoader`` through the iterator, so a resumed run continues exactly where it was.
 
+    With a mixture, each domain has epochs and an order of its own, which do not depend on the other domains; whose turn
+    it is depends on the weights alone (:class:`_Turns`). Iteration then has no end.
+
     Args:
         index: rows by intent.
         anchors: anchors per visit, m.
         open_: open rows per visit, n.
         shuffle: shuffle the intents each epoch; otherwise they come in order of first appearance.
         seed: any integer.
+        mixture: shares of domains; None takes the intents as they come.
     """
 
-    def __init__(self, index: GroupIndex, *, anchors: int, open_: int, shuffle: bool, seed: int) -> None:
+    def __init__(
+        self, index: GroupIndex, *, anchors: int, open_: int, shuffle: bool, seed: int, mixture: Mixture | None = None
+    ) -> None:
         self.index, self.anchors, self.open = index, anchors, open_
-        self.shuffle, self.seed = shuffle, seed
+        self.shuffle, self.seed, self.mixture = shuffle, seed, mixture
         self.group_size = anchors + open_
         self.next_epoch = 0
+        self._trained = _Turns(mixture) if mixture else None
 
     def __len__(self) -> int:
         return len(self.index) * self.group_size
 
     def __iter__(self) -> Iterator[int]:
-        return _MetaGroupIterator(self)
+        return _MetaGroupIterator(self) if self.mixture is None else _MixedIterator(self, self.mixture)
 
     def intent_order(self, epoch: int) -> np.ndarray:
         """Intent numbers in the order of an epoch: int64 [Z]."""
@@ -48,6 +58,20 @@ class MetaGroupSampler(Sampler[int]):
         """The rows of one visit: anchors first, then open rows."""
         rng = np.random.default_rng([self.seed, epoch, intent])
         return [*_draw(rng, self.index.anchors(intent), self.anchors), *_draw(rng, self.index.open(intent), self.open)]
+
+    def start_from(self, turns: dict[str, Any]) -> None:
+        """Where :meth:`epochs_after` counts from: the state of a mixture's turns."""
+        if self._trained:
+            self._trained.load_state_dict(turns)
+
+    def epochs_after(self, visits: int) -> dict[str, float]:
+        """Count so many further visits as trained on; returns how often each domain's intents have been visited."""
+        if self.mixture is None or self._trained is None:
+            return {}
+        for _ in range(visits):
+            self._trained.take()
+        sizes = map(len, self.mixture.members)
+        return {name: n / size for name, n, size in zip(self.mixture.names, self._trained.visits_D, sizes, strict=True)}
 
 
 def _draw(rng: np.random.Generator, rows: np.ndarray, count: int) -> list[int]:
@@ -84,4 +108,101 @@ class _MetaGroupIterator(Iterator[int]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there."""
+        if "epoch" not in state:
+            raise ConfigError(
+                "the checkpoint was written with air.domain_weights, and the recipe has none: set them again "
+                f"({', '.join(state['visits'])}), or start anew with trainer.resume_mode=disable"
+            )
         self._start(int(state["epoch"]), int(state["yielded"]))
+
+
+class _Turns:
+    """Whose turn it is: after t visits each domain has had its share of t, to within one visit.
+
+    The quota method (Balinski and Young 1975): of the domains that one more visit does not take above their share, the
+    one with the most weight per visit. Where a step's meta-groups divide by the weights, each step has exact shares.
+    """
+
+    def __init__(self, mixture: Mixture) -> None:
+        self._names, self._weights, self._total = mixture.names, mixture.weights, sum(mixture.weights)
+        self._sizes = [len(members) for members in mixture.members]
+        self.visits_D = [0] * len(self._names)
+        self._quota_D = [0] * len(self._names)  # visits since the weights were last changed
+        self._taken = 0  # their sum
+
+    def take(self) -> int:
+        """The domain that is visited next."""
+        self._taken += 1
+        chosen, most = -1, 0.0
+        for d, (n, weight) in enumerate(zip(self._quota_D, self._weights, strict=True)):
+            if n * self._total < weight * self._taken and weight / (n + 1) > most:
+                chosen, most = d, weight / (n + 1)
+        self._quota_D[chosen] += 1
+        self.visits_D[chosen] += 1
+        return chosen
+
+    def state_dict(self, before: int | None = None) -> dict[str, Any]:
+        """Visits of each domain, in all and under these weights. before: the domain whose last visit does not count."""
+        visits, quota = (
+            {name: n - (d == before) for d, (name, n) in enumerate(zip(self._names, counts, strict=True))}
+            for counts in (self.visits_D, self._quota_D)
+        )
+        return {"visits": visits, "quota": quota, "weights": dict(zip(self._names, self._weights, strict=True))}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue; other weights than the state's apply from here on."""
+        if "visits" not in state:
+            warnings.warn(
+                "the checkpoint was written without air.domain_weights: each domain begins a new epoch", stacklevel=2
+            )
+            self.visits_D = [(int(state["epoch"]) + 1) * size for size in self._sizes]
+            return
+        self.visits_D = [int(state["visits"].get(name, 0)) for name in self._names]
+        same = state["weights"] == dict(zip(self._names, self._weights, strict=True))
+        self._quota_D = [int(state["quota"][name]) if same else 0 for name in self._names]
+        self._taken = sum(self._quota_D)
+
+
+class _MixedIterator(Iterator[int]):
+    """Visits without end, domain by domain as :class:`_Turns` says."""
+
+    def __init__(self, sampler: MetaGroupSampler, mixture: Mixture) -> None:
+        self._sampler, self._mixture = sampler, mixture
+        self._restart(_Turns(mixture).state_dict(), 0)
+
+    def _restart(self, turns: dict[str, Any], position: int) -> None:
+        self._turns = _Turns(self._mixture)
+        self._turns.load_state_dict(turns)
+        self._position, self._domain = position, 0
+        self._group: list[int] = []
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}
+
+    def __next__(self) -> int:
+        if self._position == 0 or not self._group:
+            domain = self._domain = self._turns.take()
+            members = self._mixture.members[domain]
+            epoch, place = divmod(self._turns.visits_D[domain] - 1, len(members))
+            self._group = self._sampler.visit(epoch, int(self._order(domain, epoch)[place]))
+        row = self._group[self._position]
+        self._position = (self._position + 1) % self._sampler.group_size
+        return row
+
+    def _order(self, domain: int, epoch: int) -> np.ndarray:
+        """The domain's intents in the order of its own epoch, which the seed and its name decide."""
+        if domain not in self._orders or self._orders[domain][0] != epoch:
+            members = self._mixture.members[domain]
+            if self._sampler.shuffle:
+                key = [self._sampler.seed, epoch, *self._mixture.names[domain].encode()]
+                members = np.random.default_rng(key).permutation(members)
+            self._orders[domain] = epoch, members
+        return self._orders[domain][1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The turns before the meta-group that is being handed out, and the position in it."""
+        midway = bool(self._position and self._group)
+        return {**self._turns.state_dict(before=self._domain if midway else None), "position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from there."""
+        self._restart({key: value for key, value in state.items() if key != "position"}, int(state.get("position", 0)))
+        self._sampler.start_from(state)

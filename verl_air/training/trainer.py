@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,9 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.dataset.rl_dataset import collate_fn
 
 from verl_air.config import AirConfig
-from verl_air.data.groups import build_group_index, intent_names
-from verl_air.errors import RewardError
+from verl_air.data.groups import GroupIndex, build_group_index, intent_names
+from verl_air.data.mixing import mix
+from verl_air.errors import DataError, RewardError
 from verl_air.training import queue_io
 from verl_air.training.actor_loss import air_actor_loss
 from verl_air.training.batch import (
@@ -82,6 +84,7 @@ class AirTrainerMixin(_Base):
             if self.air.incomplete_groups == "refill":
                 # Makes verl fetch prompts one by one, so that a replacement can be fetched exactly.
                 config.trainer.v1.sampler.sync_refill_failed_groups = True
+        self.epochs: dict[str, float] = {}
         self.validation_rows = RowIdentities()
         self.training_rows = RowIdentities()
         self.abstentions = AbstentionGuard(self.air.max_abstain_rate, self.air.abstain_window)
@@ -100,18 +103,40 @@ class AirTrainerMixin(_Base):
             intent_names(columns[names.index("domain")], columns[names.index("intent_id")]),
             columns[names.index("role")],
             **visit,
-            source=f"data.train_files after verl's own filtering by data.max_prompt_length={data.max_prompt_length}",
+            source="data.train_files",
+            leave_out_incomplete=True,  # complete before verl's own filtering: the recipe's check has seen to it
         )
-        sampler = MetaGroupSampler(index, **visit, shuffle=bool(data.shuffle), seed=int(data.get("seed") or 0))
+        self._report_left_out(index)
+        weights = self.air.domain_weights
+        mixture = mix(weights, index, columns[names.index("extras")]) if weights else None
+        self.sampler = MetaGroupSampler(
+            index, **visit, shuffle=bool(data.shuffle), seed=int(data.get("seed") or 0), mixture=mixture
+        )
         self.train_dataloader = StatefulDataLoader(
             dataset=self.train_dataset,
             batch_size=data.get("gen_batch_size", None) or data.train_batch_size,
             num_workers=data.dataloader_num_workers,
             drop_last=True,
             collate_fn=collate_fn,
-            sampler=sampler,
+            sampler=self.sampler,
         )
-        self._count_steps(len(sampler))
+        self._count_steps(len(self.sampler))
+
+    def _report_left_out(self, index: GroupIndex) -> None:
+        """Intents that verl's filter left with too few rows are named; too few others stop the run."""
+        if not index.left_out:
+            return
+        data, needed = self.config.data, self.config.data.train_batch_size // self.air.group_size
+        named = ", ".join(index.left_out[:5]) + (", ..." if len(index.left_out) > 5 else "")
+        message = (
+            f"data.max_prompt_length={data.max_prompt_length} leaves {len(index.left_out)} intents with fewer rows "
+            f"than a visit takes; they are left out: {named}"
+        )
+        if len(index) < needed:
+            raise DataError(
+                f"{message}. The other {len(index)} are fewer than the {needed} of a step: raise the limit."
+            )
+        warnings.warn(message, stacklevel=2)
 
     def _count_steps(self, prompts_per_epoch: int) -> None:
         """An epoch visits each intent once, whatever the rows it has; verl counted rows."""
@@ -132,6 +157,7 @@ class AirTrainerMixin(_Base):
         batch = super()._next_train_batch(num_prompts)
         uids = [uid for _ in range(len(batch) // size) for uid in new_group_uids(size)]
         tu.assign_non_tensor_stack(batch, "uid", uids)
+        self.epochs = self.sampler.epochs_after(len(batch) // size)
         return batch
 
     # ------------------------------------------------------------------ rollouts leave the queue in whole meta-groups
@@ -186,6 +212,7 @@ class AirTrainerMixin(_Base):
         queue_io.clear_advantages(batch, rows, rows.lone_N(valid_N))
         aux_reward_N = auxiliary_reward(rows, self.air) if self.air.active else None
         metrics.update(training_metrics(rows, valid_N, incomplete, aux_reward_N=aux_reward_N, weighted_N=weighted_N))
+        metrics.update({f"air/epoch/{name}": epochs for name, epochs in self.epochs.items()})
         return batch
 
     def _read_trajectories(self, batch: Any) -> Trajectories:

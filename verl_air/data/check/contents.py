@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from verl_air.data.check.gold import AnswerPositions, GoldCheck
 from verl_air.data.check.structure import Finding, findings_at
-from verl_air.data.schema import open_table
+from verl_air.data.schema import PromptMessage, open_table
 from verl_air.errors import DataError
 
 BATCH = 8192
@@ -83,6 +83,18 @@ class PromptLengths:
         else:
             texts = ["\n".join(message["content"] for message in prompt) for prompt in prompts]
         return list(self._tokenizer(texts, add_special_tokens=not templated)["input_ids"])
+
+
+def prompt_limit(limit: int, tokenizer: str | None) -> Callable[[list[PromptMessage]], bool]:
+    """Whether a prompt is within a limit in tokens; without a tokenizer, three bytes of UTF-8 count as a token."""
+    if tokenizer is not None:
+        lengths = PromptLengths(tokenizer, limit)
+        return lambda prompt: not lengths.too_long([[dict(message) for message in prompt]])  # type: ignore[arg-type]
+
+    def within(prompt: list[PromptMessage]) -> bool:
+        return sum(len(message["content"].encode()) / 3 + _SLACK_PER_MESSAGE for message in prompt) <= limit
+
+    return within
 
 
 class ContentCheck:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import string
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from verl_air.data.anchors import LETTERS
 from verl_air.data.intents import normalise
-from verl_air.data.math import parse_number
 from verl_air.errors import ConfigError, RewardError
 from verl_air.rewards import self_check
 
@@ -49,6 +51,8 @@ class GoldCheck:
         if verifier is None:
             return
         choices = extras.get("choices")
+        if verifier == "math" and (fault := _source_fault(ground_truth, extras)):
+            yield "reward_model.ground_truth", fault
         if isinstance(choices, list):
             messages = _choice_faults(verifier, ground_truth, [str(choice) for choice in choices], extras)
             yield from (("extra_info.extras.choices", message) for message in messages)
@@ -79,15 +83,41 @@ def _relevant(verifier: str, extras: Mapping[str, Any]) -> tuple[Any, ...]:
     return (json.dumps(extras, sort_keys=True),)
 
 
+def _source_fault(ground_truth: str, extras: Mapping[str, Any]) -> str | None:
+    """The gold answer is the number that the source states: no builder has rounded or rewritten it."""
+    source, gold = _source_value(str(extras.get("answer", ""))), _number(ground_truth)
+    if source is None or gold is None or source == gold:
+        return None
+    return f"{ground_truth} is not the source's answer {extras['answer']} (off by {float(gold - source):g})"
+
+
+@lru_cache(maxsize=100_000)
+def _number(text: str) -> Fraction | None:
+    """The value of a text that is a number and nothing else. On purpose not the builder's own reader."""
+    plain = text.strip().replace("\u2212", "-").replace(",", "").removesuffix(".")
+    sign = "-" if plain.startswith("-") else ""
+    try:
+        return Fraction(sign + plain.removeprefix("-").lstrip("$£€ ").removesuffix("%").strip().replace(" / ", "/"))
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _source_value(text: str) -> Fraction | None:
+    """The same of a source's answer, which may end in a unit."""
+    first = text.split(" ", 1)[0]
+    candidates = (text, first, first.rstrip("%°").rstrip(string.ascii_letters))
+    return next((value for number in candidates if (value := _number(number)) is not None), None)
+
+
 def _choice_faults(verifier: str, ground_truth: str, choices: list[str], extras: Mapping[str, Any]) -> Iterator[str]:
     if len({normalise(choice) for choice in choices}) < len(choices):
         yield "two choices are the same text"
         return
-    values = [parse_number(choice) for choice in choices]
+    values = [_number(choice) for choice in choices]
     numbers = [value for value in values if value is not None]
     if len(set(numbers)) < len(numbers):
         yield "two choices are the same number"
-    answer = parse_number(str(extras.get("answer", "")))
+    answer = _source_value(str(extras.get("answer", "")))
     if verifier == "multiple_choice" and answer is not None and ground_truth in LETTERS[: len(choices)]:
         place = LETTERS.index(ground_truth)
         if values[place] is not None and values[place] != answer:

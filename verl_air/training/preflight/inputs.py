@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from omegaconf import DictConfig, OmegaConf
 
 from verl_air.config import AirConfig
 from verl_air.data.groups import read_groups
+from verl_air.data.mixing import mix
 from verl_air.data.schema import open_table, read_extra_columns
 from verl_air.errors import ConfigError
 from verl_air.rewards import ScoringPlan
@@ -36,11 +38,14 @@ def check_model(config: DictConfig) -> None:
             raise ConfigError(f"{key}={path}: no such model folder (it should hold a config.json)")
 
 
+def _files(config: DictConfig, *keys: str) -> list[str]:
+    values = [config.data[key] for key in keys]
+    return [str(path) for value in values for path in (value if OmegaConf.is_list(value) else [value])]
+
+
 def _local_files(config: DictConfig, *keys: str) -> list[str]:
     """Data files of this machine; those with a scheme (``hdfs://``) are left to verl."""
-    values = [config.data[key] for key in keys]
-    paths = [str(path) for value in values for path in (value if OmegaConf.is_list(value) else [value])]
-    return [path for path in paths if "://" not in path]
+    return [path for path in _files(config, *keys) if "://" not in path]
 
 
 def check_data(config: DictConfig, air: AirConfig) -> None:
@@ -55,6 +60,9 @@ def check_data(config: DictConfig, air: AirConfig) -> None:
             f"data.train_batch_size={config.data.train_batch_size} takes {intents} intents per step, and "
             f"{', '.join(local)} hold only {len(index)}"
         )
+    if air.domain_weights and len(local) == len(_files(config, "train_files")):
+        extras = pa.concat_tables([read_extra_columns(path, ("extras",)) for path in local])["extras"]
+        mix(air.domain_weights, index, extras)
 
 
 def _legacy_keys(config: DictConfig) -> Iterator[str]:

@@ -1,0 +1,198 @@
+"""Jailbreak templates found in the wild, as framings: JSON arrays, JSON lines, CSV and TSV, in their own conventions.
+
+An entry is a text, a conversation (a list of turns), or an object with one of them under a usual name; further columns
+are optional: ``jailbreak`` (entries that are marked as none are left out), ``name``, and ``family``.
+
+Where the request goes:
+
+- Placeholders are ``[INSERT PROMPT HERE]`` and its variants (other verbs, nouns, brackets, some other languages), else
+  ``{goal}``, ``[PROMPT]``, ``<request>`` and the like. All of them are replaced, however many there are.
+- Without one, the request is appended to the last user turn. All other brackets and braces are text.
+
+Near-duplicates are left out. A family is what the column says; else it is a cluster of texts whose sets of words
+overlap by ``FAMILY_THRESHOLD``, directly or through others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from verl_air.data.framings import FramingTemplate
+from verl_air.data.intents import Exclusions, normalise
+from verl_air.data.near_duplicates import clusters
+from verl_air.data.sources import read_source
+from verl_air.errors import DataError
+
+FAMILY_THRESHOLD = 0.4
+SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".tsv"})
+
+_TEXT_COLUMNS = ("prompt", "template", "jailbreak_prompt", "text", "content")
+_TURN_COLUMNS = ("messages", "turns", "conversation", "conversations")
+_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+_TRUE, _FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
+
+_VERBS = (
+    r"\b(?:insert|put|enter|place|type|write|paste|add|replace|your|insert[ae]r?|escrib[ae]|ins[ée]r(?:er|ez)|[ée]cri(?:re|vez)"
+    r"|inseri(?:r|sci)|insira|hier|вставьте|введите)\b|插入|输入|輸入|入力|挿入"
+)
+_NOUNS = (
+    r"prompt|request|goal|question|query|instructions?|task|behaviou?r|pregunta|solicitud|petici[óo]n|consigna|demande"
+    r"|requ[êe]te|domanda|richiesta|pergunta|solicita[çc][ãa]o|frage|anfrage|aufgabe|вопрос|запрос|提示|问题|問題|请求|質問"
+)
+_BRACKETS = (r"\[{1,2}", r"\]{1,2}"), (r"\{{1,2}", r"\}{1,2}"), (r"<", r">"), (r"\(", r"\)")
+_INSTRUCTION = re.compile(
+    "|".join(
+        rf"{left}\s*(?=[^\]}}>)\n]{{0,12}}(?:{_VERBS}))(?=[^\]}}>)\n]{{0,80}}(?:{_NOUNS}))[^\[\]{{}}<>()\n]{{1,80}}{right}"
+        for left, right in _BRACKETS
+    ),
+    re.IGNORECASE,
+)
+_NAME = re.compile(
+    "|".join(rf"{left}\s*(?:{_NOUNS})\s*{right}" for left, right in _BRACKETS[:3]),
+    re.IGNORECASE,
+)
+_UNSPACED = re.compile(r"([\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff])")
+
+
+def read_wild_framings(
+    path: Path, family_column: str = "", exclusions: Exclusions | None = None
+) -> list[FramingTemplate]:
+    """The templates of a file, without registering them.
+
+    Args:
+        path: of one of the kinds in ``SUFFIXES``.
+        family_column: the column that says the family; else ``family`` if there is one, else families are clusters.
+        exclusions: counts what is left out: empty entries, those marked as no jailbreak, near-duplicates.
+
+    Raises:
+        DataError: the file cannot be read, or an entry is malformed; the message names file and entry.
+    """
+    exclusions = Exclusions() if exclusions is None else exclusions
+    entries: list[tuple[str, dict[str, Any], tuple[tuple[str, str], ...]]] = []
+    for where, entry in _entries(path):
+        columns: dict[str, Any] = {str(name).strip().lower(): value for name, value in entry.items()}
+        if family_column and family_column.lower() not in columns:
+            raise DataError(f"{where}: no column {family_column!r}; the columns are {', '.join(map(str, entry))}")
+        if _is_marked_harmless(columns, where):
+            exclusions.add("marked as no jailbreak", where)
+        elif turns := _turns(columns, where):
+            entries.append((where, columns, with_placeholder(turns)))
+        else:
+            exclusions.add("without text", where)
+    texts = [_UNSPACED.sub(r" \1 ", "\n".join(text for _, text in turns)) for _, _, turns in entries]
+    first = clusters(texts).tolist()
+    kept = [z for z, root in enumerate(first) if root == z]
+    for z, root in enumerate(first):
+        if z != root:
+            exclusions.add("near-duplicate template", entries[z][0])
+    family = clusters([texts[z] for z in kept], threshold=FAMILY_THRESHOLD).tolist()
+    column = family_column.lower() or "family"
+    framings = []
+    for z, root in zip(kept, family, strict=True):
+        _, columns, messages = entries[z]
+        names = {key: str(columns.get(key) or "").strip() for key in ("name", column)}
+        framings.append(
+            FramingTemplate(
+                name=names["name"] or f"{path.stem}-{_digest(messages)}",
+                family=names[column] or f"{path.stem}-family-{_digest(entries[kept[root]][2])}",
+                messages=messages,
+                wild=True,
+            )
+        )
+    if not framings:
+        raise DataError(
+            f"{path}: no usable template ({', '.join(f'{n} {why}' for why, n in exclusions.counts.items())})"
+        )
+    return framings
+
+
+def with_placeholder(turns: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The turns with ``{request}`` where the request goes."""
+    for pattern in (_INSTRUCTION, _NAME):
+        if any(_matches(pattern, text) for _, text in turns):
+            return tuple((role, pattern.sub("{request}", text)) for role, text in turns)
+    *before, (role, last) = turns
+    return (*before, (role, f"{last}\n\n{{request}}"))
+
+
+def _matches(pattern: re.Pattern[str], text: str) -> bool:
+    """Whether there is a placeholder: ``<prompt>`` is a tag, not one, where ``</prompt>`` follows."""
+    return any(f"</{match[0].strip('<> ')}>" not in text for match in pattern.finditer(text))
+
+
+def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each entry as an object, with its place in the file."""
+    if path.suffix.lower() != ".json":
+        for row in read_source(str(path)).rows:
+            yield row.where, row.values
+        return
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot read framings ({error})") from error
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{path}: expected a JSON array of templates, got {type(entries).__name__} or an empty one")
+    for number, entry in enumerate(entries, start=1):
+        where = f"{path.name}, entry {number}"
+        if isinstance(entry, str):
+            yield where, {"prompt": entry}
+        elif isinstance(entry, list):
+            yield where, {"messages": entry}
+        elif isinstance(entry, dict):
+            yield where, entry
+        else:
+            raise DataError(f"{where}: expected a text, a list of turns or an object, got {type(entry).__name__}")
+
+
+def _is_marked_harmless(columns: Mapping[str, Any], where: str) -> bool:
+    mark = str(columns.get("jailbreak", "true")).strip().lower()
+    if mark not in _TRUE | _FALSE:
+        raise DataError(f"{where}, column 'jailbreak': {mark!r} is neither true nor false")
+    return mark in _FALSE
+
+
+def _turns(columns: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
+    """Roles and texts; empty if there is no text. The last turn is the user's."""
+    column = next((name for name in (*_TURN_COLUMNS, *_TEXT_COLUMNS) if name in columns), None)
+    if column is None:
+        raise DataError(
+            f"{where}: none of the columns {', '.join((*_TEXT_COLUMNS, *_TURN_COLUMNS))}; it has {', '.join(columns)}"
+        )
+    value = columns[column]
+    if isinstance(value, str) and column in _TURN_COLUMNS:  # a CSV cell holds a list as JSON
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}, column {column!r}: expected a JSON list of turns ({error})") from error
+    if not isinstance(value, list):
+        text = str(value or "").strip()
+        return [("user", text)] if text else []
+    turns = [_turn(turn, number, f"{where}, column {column!r}, turn {number + 1}") for number, turn in enumerate(value)]
+    if turns and turns[-1][0] != "user":
+        raise DataError(f"{where}, column {column!r}: the last turn must be the user's; end the list before the reply")
+    return turns if any(text for _, text in turns) else []
+
+
+def _turn(turn: Any, number: int, where: str) -> tuple[str, str]:
+    """A text (turns alternate, the user's first), ``{role, content}``, ``{from, value}`` or ``{user: text}``."""
+    if isinstance(turn, str):
+        return ("assistant" if number % 2 else "user"), turn.strip()
+    if isinstance(turn, dict):
+        role, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        if role is None and len(turn) == 1:
+            ((role, text),) = turn.items()
+        role = _ROLES.get(str(role).lower(), str(role).lower())
+        if role in ("system", "user", "assistant") and isinstance(text, str):
+            return role, text.strip()
+    raise DataError(f"{where}: expected a text, or an object with role (system, user, assistant) and content")
+
+
+def _digest(turns: tuple[tuple[str, str], ...]) -> str:
+    return hashlib.sha256(normalise("\n".join(text for _, text in turns)).encode()).hexdigest()[:8]
