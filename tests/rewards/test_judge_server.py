@@ -198,7 +198,7 @@ async def test_verls_router_makes_500_of_a_refusal_and_the_row_abstains_at_once(
 
 async def test_a_judge_whose_answer_is_cut_gives_no_verdict(server: Server) -> None:
     """A random model does not come to an end by itself."""
-    with pytest.raises(JudgeError, match="cut by its length limit.*'.+'"):
+    with pytest.raises(JudgeError, match=r"cut by its length limit.*'.+'"):
         await through_verl(server.address).complete(TEMPLATE, fields={"response": "x"}, max_tokens=8)
 
 

@@ -49,7 +49,7 @@ class Rendering:
     bos: a bare text begins with the tokenizer's BOS token, if it has one.
     prefill: what the judge is made to have written already, verbatim.
     parts: contents as ``[{type: text, text: ...}]``.
-    template_kwargs: for the chat template, in addition to the judge's own.
+    template_kwargs: for the chat template; the judge's own take precedence.
     max_response_tokens: ``{response}`` is cut to its first tokens, four characters each without a tokenizer.
     """
 
@@ -74,7 +74,7 @@ class Rendering:
             fields = {"add_generation_prompt": False, "continue_final_message": True}
         elif not self.generate:
             fields = {"add_generation_prompt": False}
-        if kwargs := {**chat_template_kwargs, **self.template_kwargs}:
+        if kwargs := {**self.template_kwargs, **chat_template_kwargs}:
             fields["chat_template_kwargs"] = kwargs
         return fields
 
@@ -159,7 +159,7 @@ class JudgeTokenizer:
             return self._tokenizer.encode(text, add_special_tokens=how.bos)
         turns = [{**m, "content": [{"type": "text", "text": m["content"]}]} if how.parts else m for m in messages]
         text = self._tokenizer.apply_chat_template(
-            turns, add_generation_prompt=how.generate, tokenize=False, **{**self._chat_kwargs, **how.template_kwargs}
+            turns, add_generation_prompt=how.generate, tokenize=False, **{**how.template_kwargs, **self._chat_kwargs}
         )
         return self._tokenizer.encode(text + how.prefill, add_special_tokens=False)
 
