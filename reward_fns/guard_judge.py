@@ -27,11 +27,11 @@ from verl_air.rewards import (
     Prompt,
     Rendering,
     Sample,
+    Settings,
     Verdict,
     register_reward,
     require_response,
 )
-from verl_air.settings import Settings, closest
 
 FOLDER = Path(__file__).with_name("guards")
 
@@ -131,8 +131,7 @@ def load_guard(guard: str) -> Guard:
     """
     file = FOLDER / f"{guard}.yaml" if guard in guard_names() else Path(guard).expanduser()
     if not file.is_file():
-        names = guard_names()
-        raise ConfigError(f"guard_judge: no guard {guard!r}{closest(guard, names)}; give a file, or {', '.join(names)}")
+        raise ConfigError(f"guard_judge: no guard or file {guard!r}; shipped guards: {', '.join(guard_names())}")
     try:
         found = Guard.from_mapping(yaml.safe_load(file.read_text(encoding="utf-8")))
         for prompt in found.prompts():

@@ -325,7 +325,7 @@ def test_a_file_that_cannot_work_is_refused(tmp_path: Path, changes: dict[str, A
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"guard": "lama_guard_3"}, "did you mean 'llama_guard_3'"),
+        ({"guard": "lama_guard_3"}, r"no guard or file 'lama_guard_3'; shipped guards: .*llama_guard_3"),
         ({"guard": "wildguard", "read": "aloud"}, "text or words"),
         ({"guard": "wildguard", "part": "end"}, "response or answer"),
         ({"guard": "wildguard", "harm_from": 0.0}, "harm_from"),

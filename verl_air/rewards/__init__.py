@@ -21,6 +21,7 @@ from verl_air.rewards.routes import ScoringPlan, validate_routes
 from verl_air.rewards.score import compute_score, self_check
 from verl_air.rewards.types import ABSTAIN, REWARD_KEYS, Outcome, Sample, Verdict
 from verl_air.rewards.worker import WorkerPool, WorkerTimeoutError
+from verl_air.settings import Settings
 
 __all__ = [
     "ABSTAIN",
@@ -36,6 +37,7 @@ __all__ = [
     "RewardError",
     "Sample",
     "ScoringPlan",
+    "Settings",
     "Verdict",
     "WorkerPool",
     "WorkerTimeoutError",
