@@ -48,11 +48,6 @@ class JudgeClient:
         self._server = JudgeServer(settings, router_address, needs_limit=tokenizer is not None)
         self._cache = _open_cache(settings.cache) if settings.cache else None
 
-    @property
-    def spells_words(self) -> bool:
-        """Whether the judge's tokenizer is known, so that words can be read after any prefill."""
-        return self._writer.tokens is not None
-
     async def log_odds(
         self, prompt: Prompt, positive: str, negative: str, *, fields: Fields = None, how: Rendering = CHAT
     ) -> float:
