@@ -49,7 +49,7 @@ def looped(model: ForwardPass, responses: list[str]) -> list[float]:
 
 async def served(address: str, responses: list[str], *, one_by_one: bool = False, cache: str = "") -> list[float]:
     """The same verdicts through the judge client."""
-    client = JudgeClient(JudgeSettings(cache=cache or None), address, make_tokenizer())
+    client = JudgeClient(JudgeSettings(cache=cache or None, min_mass=0.0), address, make_tokenizer())
     audit = load_audit(str(FACETS))
     prompts = list(audit.prompts.values())
 

@@ -1,7 +1,8 @@
 r"""``generative_judge``: a judge that writes, and a rule that reads what it wrote.
 
 The rule is a regular expression with one group, and a table from what the group caught to a reward. The last match
-counts, since a judge that reasons gives its verdict last. No match, or a word outside the table, abstains.
+counts, since a judge that reasons gives its verdict last; of a thought, only what follows it. No match, a word outside
+the table, an unfinished thought, or an answer cut by ``max_tokens`` abstains.
 """
 
 import re
@@ -44,7 +45,7 @@ async def generative_judge(
     judge: JudgeClient,
     *,
     template: Prompt,
-    pattern: str = r"\bVerdict:\s*(YES|NO)\b",
+    pattern: str = r"\bVerdict\W*:\W*(YES|NO)\b",
     scores: Mapping[str, float] = SCORES,
     right_from: float = 0.0,
     max_tokens: int = 256,

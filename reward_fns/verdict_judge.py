@@ -4,7 +4,16 @@ The template may use ``{response}``, ``{answer}``, ``{ground_truth}`` and every 
 is trusted. A template that uses ``{answer}`` gives a badly formatted response no credit, without asking.
 """
 
-from verl_air.rewards import JudgeClient, Prompt, Sample, Verdict, fields_of, register_reward, require_response
+from verl_air.rewards import (
+    JudgeClient,
+    Prompt,
+    Rendering,
+    Sample,
+    Verdict,
+    fields_of,
+    register_reward,
+    require_response,
+)
 
 
 def _check(*, template: Prompt, **_: object) -> None:
@@ -27,5 +36,5 @@ async def verdict_judge(
     """Right if log P(positive) - log P(negative) is above the threshold (nats)."""
     if sample.answer is None and "answer" in fields_of(template):
         return Verdict(wrong, False)
-    odds = await judge.log_odds(template, positive, negative, fields=sample.fields, chat=chat)
+    odds = await judge.log_odds(template, positive, negative, fields=sample.fields, how=Rendering(chat=chat))
     return Verdict(right if odds > threshold else wrong, odds > threshold)

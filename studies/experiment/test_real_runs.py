@@ -21,6 +21,7 @@ SETTINGS = [
     "reward.reward_model.enable=False",
     "reward.reward_model.enable_resource_pool=False",
     "+reward.custom_reward_function.reward_kwargs.judge.in_process=${playground}/model",
+    "+reward.custom_reward_function.reward_kwargs.judge.min_mass=0.0",  # the judge is hardly trained
     "ray_kwargs.ray_init.num_gpus=1",
     "trainer.total_training_steps=2",
     "trainer.test_freq=1",

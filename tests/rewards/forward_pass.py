@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from verl_air.rewards.judge.prompts import JudgeTokenizer, Prompt, fill
+from verl_air.rewards.judge.prompts import JudgeTokenizer, Prompt, Rendering, fill
 
 
 class ForwardPass:
@@ -25,8 +25,10 @@ class ForwardPass:
 
         with torch.inference_mode():
             logits_V = self._judge(torch.tensor([self._ids(prompt, fields)])).logits[0, -1]
-        words = self.tokens.variants(positive), self.tokens.variants(negative)
-        first, second = (torch.logsumexp(logits_V[list(ids)], 0) for ids in words)
+        first, second = (
+            torch.logsumexp(logits_V[[ids[0] for ids in spellings]], 0)
+            for spellings in self.tokens.spellings((positive, negative))
+        )
         return float(first - second)
 
     def outputs(self, conversation: Prompt, fields: Mapping[str, str]) -> list[float]:
@@ -39,7 +41,7 @@ class ForwardPass:
 
     def _ids(self, prompt: Prompt, fields: Mapping[str, str], generate: bool = True) -> list[int]:
         safe = {name: self.tokens.safe(str(text)) for name, text in fields.items()}
-        return self.tokens.encode(fill(prompt, safe), chat=True, generate=generate)
+        return self.tokens.encode(fill(prompt, safe), Rendering(generate=generate))
 
     @cached_property
     def _judge(self) -> Any:

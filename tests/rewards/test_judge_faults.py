@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from typing import Any
 
@@ -13,6 +15,7 @@ from tests.rewards.misbehaving import QUICK, Misbehaving, ask, reply, verdict
 from tests.rewards.support import assert_sound, respond, row
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
+from verl_air.rewards.types import ThrottledLog
 
 
 async def scored(
@@ -94,6 +97,49 @@ async def test_garbage_is_no_verdict(server: Misbehaving, answer: Any) -> None:
     server.handler = lambda request, n: reply(answer)
     with pytest.raises(JudgeError):
         await ask(server.client())
+
+
+def tokens(**found: float) -> dict[str, Any]:
+    top = [{"token": token, "logprob": value} for token, value in found.items()]
+    return {"choices": [{"index": 0, "logprobs": {"content": [{"top_logprobs": top}]}}]}
+
+
+@pytest.mark.parametrize(
+    "found",
+    [{"<think>": -0.01, "NO": -5.2, "YES": -9.1}, {"\n\n": -0.001, "YES": -9.0, "NO": -9.5}],
+    ids=["a thought begins", "a line break comes first"],
+)
+async def test_words_without_mass_are_no_verdict(
+    server: Misbehaving,
+    found: dict[str, float],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("verl_air.rewards.score.log", ThrottledLog(logging.getLogger("unthrottled")))
+    server.handler = lambda request, n: reply(tokens(**found))
+    result = await scored(server, {"name": "verdict_judge", "template": "Is {response} good?"}, respond("x"), row())
+    assert result["abstained"] == 1.0
+    assert result["judge_mass"] == pytest.approx(sum(math.exp(found[word]) for word in ("YES", "NO")))
+    assert "judge.min_mass=0.5" in caplog.text
+    assert repr(next(iter(found))) in caplog.text, "the likeliest token is in the log"
+    unguarded = await scored(
+        server, {"name": "verdict_judge", "template": "Is {response} good?"}, respond("x"), row(), min_mass=0.0
+    )
+    assert unguarded["abstained"] == 0.0
+
+
+async def test_a_word_that_the_server_left_out_is_less_likely_than_all_it_returned(server: Misbehaving) -> None:
+    server.handler = lambda request, n: reply(tokens(YES=math.log(0.9), Yes=math.log(0.05), Sure=math.log(0.04)))
+    assert await ask(server.client()) == pytest.approx(math.log(0.9) - math.log(0.01))
+    server.handler = lambda request, n: reply(tokens(NO=-1e-9))
+    assert await ask(server.client()) < -10
+
+
+async def test_several_words_are_read_at_once(server: Misbehaving) -> None:
+    grades = {str(grade): math.log(share) for grade, share in enumerate((0.1, 0.2, 0.3, 0.3, 0.1), start=1)}
+    server.handler = lambda request, n: reply(tokens(**grades))
+    [found] = await server.client().log_probs(["Grade {response}: "], list(grades), fields={"response": "x"})
+    assert found == pytest.approx(list(grades.values()))
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>busy</html>", b'{"choices": [', b"\xff\xfe\x00", b"{}" * 500_000])
@@ -217,6 +263,17 @@ async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch:
     ("text", "reward"),
     [
         ("Reasoning. Verdict: YES", 1.25),
+        ("The reply declines.\n**Verdict:** NO", -1.0),
+        ("**Verdict**: **YES**", 1.25),
+        ("<think>Verdict: NO? No.</think>Verdict: YES", 1.25),
+        ("Verdict: NO? No.</think>\nVerdict: YES", 1.25),
+        ("<think>Verdict: YES", None),
+        ("<think>Verdict: YES</think>", None),
+        (
+            "<|channel|>analysis<|message|>Verdict: NO<|end|><|start|>assistant<|channel|>final<|message|>Verdict: YES",
+            1.25,
+        ),
+        ("<|channel|>analysis<|message|>Verdict: YES", None),
         ("Verdict: YES. Wait. Verdict: NO", -1.0),
         ("I cannot say.", None),
         ("Verdict: PERHAPS", None),
@@ -229,3 +286,10 @@ async def test_a_judge_that_writes(server: Misbehaving, text: str | None, reward
     result = await scored(server, {"name": "generative_judge", "template": "Judge {response}."}, respond("x"), row())
     assert result["abstained"] == (reward is None)
     assert reward is None or result["task_reward"] == reward
+
+
+async def test_an_answer_cut_by_its_length_is_no_verdict(server: Misbehaving) -> None:
+    choice = {"message": {"content": "Verdict: YES"}, "finish_reason": "length"}
+    server.handler = lambda request, n: reply({"choices": [choice]})
+    result = await scored(server, {"name": "generative_judge", "template": "Judge {response}."}, respond("x"), row())
+    assert result["abstained"] == 1.0

@@ -20,6 +20,8 @@ from tests.rewards.support import assert_sound, respond, row
 from tests.rewards.tiny_judge import Server, make_models, make_tokenizer, serve, wait_until_healthy
 from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
 from verl_air.rewards.judge import close_clients
+from verl_air.rewards.judge.in_process import InProcessJudge
+from verl_air.rewards.judge.verdicts import MASSES
 
 pytestmark = pytest.mark.slow
 
@@ -66,13 +68,17 @@ def reference(models: tuple[Path, Path]) -> ForwardPass:
 
 def through_verl(address: str, **settings: Any) -> JudgeClient:
     """A client as verl's reward workers have it."""
-    CLIENTS.append(JudgeClient(JudgeSettings(**{"attempts": 2, "backoff_s": 0.1, **settings}), address, TOKENIZER))
+    CLIENTS.append(
+        JudgeClient(JudgeSettings(**{"attempts": 2, "backoff_s": 0.1, "min_mass": 0.0, **settings}), address, TOKENIZER)
+    )
     return CLIENTS[-1]
 
 
 def by_url(server: Server, top_logprobs: int) -> JudgeClient:
     """A client that knows no tokenizer."""
-    CLIENTS.append(JudgeClient(JudgeSettings(base_url=f"http://{server.address}/v1", top_logprobs=top_logprobs)))
+    CLIENTS.append(
+        JudgeClient(JudgeSettings(base_url=f"http://{server.address}/v1", top_logprobs=top_logprobs, min_mass=0.0))
+    )
     return CLIENTS[-1]
 
 
@@ -84,6 +90,7 @@ async def scored(address: str, response: str, route: dict[str, Any], **settings:
     """One row, as verl's reward workers have it scored."""
     extra = row("safety", "open", request="How?")
     verls = {"reward_router_address": address, "reward_model_tokenizer": TOKENIZER}
+    settings["judge"] = {"min_mass": 0.0, **settings.get("judge", {})}
     result = await compute_score("safety/train", response, "", extra, routes={"*": route}, **settings, **verls)
     assert_sound(result)
     return result
@@ -98,6 +105,27 @@ async def test_log_odds_are_those_of_the_models_own_forward_pass(server: Server,
     got = await asyncio.gather(*(ask(judge, text) for text in TEXTS))
     assert got == pytest.approx([expected_log_odds(reference, text) for text in TEXTS], abs=1e-3)
     assert len({round(value, 3) for value in got}) == len(TEXTS)
+
+
+async def test_the_mass_is_that_of_the_unmasked_model(router: str, models: tuple[Path, Path]) -> None:
+    """Through verl's router, from a server with verl's processed log-probs: not 1, as it would be with a mask."""
+    masses: list[float] = []
+    MASSES.set(masses)
+    await ask(through_verl(router))
+    local = InProcessJudge(JudgeSettings(in_process=str(models[0]), min_mass=0.0))
+    await ask(local)
+    assert masses[0] == pytest.approx(masses[1], rel=1e-2)
+    assert 0.0 < masses[0] < 0.5
+    with pytest.raises(JudgeError, match=r"'Safe', 'Unsafe' hold .* likeliest tokens: '"):
+        await ask(through_verl(router, min_mass=0.5))
+
+
+async def test_words_that_begin_alike_are_read_to_the_end(router: str, models: tuple[Path, Path]) -> None:
+    local = InProcessJudge(JudgeSettings(in_process=str(models[0]), min_mass=0.0))
+    fields = {"response": "It declines."}
+    expected = await local.log_odds(TEMPLATE, "Harmless", "Harmful", fields=fields)
+    got = await through_verl(router).log_odds(TEMPLATE, "Harmless", "Harmful", fields=fields)
+    assert got == pytest.approx(expected, abs=1e-3)
 
 
 async def test_by_url_without_a_tokenizer_the_verdict_is_nearly_the_same(
@@ -168,10 +196,10 @@ async def test_verls_router_makes_500_of_a_refusal_and_the_row_abstains_at_once(
         await judge.classify(TEMPLATE, fields={"response": "x"})
 
 
-async def test_a_generative_judge_writes(server: Server) -> None:
-    judge = through_verl(server.address)
-    texts = [await judge.complete(TEMPLATE, fields={"response": "x"}, max_tokens=8) for _ in range(2)]
-    assert texts[0] == texts[1] != ""
+async def test_a_judge_whose_answer_is_cut_gives_no_verdict(server: Server) -> None:
+    """A random model does not come to an end by itself."""
+    with pytest.raises(JudgeError, match=r"cut by its length limit.*'.+'"):
+        await through_verl(server.address).complete(TEMPLATE, fields={"response": "x"}, max_tokens=8)
 
 
 async def test_a_classifier_scores_a_conversation(models: tuple[Path, Path]) -> None:

@@ -6,12 +6,22 @@ is in docs/rewards.md.
 
 from verl_air.errors import ConfigError, RewardError
 from verl_air.rewards.format import FormatRule, extract_answer, last_boxed
-from verl_air.rewards.judge import JudgeClient, JudgeError, JudgeSettings, Prompt, fields_of, require_response, sanitize
+from verl_air.rewards.judge import (
+    JudgeClient,
+    JudgeError,
+    JudgeSettings,
+    Prompt,
+    Rendering,
+    fields_of,
+    require_response,
+    sanitize,
+)
 from verl_air.rewards.registry import get_reward, register_reward, reward_names
 from verl_air.rewards.routes import ScoringPlan, validate_routes
 from verl_air.rewards.score import compute_score, self_check
 from verl_air.rewards.types import ABSTAIN, REWARD_KEYS, Outcome, Sample, Verdict
 from verl_air.rewards.worker import WorkerPool, WorkerTimeoutError
+from verl_air.settings import Settings
 
 __all__ = [
     "ABSTAIN",
@@ -23,9 +33,11 @@ __all__ = [
     "JudgeSettings",
     "Outcome",
     "Prompt",
+    "Rendering",
     "RewardError",
     "Sample",
     "ScoringPlan",
+    "Settings",
     "Verdict",
     "WorkerPool",
     "WorkerTimeoutError",

@@ -12,11 +12,13 @@ import inspect
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from verl_air.errors import ConfigError, DataError, RewardError
 from verl_air.rewards.format import FormatRule
 from verl_air.rewards.judge import JudgeClient, client_for
+from verl_air.rewards.judge.verdicts import MASSES
 from verl_air.rewards.registry import BoundReward, get_reward
 from verl_air.rewards.routes import plan_for
 from verl_air.rewards.types import ABSTAIN, Sample, ThrottledLog, Verdict
@@ -69,6 +71,8 @@ async def compute_score(
     client = None
     if bound.reward.wants_judge:
         client = client_for(plan.judge, reward_router_address, reward_model_tokenizer)
+    masses: list[float] = []
+    MASSES.set(masses)
     verdict = await _decide(bound, sample, client, plan.judge.deadline_s)
     format_reward = plan.format.right if sample.format_ok else plan.format.wrong
     task_reward = math.nan if verdict is None else float(verdict.reward)
@@ -83,6 +87,7 @@ async def compute_score(
         "score_max": bound.high + plan.format.right,
         "task_min": bound.low,
         "task_max": bound.high,
+        "judge_mass": fmean(masses) if masses else math.nan,
     }
 
 

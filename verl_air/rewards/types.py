@@ -26,6 +26,7 @@ REWARD_KEYS: Final = (
     "score_max",
     "task_min",  # range of `task_reward`
     "task_max",
+    "judge_mass",  # mean probability that a judge gave to the verdict words; NaN if none was asked for words
 )
 """The keys of every result, always all of them, always floats.
 

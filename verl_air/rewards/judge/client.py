@@ -13,13 +13,13 @@ from typing import Any
 
 from verl_air.errors import ConfigError
 from verl_air.rewards.judge import verdicts
-from verl_air.rewards.judge.prompts import Prompt, PromptWriter
+from verl_air.rewards.judge.prompts import CHAT, ChatMessage, Prompt, PromptWriter, Rendering
 from verl_air.rewards.judge.settings import JudgeError, JudgeSettings
 from verl_air.rewards.judge.transport import JudgeServer
-from verl_air.rewards.judge.verdicts import VerdictCache, dig, is_finite
+from verl_air.rewards.judge.verdicts import VerdictCache, WordReading, dig, final_text, is_finite
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
+CHAT_PATH = "/v1/chat/completions"
+COMPLETIONS_PATH = "/v1/completions"
 Fields = Mapping[str, str] | None
 
 
@@ -49,61 +49,78 @@ class JudgeClient:
         self._cache = _open_cache(settings.cache) if settings.cache else None
 
     async def log_odds(
-        self, prompt: Prompt, positive: str, negative: str, *, fields: Fields = None, chat: bool = True
+        self, prompt: Prompt, positive: str, negative: str, *, fields: Fields = None, how: Rendering = CHAT
     ) -> float:
-        """log P(positive) - log P(negative) as the next token after the prompt.
+        """log P(positive) - log P(negative) as what follows the prompt.
 
         Args:
             prompt: a template; a string is one user message.
-            positive, negative: the verdict words, single tokens of the judge's tokenizer.
+            positive, negative: the verdict words.
             fields: untrusted texts for the template.
-            chat: through the chat template; if false, the bare text is completed.
+            how: through the chat template, or the bare text.
 
         Raises:
-            JudgeError: no verdict.
-            ConfigError: a verdict word is not a single token.
+            JudgeError: no verdict, or the words hold less than ``judge.min_mass`` of the probability.
+            ConfigError: the judge's tokenizer cannot tell the words apart.
         """
-        return (await self.log_odds_many([prompt], positive, negative, fields=fields, chat=chat))[0]
+        return (await self.log_odds_many([prompt], positive, negative, fields=fields, how=how))[0]
 
     async def log_odds_many(
-        self, prompts: Sequence[Prompt], positive: str, negative: str, *, fields: Fields = None, chat: bool = True
+        self, prompts: Sequence[Prompt], positive: str, negative: str, *, fields: Fields = None, how: Rendering = CHAT
     ) -> list[float]:
         """The log-odds after each of several prompts, sent together where the server allows it.
 
         Raises:
             JudgeError, ConfigError: see :meth:`log_odds`.
         """
+        read = await self.log_probs(prompts, (positive, negative), fields=fields, how=how)
+        return [first - second for first, second in read]
+
+    async def log_probs(
+        self, prompts: Sequence[Prompt], words: Sequence[str], *, fields: Fields = None, how: Rendering = CHAT
+    ) -> list[list[float]]:
+        """The log-prob of each word after each of several prompts, summed over its spellings.
+
+        Raises:
+            JudgeError, ConfigError: see :meth:`log_odds`.
+        """
         model = await self._server.model()
-        messages = [self._writer.messages(prompt, fields) for prompt in prompts]
-        keys = [self._key(model, chat, item, positive, negative) for item in messages]
-        found = [self._recall(key) for key in keys]
+        messages = [self._writer.messages(prompt, fields, how) for prompt in prompts]
+        keys = [self._key(model, repr(how), item, words) for item in messages]
+        found = [None if (value := self._recall(key)) is None else WordReading(*value) for key in keys]
         missing = [index for index, value in enumerate(found) if value is None]
         if missing:
-            judged = await self._judge(model, [prompts[i] for i in missing], positive, negative, fields, chat)
+            judged = await self._judge(model, [prompts[i] for i in missing], words, fields, how)
             for index, value in zip(missing, judged, strict=True):
                 found[index] = value
                 self._remember(keys[index], value)
-        return found
+        readings = [reading for reading in found if reading is not None]
+        for reading in readings:
+            verdicts.require_mass(reading, words, self.settings.min_mass)
+        return [reading.log_probs for reading in readings]
 
-    async def complete(self, prompt: Prompt, *, fields: Fields = None, max_tokens: int = 256, chat: bool = True) -> str:
-        """What the judge writes after the prompt, at temperature 0.
+    async def complete(
+        self, prompt: Prompt, *, fields: Fields = None, max_tokens: int = 256, how: Rendering = CHAT
+    ) -> str:
+        """What the judge writes after the prompt, at temperature 0: the text after its thought, or its final channel.
 
         Raises:
-            JudgeError: no text.
+            JudgeError: no text, or it was cut, or the thought has no end.
         """
         model = await self._server.model()
-        messages = self._writer.messages(prompt, fields)
-        key = self._key(model, chat, messages, max_tokens)
+        messages = self._writer.messages(prompt, fields, how)
+        key = self._key(model, repr(how), messages, max_tokens)
         if (text := self._recall(key)) is None:
             payload: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0.0}
-            if self._writer.tokens is None and chat:
-                answer = await self._post(CHAT, {**payload, "messages": messages})
-                text = dig(answer, "choices", 0, "message", "content")
+            if self._writer.tokens is None and how.chat:
+                answer = await self._post(CHAT_PATH, {**payload, **self._chat(messages, how)})
+                text = final_text(answer, dig(answer, "choices", 0, "message", "content"))
             else:
-                payload["prompt"] = self._encode(prompt, fields, chat=chat, reserve=max_tokens)
-                text = dig(await self._post(COMPLETIONS, payload), "choices", 0, "text")
-            if not isinstance(text, str):
-                raise JudgeError(f"the judge's answer holds no text: {text!r}")
+                payload["prompt"] = self._encode(prompt, fields, how=how, reserve=max_tokens)
+                if self.settings.vllm:  # a thought's marks and channels may be special tokens
+                    payload["skip_special_tokens"] = False
+                answer = await self._post(COMPLETIONS_PATH, {**payload, **self._bare(how)})
+                text = final_text(answer, dig(answer, "choices", 0, "text"))
             self._remember(key, text)
         return text
 
@@ -116,7 +133,7 @@ class JudgeClient:
         model = await self._server.model()
         key = self._key(model, "classify", True, self._writer.messages(conversation, fields))
         if (values := self._recall(key)) is None:
-            text = self._encode(conversation, fields, generate=False)
+            text = self._encode(conversation, fields, how=Rendering(generate=False))
             answer = await self._post("/classify", {"model": model, "input": text, "use_activation": False})
             values = dig(answer, "data", 0, "probs")
             if not isinstance(values, list) or not values or not all(map(is_finite, values)):
@@ -129,19 +146,39 @@ class JudgeClient:
         await self._server.close()
 
     async def _judge(
-        self, model: str, prompts: Sequence[Prompt], positive: str, negative: str, fields: Fields, chat: bool
-    ) -> list[float]:
-        """Log-odds that are not in the cache."""
-        top = self.settings.top_logprobs
-        if self._writer.tokens is None and chat:
-            messages = [self._writer.messages(prompt, fields) for prompt in prompts]
-            asked = [self._post(CHAT, verdicts.chat_question(model, item, top)) for item in messages]
-            return [verdicts.read_chat(answer, positive, negative) for answer in await asyncio.gather(*asked)]
-        encoded = [self._encode(prompt, fields, chat=chat) for prompt in prompts]
-        tokens = self._writer.tokens if self.settings.vllm else None
-        words = tokens.words(positive, negative) if tokens else None
-        answer = await self._post(COMPLETIONS, verdicts.completion_question(model, encoded, top, words))
-        return verdicts.read_completions(answer, len(prompts), positive, negative, words)
+        self, model: str, prompts: Sequence[Prompt], words: Sequence[str], fields: Fields, how: Rendering
+    ) -> list[WordReading]:
+        """Log-probs that are not in the cache."""
+        top, tokens = self.settings.top_logprobs, self._writer.tokens
+        if tokens is None and how.chat:
+            chats = [self._chat(self._writer.messages(prompt, fields, how), how) for prompt in prompts]
+            asked = [self._post(CHAT_PATH, {**verdicts.chat_question(model, [], top), **chat}) for chat in chats]
+            return [verdicts.read_chat(answer, words) for answer in await asyncio.gather(*asked)]
+        spellings = tokens.spellings(words) if tokens and self.settings.vllm else None
+        longest = max((len(ids) for each in spellings for ids in each), default=1) if spellings else 1
+        encoded = [self._encode(prompt, fields, how=how, reserve=longest) for prompt in prompts]
+        if spellings and longest > 1:
+            read_ids = [list(map(int, ids)) for ids in encoded]
+            answer = await self._post(COMPLETIONS_PATH, verdicts.continuation_question(model, read_ids, spellings))
+            return verdicts.read_continuations(answer, read_ids, spellings)
+        question = verdicts.completion_question(model, encoded, top, spellings)
+        answer = await self._post(COMPLETIONS_PATH, {**question, **self._bare(how)})
+        read = verdicts.read_completions(answer, len(prompts), words, spellings)
+        return [reading._replace(top=tokens.named(reading.top)) for reading in read] if tokens else read
+
+    def _chat(self, messages: list[ChatMessage], how: Rendering) -> dict[str, Any]:
+        """The part of a request to the chat endpoint that the server renders."""
+        turns: list[Any] = [*messages, {"role": "assistant", "content": how.prefill}] if how.prefill else [*messages]
+        extra = how.chat_fields(self.settings.chat_template_kwargs)
+        if extra and not self.settings.vllm:
+            raise ConfigError(
+                f"this prompt needs {', '.join(extra)} of the chat endpoint, which judge.vllm=false leaves out"
+            )
+        return {"messages": turns, **extra}
+
+    def _bare(self, how: Rendering) -> dict[str, Any]:
+        """A bare text without BOS, where the server tokenizes it."""
+        return {"add_special_tokens": False} if self._writer.tokens is None and not how.bos else {}
 
     def _encode(self, prompt: Prompt, fields: Fields, **how: Any) -> list[int] | str:
         return self._writer.encode(prompt, fields, self._server.max_prompt_tokens, **how)

@@ -15,8 +15,9 @@ from typing import Any
 
 from verl_air.errors import ConfigError
 from verl_air.rewards.judge.client import Fields, JudgeClient
-from verl_air.rewards.judge.prompts import Prompt
+from verl_air.rewards.judge.prompts import Prompt, Rendering, Spellings
 from verl_air.rewards.judge.settings import JudgeSettings
+from verl_air.rewards.judge.verdicts import WordReading, reading_of
 
 
 class InProcessJudge(JudgeClient):
@@ -39,12 +40,13 @@ class InProcessJudge(JudgeClient):
         super().__init__(settings.model_copy(update=local), router_address="in-process")
 
     async def _judge(
-        self, model: str, prompts: Sequence[Prompt], positive: str, negative: str, fields: Fields, chat: bool
-    ) -> list[float]:
+        self, model: str, prompts: Sequence[Prompt], words: Sequence[str], fields: Fields, how: Rendering
+    ) -> list[WordReading]:
         assert self._writer.tokens is not None
-        words = self._writer.tokens.words(positive, negative)
-        ids = [self._encode(prompt, fields, chat=chat) for prompt in prompts]
-        return await asyncio.to_thread(lambda: [self._reader.log_odds(item, *words) for item in ids])
+        spellings = self._writer.tokens.spellings(words)
+        ids = [list(map(int, self._encode(prompt, fields, how=how))) for prompt in prompts]
+        read = await asyncio.to_thread(lambda: [self._reader.read(item, spellings) for item in ids])
+        return [reading._replace(top=self._writer.tokens.named(reading.top)) for reading in read]
 
     async def _post(self, path: str, payload: dict[str, Any]) -> Any:
         raise ConfigError(
@@ -67,14 +69,26 @@ class _JudgeModel:
         self._one = threading.Lock()
         self.longest: int = model.config.max_position_embeddings
 
-    def log_odds(self, ids: Sequence[Any], positive: Sequence[int], negative: Sequence[int]) -> float:
-        """Log-odds (nats) of two sets of tokens as the next one; the softmax's denominator cancels."""
+    def read(self, ids: list[int], words: Spellings) -> WordReading:
+        """The log-probs of words as what follows; a pass per spelling of several tokens, one for all others."""
+        with self._one:
+            next_V, _ = self._pass(ids, ())
+            spelled = [
+                [float(next_V[tokens[0]]) if len(tokens) == 1 else self._pass(ids, tokens)[1] for tokens in spellings]
+                for spellings in words
+            ]
+            values, tokens = next_V.topk(5)
+        top = zip(tokens.tolist(), values.exp().tolist(), strict=True)
+        return reading_of(spelled, ", ".join(f"'token_id:{token}' {value:.2g}" for token, value in top))
+
+    def _pass(self, ids: list[int], continuation: Sequence[int]) -> tuple[Any, float]:
+        """Log-probs [V] of the token after ``ids``, and the log-prob of a continuation."""
         import torch
 
-        with self._one, torch.inference_mode():
-            logits_V = self._model(torch.tensor([list(ids)])).logits[0, -1].double()
-        first, second = (torch.logsumexp(logits_V[list(words)], 0) for words in (positive, negative))
-        return float(first - second)
+        with torch.inference_mode():
+            logits_TV = self._model(torch.tensor([[*ids, *continuation]])).logits[0, len(ids) - 1 :].double()
+        log_prob_TV = logits_TV.log_softmax(-1)
+        return log_prob_TV[0], sum(float(row_V[token]) for row_V, token in zip(log_prob_TV, continuation, strict=False))
 
 
 @cache

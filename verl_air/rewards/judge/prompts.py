@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from verl_air.errors import ConfigError, RewardError
@@ -37,6 +38,48 @@ class ChatMessage(TypedDict):
 
 Prompt = str | Sequence[ChatMessage]
 """A template: one user message, or a list of chat messages."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How a filled template becomes the judge's prompt.
+
+    chat: through the chat template; if false, the bare text is completed.
+    generate: end with the opening of the assistant's turn.
+    bos: a bare text begins with the tokenizer's BOS token, if it has one.
+    prefill: what the judge is made to have written already, verbatim.
+    parts: contents as ``[{type: text, text: ...}]``.
+    template_kwargs: for the chat template; the judge's own take precedence.
+    max_response_tokens: ``{response}`` is cut to its first tokens, four characters each without a tokenizer.
+    """
+
+    chat: bool = True
+    generate: bool = True
+    bos: bool = True
+    prefill: str = ""
+    parts: bool = False
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    max_response_tokens: int | None = None
+
+    def chat_fields(self, chat_template_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The same for vLLM's chat endpoint, which renders itself; empty where the defaults do.
+
+        Raises:
+            ConfigError: the endpoint cannot do it.
+        """
+        if self.prefill.strip() != self.prefill:
+            raise ConfigError(f"the prefill {self.prefill!r} begins or ends with a blank: name judge.tokenizer")
+        fields: dict[str, Any] = {}
+        if self.prefill:
+            fields = {"add_generation_prompt": False, "continue_final_message": True}
+        elif not self.generate:
+            fields = {"add_generation_prompt": False}
+        if kwargs := {**self.template_kwargs, **chat_template_kwargs}:
+            fields["chat_template_kwargs"] = kwargs
+        return fields
+
+
+CHAT = Rendering()
 
 
 def fields_of(template: Prompt) -> frozenset[str]:
@@ -97,7 +140,7 @@ def cut(text: str, max_chars: int) -> str:
 
 
 class JudgeTokenizer:
-    """A Hugging Face tokenizer: prompts as token ids whose structure is proven, and verdict words as single tokens."""
+    """A Hugging Face tokenizer: prompts as token ids whose structure is proven, and the spellings of verdict words."""
 
     def __init__(self, tokenizer: Any, chat_template_kwargs: Mapping[str, Any]) -> None:
         self._tokenizer = tokenizer
@@ -106,28 +149,29 @@ class JudgeTokenizer:
         self.special_tokens = tuple(sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True))
         # The unknown token stands for unusual characters; it is no structure.
         self._structural = {*tokenizer.all_special_ids, *added.values()} - {tokenizer.unk_token_id}
-        self._references: dict[tuple[Any, ...], list[int]] = {}
-        self._words: dict[str, tuple[int, ...]] = {}
+        self._references: dict[str, list[int]] = {}
+        self._words: dict[tuple[str, ...], Spellings] = {}
 
-    def encode(self, messages: Sequence[ChatMessage], chat: bool, generate: bool = True) -> list[int]:
-        """Token ids of a prompt: through the chat template (up to the assistant's turn, if asked for), or bare."""
-        if not chat:
-            return self._tokenizer.encode("\n".join(message["content"] for message in messages))
+    def encode(self, messages: Sequence[ChatMessage], how: Rendering = CHAT) -> list[int]:
+        """Token ids of a prompt."""
+        if not how.chat:
+            text = "\n".join(message["content"] for message in messages) + how.prefill
+            return self._tokenizer.encode(text, add_special_tokens=how.bos)
+        turns = [{**m, "content": [{"type": "text", "text": m["content"]}]} if how.parts else m for m in messages]
         text = self._tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=generate, tokenize=False, **self._chat_kwargs
+            turns, add_generation_prompt=how.generate, tokenize=False, **{**how.template_kwargs, **self._chat_kwargs}
         )
-        return self._tokenizer.encode(text, add_special_tokens=False)
+        return self._tokenizer.encode(text + how.prefill, add_special_tokens=False)
 
-    def check_structure(self, ids: Sequence[int], template: Prompt, chat: bool, generate: bool = True) -> None:
+    def check_structure(self, ids: Sequence[int], template: Prompt, how: Rendering = CHAT) -> None:
         """Prove that untrusted text brought no special token: they are those of the template, in the same order.
 
         Raises:
             JudgeError: it did, although it was sanitized, so the prompt cannot be trusted.
         """
-        frozen = template if isinstance(template, str) else tuple((m["role"], m["content"]) for m in template)
-        key = (frozen, chat, generate)
+        key = repr((template, how))
         if key not in self._references:
-            plain = self.encode(fill(template, dict.fromkeys(fields_of(template), "x")), chat, generate)
+            plain = self.encode(fill(template, dict.fromkeys(fields_of(template), "x")), how)
             self._references[key] = self._skeleton(plain)
         if self._skeleton(ids) != self._references[key]:
             raise JudgeError("the text to be judged holds special tokens of the judge's tokenizer")
@@ -135,37 +179,60 @@ class JudgeTokenizer:
     def _skeleton(self, ids: Sequence[int]) -> list[int]:
         return [index for index in ids if index in self._structural]
 
-    def variants(self, word: str) -> tuple[int, ...]:
-        """The single tokens that spell a verdict word, with and without a leading space.
+    def spellings(self, words: Sequence[str]) -> Spellings:
+        """The token ids of each word, with and without a leading blank: only the first token of each spelling if that
+        tells the words apart, else all of them.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: the tokenizer cannot spell a word, or one word begins as another one ends.
         """
-        if word not in self._words:
-            spellings = [self._tokenizer.encode(text, add_special_tokens=False) for text in (word, f" {word}")]
-            single = {ids[0]: None for ids in spellings if len(ids) == 1 and ids[0] != self._tokenizer.unk_token_id}
-            if not single:
-                raise ConfigError(
-                    f"the verdict word {word!r} is not a single token of the judge's tokenizer but "
-                    f"{self._tokenizer.convert_ids_to_tokens(spellings[0])}; choose another word"
-                )
-            self._words[word] = tuple(single)
-        return self._words[word]
+        key = tuple(words)
+        if key not in self._words:
+            self._words[key] = _distinguishing(key, [self._spell(word) for word in key])
+        return self._words[key]
 
-    def words(self, positive: str, negative: str) -> tuple[Sequence[int], Sequence[int]]:
-        """Token ids of the spellings of both verdict words.
+    def _spell(self, word: str) -> list[tuple[int, ...]]:
+        unknown = self._tokenizer.unk_token_id
+        encoded = [tuple(self._tokenizer.encode(text, add_special_tokens=False)) for text in (word, f" {word}")]
+        # A SentencePiece tokenizer encodes with a blank in front; the piece without it follows a line break.
+        pieces = [self._tokenizer.convert_tokens_to_ids(f"{blank}{word}") for blank in ("", "\u2581", "\u0120")]
+        found = [*encoded, *((piece,) for piece in pieces if isinstance(piece, int))]
+        usable = (ids for ids in found if ids and unknown not in ids and self._tokenizer.decode([ids[0]]).strip())
+        return list(dict.fromkeys(usable))
 
-        Raises:
-            ConfigError: one token cannot tell them apart.
-        """
-        found = self.variants(positive), self.variants(negative)
-        if set(found[0]) & set(found[1]):
-            raise ConfigError(f"the verdict words {positive!r} and {negative!r} are one token of the judge's tokenizer")
-        return found
+    def named(self, text: str) -> str:
+        """A text for the log, with the tokens in place of vLLM's names of their ids."""
+        return re.sub(r"token_id:(\d+)", lambda match: self._tokenizer.decode([int(match[1])]), text)
+
+    def first_tokens(self, text: str, count: int) -> str:
+        """The part of a text that its first tokens hold."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False)
+        return text if len(ids) <= count else self._tokenizer.decode(ids[:count])
 
     def safe(self, text: str) -> str:
         """Sanitize a text for this tokenizer."""
         return sanitize(text, self.special_tokens)
+
+
+Spellings = tuple[tuple[tuple[int, ...], ...], ...]
+"""Per word its spellings, each as token ids."""
+
+
+def _distinguishing(words: Sequence[str], spelled: Sequence[Sequence[tuple[int, ...]]]) -> Spellings:
+    for word, spellings in zip(words, spelled, strict=True):
+        if not spellings:
+            raise ConfigError(f"the judge's tokenizer cannot spell the verdict word {word!r}; choose another word")
+    first = [{ids[0] for ids in spellings} for spellings in spelled]
+    shared = {token for token in set().union(*first) if sum(token in tokens for tokens in first) > 1}
+    if all(tokens - shared for tokens in first):
+        return tuple(tuple((token,) for token in sorted(tokens - shared)) for tokens in first)
+    flat = [(index, ids) for index, spellings in enumerate(spelled) for ids in spellings]
+    for one, ids in flat:
+        for other, longer in flat:
+            if one != other and longer[: len(ids)] == ids:
+                pair = f"{words[other]!r} begins like {words[one]!r}"
+                raise ConfigError(f"the judge's tokenizer cannot tell the verdict words apart: {pair}")
+    return tuple(map(tuple, spelled))
 
 
 class PromptWriter:
@@ -182,12 +249,19 @@ class PromptWriter:
         self._max_chars = max_chars
 
     def messages(
-        self, prompt: Prompt, fields: Mapping[str, str] | None, max_chars: int | None = None
+        self,
+        prompt: Prompt,
+        fields: Mapping[str, str] | None,
+        how: Rendering = CHAT,
+        max_chars: int | None = None,
     ) -> list[ChatMessage]:
         """The filled template."""
         safe = self.tokens.safe if self.tokens else sanitize
-        limit = max_chars or self._max_chars
-        return fill(prompt, {name: cut(safe(str(text)), limit) for name, text in (fields or {}).items()})
+        texts = {name: safe(str(text)) for name, text in (fields or {}).items()}
+        if (count := how.max_response_tokens) and "response" in texts:
+            text = texts["response"]
+            texts["response"] = self.tokens.first_tokens(text, count) if self.tokens else text[: 4 * count]
+        return fill(prompt, {name: cut(text, max_chars or self._max_chars) for name, text in texts.items()})
 
     def encode(
         self,
@@ -195,29 +269,27 @@ class PromptWriter:
         fields: Mapping[str, str] | None,
         longest: int | None,
         *,
-        chat: bool = True,
+        how: Rendering = CHAT,
         reserve: int = 1,
-        generate: bool = True,
     ) -> list[int] | str:
         """Token ids of a prompt, its untrusted texts cut further until it fits; without a tokenizer the bare text.
 
         Args:
             prompt, fields: the template and its texts.
             longest: tokens that the judge accepts, ``reserve`` of them for its answer.
-            chat: through the chat template.
+            how: chat or bare text, and how it ends.
             reserve: tokens that the judge may write.
-            generate: end with the opening of the assistant's turn.
 
         Raises:
             JudgeError: it does not fit, or does not have the template's structure.
         """
         if self.tokens is None:
-            return "\n".join(message["content"] for message in self.messages(prompt, fields))
+            return "\n".join(message["content"] for message in self.messages(prompt, fields, how)) + how.prefill
         limit = self._max_chars
         while True:
-            ids = self.tokens.encode(self.messages(prompt, fields, limit), chat, generate)
+            ids = self.tokens.encode(self.messages(prompt, fields, how, limit), how)
             if longest is None or len(ids) + reserve <= longest:
-                self.tokens.check_structure(ids, prompt, chat, generate)
+                self.tokens.check_structure(ids, prompt, how)
                 return ids
             if not fields or limit <= _SHORTEST_CUT:
                 raise JudgeError(

@@ -32,11 +32,13 @@ class JudgeSettings(Settings):
     """A Hugging Face folder or name; given by verl for its own reward model. With it, prompts are sent as token ids and
     verdict words are checked; without it, the chat endpoint and its ``top_logprobs`` are used."""
     chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """For the tokenizer's chat template, such as ``{enable_thinking: false}``."""
+    """For the judge's chat template, such as ``{enable_thinking: false}``."""
     vllm: bool = True
     """The server is vLLM: ask for the log-probs of exactly the verdict tokens. False if it refuses such fields."""
     top_logprobs: PositiveInt = 20
     """How many log-probs to ask for where those of chosen tokens cannot be had."""
+    min_mass: float = Field(default=0.5, ge=0.0, le=1.0)
+    """The share of the probability that the verdict words must hold together; below it the row abstains."""
     request_timeout_s: PositiveFloat = 60.0
     """Per attempt."""
     total_timeout_s: PositiveFloat = 180.0
