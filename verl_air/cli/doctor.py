@@ -22,10 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_air.cli.installation import check_names, check_plugin, check_versions, found_versions
 from verl_air.cli.terminal import of_other_packages
-from verl_air.cluster.memory import GIB
 from verl_air.cluster.memory_plan import MemoryPlan, plan_memory
 from verl_air.cluster.model_shapes import find_shapes
 from verl_air.cluster.nodes import check_ports, connect, live_nodes, pools_of, shortfall
+from verl_air.cluster.vllm_memory import GIB
 from verl_air.compose import read_recipe
 from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
