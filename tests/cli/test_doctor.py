@@ -156,7 +156,7 @@ def test_versions_that_do_not_work_are_named_with_the_fix(monkeypatch: pytest.Mo
     monkeypatch.setattr("verl_air.cli.installation.requires", lambda name: needed)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
-    assert "FAIL  versions: verl 0.9.1 is installed, and not verl==0.1: pip install 'verl==0.1'\n" in out
+    assert "FAIL  versions: verl 0.9.1 is installed, but verl==0.1 is required: pip install 'verl==0.1'\n" in out
     assert "      no-such-package is not installed: pip install 'no-such-package>=2'\n" in out
     assert "matplotlib" not in out
 

@@ -1,4 +1,4 @@
-"""Memory against numbers worked out by hand, and against properties that any layout must have."""
+"""Memory against numbers computed independently, and against properties that any layout must have."""
 
 from __future__ import annotations
 

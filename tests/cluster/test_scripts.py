@@ -1,4 +1,4 @@
-"""The launch scripts: sound shell, dry runs that say what would run, and faults told before anything starts."""
+"""The launch scripts: sound shell, dry runs that say what would run, and faults reported before anything starts."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_node_with_wrong_options_says_so(name: str) -> None:
     assert message in done.stderr
 
 
-def test_a_busy_port_is_told(tmp_path: Path) -> None:
+def test_a_busy_port_is_reported(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -72,7 +72,7 @@ def test_a_busy_port_is_told(tmp_path: Path) -> None:
     assert "is busy: another Ray head or program listens there. Choose another with --port." in done.stderr
 
 
-def test_a_head_that_does_not_answer_is_told_in_bounded_time(tmp_path: Path) -> None:
+def test_a_head_that_does_not_answer_is_reported_in_bounded_time(tmp_path: Path) -> None:
     started = time.monotonic()
     done = run("bash", CLUSTER / "node.sh", "worker", "--address", "127.0.0.1:9", "--wait", 2, "--logs", tmp_path)
     assert done.returncode == 2
@@ -122,7 +122,7 @@ def test_plain_ray_says_what_it_would_run_where() -> None:
 
 
 @pytest.mark.slow
-def test_a_recipe_that_cannot_work_is_told_before_any_node_starts(tmp_path: Path) -> None:
+def test_a_recipe_that_cannot_work_is_reported_before_any_node_starts(tmp_path: Path) -> None:
     sizes = "actor_rollout_ref.actor.megatron.context_parallel_size=5"
     command = [
         "bash",
@@ -157,7 +157,7 @@ def test_plain_ray_with_wrong_options_says_so(name: str) -> None:
 
 @pytest.fixture
 def scontrol(tmp_path: Path) -> str:
-    """PATH with a scontrol that knows one node list."""
+    """PATH with a scontrol that resolves one node list."""
     (tmp_path / "scontrol").write_text("#!/bin/sh\n[ \"$3\" = 'n[1-2]' ] && printf 'n1\\nn2\\n'\n")
     (tmp_path / "scontrol").chmod(0o755)
     return f"{tmp_path}:{os.environ['PATH']}"

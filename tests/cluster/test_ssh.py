@@ -1,4 +1,4 @@
-"""plain_ray.sh over ssh: the token first, for the owner alone, then the node's command; a node that stays away is told.
+"""plain_ray.sh over ssh: the token first, for the owner alone, then the node's command; a missing node is reported.
 
 There is no second machine here: a stand-in for ssh does on this one what ssh would ask the other's shell to do, but for
 starting Ray, which it only prints.

@@ -1,4 +1,4 @@
-"""Two real Ray nodes on this machine, through the plain-Ray script: a training over both, a lost node, and going on."""
+"""Two real Ray nodes on this machine, through the plain-Ray script: a training over both, a lost node, and resuming."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def temp_dir() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_lost_node_is_reported_and_the_same_command_goes_on(
+def test_a_lost_node_is_reported_and_the_same_command_resumes(
     playground_files: Path, tmp_path: Path, temp_dir: Path
 ) -> None:
     folder = tmp_path / "run"

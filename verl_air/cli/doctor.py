@@ -2,7 +2,7 @@
 
 Checks the machine, the installed versions, the plugin and the registered names; with a recipe also its settings, model,
 data, rewards and judge, the memory that each GPU needs, and whether this machine or a Ray cluster has those GPUs. The
-memory plan needs no GPU, so a laptop can tell what would fit on a cluster.
+memory plan needs no GPU, so a laptop can show what would fit on a cluster.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ class Doctor:
             gpus = {str(node): node.gpus for node in nodes}
         elif max(pool.nodes for pool in pools) > 1:
             raise _SkipError(f"the recipe asks for {wanted} GPU(s); --address HOST:PORT checks a Ray cluster")
-        else:  # on a CPU Ray is told of GPUs that are not there
+        else:  # a CPU run declares simulated GPUs to Ray
             gpus = {"this machine": int(self.config.ray_kwargs.ray_init.num_gpus or 0) if for_cpu else self.gpus}
         found = ", ".join(f"{name}: {number} GPU(s)" for name, number in gpus.items())
         if missing := shortfall(pools, gpus):
@@ -231,7 +231,7 @@ class Doctor:
 
 
 def check_recipe_settings(config: DictConfig, model_config: str | None = None) -> AirConfig | None:
-    """What a recipe says, without a look at its model, data and rewards. ``verl-air launch`` checks the same.
+    """Check a recipe's settings, but not its model folder, data and rewards. ``verl-air launch`` checks the same.
 
     Returns:
         The options, or None for a recipe without an ``air:`` key.
