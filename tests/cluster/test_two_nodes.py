@@ -75,20 +75,7 @@ def start(folder: Path, playground: Path, temp_dir: Path, steps: int) -> Cluster
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = [
-        "--workers",
-        "local",
-        "--address",
-        "127.0.0.1",
-        "--port",
-        port,
-        "--gpus",
-        1,
-        "--cpus",
-        8,
-        "--timeout",
-        300,
-    ]
+    options = f"--workers local --address 127.0.0.1 --port {port} --gpus 1 --cpus 8 --timeout 300".split()
     options += ["--temp-dir", temp_dir, "--logs", folder / "logs"]
     training = ["quickstart", f"run_dir={folder}", f"playground={playground}", *RECIPE]
     command = [

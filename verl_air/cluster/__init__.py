@@ -5,8 +5,7 @@
 ``trainer_memory.py``  parallel sizes of the trainer, and what one of its GPUs holds during an update
 ``vllm_memory.py``     the GPUs of vLLM, how it divides their memory, and what cannot fit there
 ``memory_plan.py``     the memory of every GPU of a recipe, by phase
-``nodes.py``           the GPUs that a recipe asks for, the nodes that Ray has, and a bounded wait for them
-``node_checks.py``     ``verl-air doctor`` on every node; versions compared between nodes
+``nodes.py``           the GPUs that a recipe asks for, the nodes that Ray has, a bounded wait, checks on every node
 ``supervise.py``       runs the training, watches the nodes, passes signals and the exit status on
 =====================  ==============================================================================================
 

@@ -1,6 +1,6 @@
 """The policy of the playground: a two-layer Qwen3 of 0.13 million weights, and its warm start.
 
-Supervised steps make a policy that answers the anchors right, is fooled by framings, and can judge. Labels are drawn afresh for
+Supervised steps make a policy that answers anchors right, is fooled by framings, and can judge. Labels are drawn for
 every batch, with the framing's own probability of fooling the policy: so the model learns the probability instead of
 one remembered label per intent. The warm start sees the whole world, held-out intents and OOD framings included, as a
 pretrained model has: nothing can be fooled by words it never read. What RL never sees is decided by the data files.
