@@ -67,6 +67,15 @@ FAULTS = {
     "data": ("quickstart", ["data.train_files=[nowhere.parquet]"], "data", "nowhere.parquet: no such file"),
     "no judge": ("quickstart", ["reward.reward_model.enable=false"], "rewards", "asks a judge and there is none"),
     "deaf judge": ("quickstart", [f"{JUDGE_SERVER}=http://127.0.0.1:9/v1"], "rewards", "no judge answers at .*:9/v1"),
+    "no key": (
+        "quickstart",
+        [
+            f"{JUDGE_SERVER}=http://127.0.0.1:9/v1",
+            f"{JUDGE_SERVER.removesuffix('base_url')}api_key_env=VERL_AIR_NO_KEY",
+        ],
+        "rewards",
+        "api_key_env=VERL_AIR_NO_KEY: this variable is not set",
+    ),
     "simulated GPUs": ("quickstart", ["ray_kwargs.ray_init.num_gpus=1"], "nodes", "1 GPU.*that the reward model pool"),
     "GPU recipe": (FSDP, [], "nodes", "trainer.device=cuda and this machine runs with VERL_PLATFORM=cpu"),
     "cluster": ("quickstart", ["--address", "localhost"], "nodes", "write HOST:PORT"),

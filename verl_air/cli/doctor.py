@@ -178,9 +178,15 @@ class Doctor:
         if self.air is None:
             raise _SkipError("no `air:` key")
         preflight.check_rewards(self.config, self.air)
-        server = OmegaConf.select(self.config, "reward.custom_reward_function.reward_kwargs.judge.base_url")
+        judge = OmegaConf.select(self.config, "reward.custom_reward_function.reward_kwargs.judge") or {}
+        server, key = judge.get("base_url"), judge.get("api_key_env")
         if not server:
             return "every kind of row has a route"
+        if key and not os.environ.get(key):
+            raise ConfigError(
+                f"reward_kwargs.judge.api_key_env={key}: this variable is not set. Set it where the run starts (on a "
+                "cluster where each node starts)."
+            )
         url = urlsplit(server)
         try:
             socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), 10).close()
