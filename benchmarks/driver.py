@@ -176,12 +176,16 @@ def in_child(part: str, n: int) -> dict[str, float]:
 def main() -> int:
     """Measure, print JSON, and say whether growth is linear."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--largest", type=int, default=1_000_000)
+    parser.add_argument(
+        "--largest", type=int, default=1_000_000, help="trajectories, at least 10000 (default %(default)s)"
+    )
     parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.part:
         print(json.dumps(measure(args.part[0], int(args.part[1]))))
         return 0
+    if args.largest < 10_000:
+        parser.error(f"--largest {args.largest}: growth is read from two sizes, so at least 10000")
     measured = {}
     for name in PARTS:
         scale = 10 if name in ROWS_OF_A_FILE else 1

@@ -14,4 +14,4 @@ class DataError(AirError, ValueError):
 
 
 class RewardError(AirError, RuntimeError):
-    """A reward cannot be computed and the run must not go on."""
+    """A reward cannot be computed and the run must not continue."""

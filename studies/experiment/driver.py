@@ -37,7 +37,7 @@ Launch = Callable[[Path, str, Sequence[str]], int]
 class Experiment:
     """A plan, and the folder its runs are in.
 
-    The records beside the plan count as well, so an experiment can be resumed in another clone.
+    The records stored next to the plan count as well, so an experiment can be resumed in another clone.
     """
 
     plan: ExperimentPlan
@@ -73,7 +73,7 @@ class Experiment:
         return Run.of(method, seed, settings, self.plan.recipe, meaning, self.out / "runs")
 
     def record(self, method: str, seed: int) -> RunRecord | None:
-        """What a finished run left, here or beside the plan; None if it has to be run, or does not count.
+        """What a finished run left, here or next to the plan; None if it has to be run, or does not count.
 
         Raises:
             ConfigError: see :meth:`runs_of`.
@@ -99,7 +99,7 @@ class Experiment:
 
     @cached_property
     def published(self) -> dict[tuple[str, int], RunRecord]:
-        """The records beside the plan."""
+        """The records next to the plan."""
         return read_records(self.plan.path.parent / RECORDS)
 
     def withdrawn(self, study: Study) -> dict[str, str]:
@@ -155,7 +155,7 @@ class Experiment:
         """Do what is not done yet, of these studies or of all; returns how many runs failed for good.
 
         Raises:
-            KeyboardInterrupt: stopped by hand; the run that was under way will be started again.
+            KeyboardInterrupt: stopped by the user; the run that was under way will be started again.
             ConfigError: the plan is archived, or a study cannot be planned.
         """
         if self.plan.archived:

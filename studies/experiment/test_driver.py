@@ -101,7 +101,7 @@ def test_a_withdrawn_record_does_not_count_and_is_kept_until_its_run_is_repeated
     write_report(first)
     path = first.plan.path.parent / "records.jsonl"
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([json.dumps({**json.loads(lines[0]), "withdrawn": "a slip"}), *lines[1:]]) + "\n")
+    path.write_text("\n".join([json.dumps({**json.loads(lines[0]), "withdrawn": "a mistake"}), *lines[1:]]) + "\n")
     launch = FakeMainPpo()
     clone = Experiment(first.plan, tmp_path / "elsewhere", RECIPES, launch, say=lambda text: None)
     write_report(clone)

@@ -151,7 +151,7 @@ class _Pool:
         return clock, ended, ready
 
     def advance(self, made: float, ended: Floats, ready: Floats, now: float) -> None:
-        """Let rollouts go on by ``made`` tokens, up to the time ``now``."""
+        """Advance rollouts by ``made`` tokens, up to the time ``now``."""
         over = np.isnan(self.done) & (ended <= now)
         self.done[over] = ready[over]
         self.start, self.end, self.spent = self.start - made, self.end - made, self.spent - made

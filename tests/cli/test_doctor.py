@@ -67,6 +67,15 @@ FAULTS = {
     "data": ("quickstart", ["data.train_files=[nowhere.parquet]"], "data", "nowhere.parquet: no such file"),
     "no judge": ("quickstart", ["reward.reward_model.enable=false"], "rewards", "asks a judge and there is none"),
     "deaf judge": ("quickstart", [f"{JUDGE_SERVER}=http://127.0.0.1:9/v1"], "rewards", "no judge answers at .*:9/v1"),
+    "no key": (
+        "quickstart",
+        [
+            f"{JUDGE_SERVER}=http://127.0.0.1:9/v1",
+            f"{JUDGE_SERVER.removesuffix('base_url')}api_key_env=VERL_AIR_NO_KEY",
+        ],
+        "rewards",
+        "api_key_env=VERL_AIR_NO_KEY: this variable is not set",
+    ),
     "simulated GPUs": ("quickstart", ["ray_kwargs.ray_init.num_gpus=1"], "nodes", "1 GPU.*that the reward model pool"),
     "GPU recipe": (FSDP, [], "nodes", "trainer.device=cuda and this machine runs with VERL_PLATFORM=cpu"),
     "cluster": ("quickstart", ["--address", "localhost"], "nodes", "write HOST:PORT"),
@@ -156,7 +165,7 @@ def test_versions_that_do_not_work_are_named_with_the_fix(monkeypatch: pytest.Mo
     monkeypatch.setattr("verl_air.cli.installation.requires", lambda name: needed)
     assert main(["doctor"]) == 1
     out = capsys.readouterr().out
-    assert "FAIL  versions: verl 0.9.1 is installed, and not verl==0.1: pip install 'verl==0.1'\n" in out
+    assert "FAIL  versions: verl 0.9.1 is installed, but verl==0.1 is required: pip install 'verl==0.1'\n" in out
     assert "      no-such-package is not installed: pip install 'no-such-package>=2'\n" in out
     assert "matplotlib" not in out
 

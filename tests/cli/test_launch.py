@@ -33,10 +33,17 @@ def test_a_fault_is_reported_before_anything_starts(
 
 def test_a_dry_run_prints_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     recipe = RECIPES / "grpo-qwen2.5_14b-2x8-megatron.yaml"
-    assert main(["launch", "--address", "n1:6379", "--dry-run", str(recipe), "run_dir=/shared/a run"]) == 0
+    assert main(["launch", "--address", "n1:6379", str(recipe), "--dry-run", "run_dir=/shared/a run"]) == 0
     first, command = capsys.readouterr().out.splitlines()
     assert "would wait for trainer 2 x 6, reward model 2 x 2 GPU(s) at n1:6379" in first
     assert f"-m verl.trainer.main_ppo --config-dir {RECIPES} --config-name {recipe.stem} 'run_dir=/shared/a" in command
+
+
+def test_an_unknown_option_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["launch", "quickstart", "--dryrun", "a=1"], ["report", "run", "--no-such"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert f"verl-air {words[0]}: error: unrecognized arguments" in capsys.readouterr().err
 
 
 def test_there_are_six_commands() -> None:

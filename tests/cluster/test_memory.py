@@ -1,4 +1,4 @@
-"""Memory against numbers worked out by hand, and against properties that any layout must have."""
+"""Memory against numbers computed independently, and against properties that any layout must have."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_air.cluster.layout import ParallelLayout as Layout
-from verl_air.cluster.memory import (
-    GIB,
+from verl_air.cluster.model_shapes import find_shapes
+from verl_air.cluster.trainer_memory import ParallelLayout as Layout
+from verl_air.cluster.trainer_memory import (
     TrainerSettings,
     fsdp_parts,
     layer_activation_bytes,
@@ -16,7 +16,7 @@ from verl_air.cluster.memory import (
     megatron_stages,
     total,
 )
-from verl_air.cluster.model_shapes import find_shapes
+from verl_air.cluster.vllm_memory import GIB
 
 DENSE = find_shapes("Qwen/Qwen2.5-14B")
 EXPERTS = find_shapes("Qwen/Qwen3-30B-A3B")

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from tests.conftest import RECIPES
-from verl_air.cluster.memory import GIB
 from verl_air.cluster.memory_plan import MemoryPlan, plan_memory
+from verl_air.cluster.vllm_memory import GIB
 from verl_air.compose import read_recipe
 from verl_air.errors import ConfigError
 
@@ -89,6 +89,6 @@ def test_tensor_parallel_groups_across_nodes_are_noted() -> None:
 
 def test_a_rollout_on_gpus_of_its_own_leaves_the_trainers_alone() -> None:
     own = plan(FSDP, f"{ROLE}.rollout.nnodes=1", f"{ROLE}.rollout.n_gpus_per_node=4")
-    assert own.pools[0].engines == 2
+    assert next(iter(own.shapes)).engines == 2
     assert not any(part.name.startswith(("trainer", "overhead")) for part in own.phases[1].parts)
     assert not any(part.name.startswith("vLLM") for part in own.phases[0].parts)

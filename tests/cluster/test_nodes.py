@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_air.cluster.node_checks import differing_versions, failed_checks
-from verl_air.cluster.nodes import Node, Pool, check_ports, connect, pools_of, shortfall
+from verl_air.cluster.nodes import (
+    Node,
+    Pool,
+    check_ports,
+    connect,
+    differing_versions,
+    failed_checks,
+    pools_of,
+    shortfall,
+)
 from verl_air.errors import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""The launch scripts: sound shell, dry runs that say what would run, and faults told before anything starts."""
+"""The launch scripts: sound shell, dry runs that say what would run, and faults reported before anything starts."""
 
 from __future__ import annotations
 
@@ -54,15 +54,23 @@ NODE_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("name", NODE_FAULTS)
-def test_a_node_with_wrong_options_says_so(name: str) -> None:
-    arguments, message = NODE_FAULTS[name]
-    done = run("bash", CLUSTER / "node.sh", *arguments)
+PLAIN_FAULTS = {
+    "nothing to train": (["--workers", "a"], "nothing to train: add -- RECIPE"),
+    "training's arguments too early": (["x"], "arguments of the training go after --"),
+    "port": (["--port", "x"], "--port x: must be a whole number"),
+}
+FAULTS = [("node.sh", *fault) for fault in NODE_FAULTS.values()]
+FAULTS += [("plain_ray.sh", *fault) for fault in PLAIN_FAULTS.values()]
+
+
+@pytest.mark.parametrize(("script", "arguments", "message"), FAULTS, ids=[*NODE_FAULTS, *PLAIN_FAULTS])
+def test_wrong_options_are_reported(script: str, arguments: list[str], message: str) -> None:
+    done = run("bash", CLUSTER / script, *arguments)
     assert done.returncode == 2
     assert message in done.stderr
 
 
-def test_a_busy_port_is_told(tmp_path: Path) -> None:
+def test_a_busy_port_is_reported(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -72,7 +80,7 @@ def test_a_busy_port_is_told(tmp_path: Path) -> None:
     assert "is busy: another Ray head or program listens there. Choose another with --port." in done.stderr
 
 
-def test_a_head_that_does_not_answer_is_told_in_bounded_time(tmp_path: Path) -> None:
+def test_a_head_that_does_not_answer_is_reported_in_bounded_time(tmp_path: Path) -> None:
     started = time.monotonic()
     done = run("bash", CLUSTER / "node.sh", "worker", "--address", "127.0.0.1:9", "--wait", 2, "--logs", tmp_path)
     assert done.returncode == 2
@@ -85,12 +93,8 @@ def test_a_node_says_what_it_would_run(tmp_path: Path) -> None:
     options = ["--interface", "ib0", "--token-file", token, "--cpus", 12, "--gpus", 8, "--dry-run"]
     done = run("bash", CLUSTER / "node.sh", "head", "--address", "10.0.0.1:6379", *options, VERL_PLATFORM="")
     words = shlex.split(done.stdout)
-    assert {
-        "RAY_AUTH_MODE=token",
-        f"RAY_AUTH_TOKEN_PATH={token}",
-        "NCCL_SOCKET_IFNAME=ib0",
-        "GLOO_SOCKET_IFNAME=ib0",
-    } <= set(words)
+    variables = {"RAY_AUTH_MODE=token", "NCCL_SOCKET_IFNAME=ib0", "GLOO_SOCKET_IFNAME=ib0"}
+    assert variables | {f"RAY_AUTH_TOKEN_PATH={token}"} <= set(words)
     assert {"--head", "--node-ip-address=10.0.0.1", "--port=6379", "--num-cpus=12", "--block"} <= set(words)
     assert not any(word.startswith("--num-gpus") for word in words)  # real GPUs are counted
     pretended = run("bash", CLUSTER / "node.sh", "worker", "--address", "10.0.0.1:6379", *options, VERL_PLATFORM="cpu")
@@ -99,18 +103,8 @@ def test_a_node_says_what_it_would_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_plain_ray_says_what_it_would_run_where() -> None:
-    command = [
-        "bash",
-        CLUSTER / "plain_ray.sh",
-        "--workers",
-        "node2 node3",
-        "--address",
-        "10.0.0.1",
-        "--dry-run",
-        "--interface",
-        "eth1",
-    ]
-    done = run(*command, "--", RECIPE, "run_dir=/shared/a run")
+    options = ["--workers", "node2 node3", "--address", "10.0.0.1", "--dry-run", "--interface", "eth1"]
+    done = run("bash", CLUSTER / "plain_ray.sh", *options, "--", RECIPE, "run_dir=/shared/a run")
     assert done.returncode == 0, done.stderr
     for host in ("node2", "node3"):
         (line,) = [line for line in done.stdout.splitlines() if f" {host} env " in line]
@@ -122,42 +116,18 @@ def test_plain_ray_says_what_it_would_run_where() -> None:
 
 
 @pytest.mark.slow
-def test_a_recipe_that_cannot_work_is_told_before_any_node_starts(tmp_path: Path) -> None:
+def test_a_recipe_that_cannot_work_is_reported_before_any_node_starts(tmp_path: Path) -> None:
     sizes = "actor_rollout_ref.actor.megatron.context_parallel_size=5"
-    command = [
-        "bash",
-        CLUSTER / "plain_ray.sh",
-        "--workers",
-        "local",
-        "--address",
-        "127.0.0.1",
-        "--logs",
-        tmp_path / "logs",
-    ]
-    done = run(*command, "--", RECIPE, sizes)
+    options = ["--workers", "local", "--address", "127.0.0.1", "--logs", tmp_path / "logs"]
+    done = run("bash", CLUSTER / "plain_ray.sh", *options, "--", RECIPE, sizes)
     assert done.returncode == 2
     assert "tp 2 x pp 2 x cp 5=20 does not divide the 2 x 6 GPUs of trainer (12)" in done.stderr
     assert list((tmp_path / "logs").glob("*.ray.log")) == []
 
 
-PLAIN_FAULTS = {
-    "nothing to train": (["--workers", "a"], "nothing to train: add -- RECIPE"),
-    "training's arguments too early": (["x"], "arguments of the training go after --"),
-    "port": (["--port", "x"], "--port x: must be a whole number"),
-}
-
-
-@pytest.mark.parametrize("name", PLAIN_FAULTS)
-def test_plain_ray_with_wrong_options_says_so(name: str) -> None:
-    arguments, message = PLAIN_FAULTS[name]
-    done = run("bash", CLUSTER / "plain_ray.sh", *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-
-
 @pytest.fixture
 def scontrol(tmp_path: Path) -> str:
-    """PATH with a scontrol that knows one node list."""
+    """PATH with a scontrol that resolves one node list."""
     (tmp_path / "scontrol").write_text("#!/bin/sh\n[ \"$3\" = 'n[1-2]' ] && printf 'n1\\nn2\\n'\n")
     (tmp_path / "scontrol").chmod(0o755)
     return f"{tmp_path}:{os.environ['PATH']}"
@@ -165,14 +135,8 @@ def scontrol(tmp_path: Path) -> str:
 
 @pytest.mark.slow
 def test_slurm_says_what_it_would_run(scontrol: str) -> None:
-    variables = dict(
-        PATH=scontrol,
-        DRY_RUN="1",
-        SLURM_JOB_NODELIST="n[1-2]",
-        SLURM_JOB_ID="7",
-        INTERFACE="ib0",
-        SLURM_SUBMIT_DIR=str(ROOT),
-    )
+    job = dict(SLURM_JOB_NODELIST="n[1-2]", SLURM_JOB_ID="7", SLURM_SUBMIT_DIR=str(ROOT))
+    variables = dict(PATH=scontrol, DRY_RUN="1", INTERFACE="ib0", **job)
     done = run("bash", CLUSTER / "slurm.sbatch", RECIPE, **variables)
     assert done.returncode == 0, done.stderr
     head, worker, training, *_ = done.stdout.splitlines()

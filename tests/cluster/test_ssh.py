@@ -1,4 +1,4 @@
-"""plain_ray.sh over ssh: the token first, for the owner alone, then the node's command; a node that stays away is told.
+"""plain_ray.sh over ssh: the token first, for the owner alone, then the node's command; a missing node is reported.
 
 There is no second machine here: a stand-in for ssh does on this one what ssh would ask the other's shell to do, but for
 starting Ray, which it only prints.
@@ -38,6 +38,7 @@ def test_what_the_other_machine_is_asked_to_do(playground_files: Path, tmp_path:
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
     remote = tmp_path / "remote"
+    stand_in_variables = {"SSH_LOG": str(tmp_path / "asked"), "REMOTE": str(remote)}
     with socket.socket() as free, tempfile.TemporaryDirectory(prefix="va-", dir="/tmp") as short:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -49,13 +50,7 @@ def test_what_the_other_machine_is_asked_to_do(playground_files: Path, tmp_path:
         done = subprocess.run(
             [str(word) for word in ("bash", SCRIPT, *options, "--", *training)],
             cwd=ROOT,
-            env={
-                **os.environ,
-                "VERL_PLATFORM": "cpu",
-                "HF_HUB_OFFLINE": "1",
-                "SSH_LOG": str(tmp_path / "asked"),
-                "REMOTE": str(remote),
-            },
+            env={**os.environ, "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1", **stand_in_variables},
             capture_output=True,
             text=True,
             timeout=400,

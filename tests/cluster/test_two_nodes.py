@@ -1,4 +1,4 @@
-"""Two real Ray nodes on this machine, through the plain-Ray script: a training over both, a lost node, and going on."""
+"""Two real Ray nodes on this machine, through the plain-Ray script: a training over both, a lost node, and resuming."""
 
 from __future__ import annotations
 
@@ -75,20 +75,7 @@ def start(folder: Path, playground: Path, temp_dir: Path, steps: int) -> Cluster
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = [
-        "--workers",
-        "local",
-        "--address",
-        "127.0.0.1",
-        "--port",
-        port,
-        "--gpus",
-        1,
-        "--cpus",
-        8,
-        "--timeout",
-        300,
-    ]
+    options = f"--workers local --address 127.0.0.1 --port {port} --gpus 1 --cpus 8 --timeout 300".split()
     options += ["--temp-dir", temp_dir, "--logs", folder / "logs"]
     training = ["quickstart", f"run_dir={folder}", f"playground={playground}", *RECIPE]
     command = [
@@ -129,7 +116,7 @@ def temp_dir() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_lost_node_is_reported_and_the_same_command_goes_on(
+def test_a_lost_node_is_reported_and_the_same_command_resumes(
     playground_files: Path, tmp_path: Path, temp_dir: Path
 ) -> None:
     folder = tmp_path / "run"

@@ -52,7 +52,7 @@ def check(command: Command, world: Path, *, parse_only: bool = False) -> None:
     Args:
         command: from a page.
         world: a folder that holds what the pages' examples take for granted; the current one.
-        parse_only: a command of ``verl-air`` that needs what is not here is parsed and not run.
+        parse_only: a command of ``verl-air`` that needs what is not here is only parsed.
     """
     words = _filled(command.arguments, world)
     if command.program == "make":
@@ -170,7 +170,7 @@ def _module_file(module: str) -> None:
 
 
 def _check_recipe(arguments: list[str]) -> None:
-    """Compose as ``main_ppo`` would, which knows two options of Hydra's here and takes the rest for overrides."""
+    """Compose as ``main_ppo`` would, which accepts two options of Hydra's here and takes the rest for overrides."""
     parser = _Parser(prog="main_ppo")
     parser.add_argument("--config-dir", required=True)
     parser.add_argument("--config-name", required=True)
@@ -229,7 +229,7 @@ def _check_sbatch(words: list[str], world: Path) -> None:
     script = next((i for i, word in enumerate(words) if not word.startswith("-")), None)
     _need(script is not None, "sbatch: no script")
     for option in words[:script]:
-        _need(SBATCH.fullmatch(option), f"sbatch {option}: not an option that this test knows")
+        _need(SBATCH.fullmatch(option), f"sbatch {option}: not an option that this test supports")
     scontrol = world / "slurm" / "scontrol"
     scontrol.parent.mkdir(exist_ok=True)
     scontrol.write_text("#!/bin/sh\nprintf 'n1\\nn2\\n'\n")

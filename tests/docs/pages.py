@@ -1,4 +1,4 @@
-"""What stands in a page of Markdown: blocks of code, commands in them, links and headings."""
+"""What a page of Markdown contains: blocks of code, commands in them, links and headings."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ OTHER_BLOCKS = {
     ("docs/how_it_works.md", "gap Delta_s"): "formulas",
     ("docs/rewards.md", '[project.entry-points."verl_air.plugins"]'): "a part of a pyproject.toml",
 }
-# Parsed with the real parser, and not run.
+# Parsed with the real parser, not run.
 PARSED_ONLY = {
     "verl-air doctor": "fails where there is no GPU; tests/cli/test_doctor.py runs it",
     "verl-air evaluate --model": "generates with vLLM",

@@ -37,7 +37,7 @@ def save_tiny_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Qwen2ForCausalLM(config).float()
-        with torch.no_grad():  # transformers starts biases at zero and norms at one: no test could tell them apart
+        with torch.no_grad():  # transformers starts biases at zero and norms at one: no test could distinguish them
             for name, parameter in model.named_parameters():
                 if name.endswith("bias") or "norm" in name:
                     parameter.add_(0.1 * torch.randn(parameter.shape))

@@ -32,7 +32,7 @@ def out(built: Path, tmp_path: Path) -> Path:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Inode and content of every file: the inode tells a rebuilt file from a kept one."""
+    """Inode and content of every file: the inode distinguishes a rebuilt file from a kept one."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): (path.stat().st_ino, path.read_bytes()) for path in files}
 

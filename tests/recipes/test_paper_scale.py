@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import RECIPES
 from tests.recipes.support import MINE
-from verl_air.cluster.memory import GIB
 from verl_air.cluster.memory_plan import plan_memory
 from verl_air.cluster.model_shapes import find_shapes
 from verl_air.cluster.nodes import pools_of, shortfall
+from verl_air.cluster.vllm_memory import GIB
 from verl_air.compose import read_recipe
 from verl_air.rewards import validate_routes
 from verl_air.training.preflight import check_settings, check_sizes

@@ -41,7 +41,7 @@ Judged = Callable[[Mapping[str, str]], float]
 
 
 def save_model(folder: Path, kind: type[PreTrainedModel], **settings: Any) -> Path:
-    """A model that knows the playground's words: random, but decided enough that its verdicts differ."""
+    """A model with the playground's vocabulary: random, but decided enough that its verdicts differ."""
     tokenizer = build_tokenizer()
     config = build_model(tokenizer, seed=5).config
     config.update({"initializer_range": 0.2, **settings})
@@ -72,7 +72,7 @@ def check_rewards(rows: Iterable[Mapping[str, Any]], expected: Judged, tolerance
         assert row["task_reward"] == pytest.approx(task, abs=tolerance)
         assert row["score"] == pytest.approx(task + (1.25 if formatted else -1.0), abs=1e-5 + tolerance)
         assert row["acc"] == float(task > 0.125)  # the middle of the judge's range, [-1, 1.25]
-    assert len(values) > 1, "the model must tell some responses apart, or this test would show nothing"
+    assert len(values) > 1, "the model must judge some responses differently, or this test would show nothing"
 
 
 def check_run(run: Run, expected: Judged, tolerance: float) -> None:

@@ -23,7 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command in COMMANDS:
         import_module(f"{__name__}.{command}").add_parser(subparsers)
         subparsers.choices[command].add_argument("--verbose", action="store_true", help="show other packages' output")
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest:  # argparse stops reading overrides at the first option after them
+        if "overrides" not in args or any(word.startswith("-") or "=" not in word for word in rest):
+            subparsers.choices[args.command].error(f"unrecognized arguments: {' '.join(rest)}")
+        args.overrides += rest
     try:
         with nullcontext() if args.verbose else own_lines_only():
             return int(args.func(args))

@@ -2,7 +2,7 @@
 
 Checks the machine, the installed versions, the plugin and the registered names; with a recipe also its settings, model,
 data, rewards and judge, the memory that each GPU needs, and whether this machine or a Ray cluster has those GPUs. The
-memory plan needs no GPU, so a laptop can tell what would fit on a cluster.
+memory plan needs no GPU, so a laptop can show what would fit on a cluster.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_air.cli.installation import check_names, check_plugin, check_versions, found_versions
 from verl_air.cli.terminal import of_other_packages
-from verl_air.cluster.memory import GIB
 from verl_air.cluster.memory_plan import MemoryPlan, plan_memory
 from verl_air.cluster.model_shapes import find_shapes
 from verl_air.cluster.nodes import check_ports, connect, live_nodes, pools_of, shortfall
+from verl_air.cluster.vllm_memory import GIB
 from verl_air.compose import read_recipe
 from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
@@ -178,9 +178,15 @@ class Doctor:
         if self.air is None:
             raise _SkipError("no `air:` key")
         preflight.check_rewards(self.config, self.air)
-        server = OmegaConf.select(self.config, "reward.custom_reward_function.reward_kwargs.judge.base_url")
+        judge = OmegaConf.select(self.config, "reward.custom_reward_function.reward_kwargs.judge") or {}
+        server, key = judge.get("base_url"), judge.get("api_key_env")
         if not server:
             return "every kind of row has a route"
+        if key and not os.environ.get(key):
+            raise ConfigError(
+                f"reward_kwargs.judge.api_key_env={key}: this variable is not set. Set it where the run starts (on a "
+                "cluster where each node starts)."
+            )
         url = urlsplit(server)
         try:
             socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), 10).close()
@@ -221,7 +227,7 @@ class Doctor:
             gpus = {str(node): node.gpus for node in nodes}
         elif max(pool.nodes for pool in pools) > 1:
             raise _SkipError(f"the recipe asks for {wanted} GPU(s); --address HOST:PORT checks a Ray cluster")
-        else:  # on a CPU Ray is told of GPUs that are not there
+        else:  # a CPU run declares simulated GPUs to Ray
             gpus = {"this machine": int(self.config.ray_kwargs.ray_init.num_gpus or 0) if for_cpu else self.gpus}
         found = ", ".join(f"{name}: {number} GPU(s)" for name, number in gpus.items())
         if missing := shortfall(pools, gpus):
@@ -231,7 +237,7 @@ class Doctor:
 
 
 def check_recipe_settings(config: DictConfig, model_config: str | None = None) -> AirConfig | None:
-    """What a recipe says, without a look at its model, data and rewards. ``verl-air launch`` checks the same.
+    """Check a recipe's settings, but not its model folder, data and rewards. ``verl-air launch`` checks the same.
 
     Returns:
         The options, or None for a recipe without an ``air:`` key.

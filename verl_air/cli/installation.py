@@ -42,7 +42,7 @@ def check_versions() -> str:
             continue
         if not requirement.specifier.contains(found, prereleases=True):
             faults.append(
-                f"{requirement.name} {found} is installed, and not {requirement}: pip install '{requirement}'"
+                f"{requirement.name} {found} is installed, but {requirement} is required: pip install '{requirement}'"
             )
     versions = found_versions()
     if "vllm" not in versions:
@@ -54,7 +54,7 @@ def check_versions() -> str:
 
 
 def check_plugin() -> str:
-    """Whether ``import verl`` loads our plugin, and verl knows our trainers."""
+    """Whether ``import verl`` loads our plugin, and our trainers are registered."""
     try:
         with of_other_packages():
             import verl  # noqa: F401

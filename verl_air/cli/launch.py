@@ -17,8 +17,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from verl_air.cli.doctor import check_recipe_settings
 from verl_air.cli.terminal import of_other_packages
-from verl_air.cluster.nodes import connect, live_nodes, pools_of, wait_for
+from verl_air.cluster.nodes import check_nodes, connect, live_nodes, pools_of, wait_for
+from verl_air.cluster.supervise import NODE_LOST, supervise
 from verl_air.compose import hydra_arguments, read_recipe
 from verl_air.errors import ConfigError
 
@@ -44,8 +46,6 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: the recipe or the cluster cannot work.
     """
-    from verl_air.cli.doctor import check_recipe_settings
-
     config = read_recipe(args.recipe, args.overrides, config_dir=args.config_dir)
     check_recipe_settings(config)
     _check_ray_init(config)
@@ -65,9 +65,6 @@ def run(args: argparse.Namespace) -> int:
 def _train(
     args: argparse.Namespace, address: str, config: DictConfig, command: list[str], doctor_arguments: list[str]
 ) -> int:
-    from verl_air.cluster.node_checks import check_nodes
-    from verl_air.cluster.supervise import NODE_LOST, supervise
-
     if not address:
         raise ConfigError("no address: give --address HOST:PORT or set RAY_ADDRESS")
     with of_other_packages():

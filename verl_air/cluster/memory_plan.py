@@ -1,7 +1,7 @@
 """The memory plan of a recipe: what a GPU holds in each phase of a step, and what cannot fit.
 
-For a recipe that passed ``verl_air.training.preflight``, which checks that sizes divide. Estimates, not bounds; their
-assumptions are in the notes.
+For a recipe that passed ``verl_air.training.preflight``, which checks that sizes divide. Estimates, not bounds; what is
+assumed is marked so in the notes of the parts.
 """
 
 from __future__ import annotations
@@ -12,18 +12,29 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from verl_air.cluster import memory
-from verl_air.cluster.layout import (
+from verl_air.cluster.model_shapes import ModelShapes, find_shapes
+from verl_air.cluster.trainer_memory import (
+    MemoryPart,
     ParallelLayout,
-    StepBatch,
-    VllmPool,
-    read_batch,
+    TrainerSettings,
     read_layout,
+    read_trainer_settings,
+    total,
+    update_parts,
+)
+from verl_air.cluster.vllm_memory import (
+    GIB,
+    VllmPool,
+    cache_faults,
+    pool_faults,
     read_vllm_pools,
     rollout_gpus,
+    vllm_parts,
 )
-from verl_air.cluster.memory import GIB, MemoryPart, TrainerSettings
-from verl_air.cluster.model_shapes import ModelShapes, find_shapes
+
+# What no formula gives. Verify on your own machine.
+TRAINER_OVERHEAD = 4 * GIB  # CUDA context, communication buffers, fragmentation
+VLLM_ASLEEP = 2 * GIB  # context and CUDA graphs, which vLLM keeps while it sleeps
 
 
 @dataclass(frozen=True)
@@ -36,22 +47,24 @@ class MemoryPhase:
     @property
     def bytes(self) -> float:
         """The sum."""
-        return memory.total(self.parts)
+        return total(self.parts)
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The plan for GPUs of ``gpu_bytes``. ``faults``: what cannot fit. ``notes``: what works, but slowly."""
+    """The plan for GPUs of ``gpu_bytes``. ``faults``: what cannot fit. ``notes``: what works, but slowly.
 
-    model: ModelShapes
+    ``shapes``: the vLLM pools and the models they serve, the policy's first. ``host_bytes``: offloaded, per node.
+    """
+
     layout: ParallelLayout
-    batch: StepBatch
-    pools: tuple[VllmPool, ...]
+    shapes: Mapping[VllmPool, ModelShapes]
     phases: tuple[MemoryPhase, ...]
     gpu_bytes: float
     host_bytes: float
     faults: tuple[str, ...]
     notes: tuple[str, ...]
+    step: tuple[str, ...]
 
     def summary(self) -> str:
         """The peak of each phase, in one line."""
@@ -60,18 +73,14 @@ class MemoryPlan:
 
     def table(self) -> list[str]:
         """The plan as lines of text, but for its faults."""
-        model, batch = self.model, self.batch
+        model = next(iter(self.shapes.values()))
         active = f", {model.active_parameters / 1e9:.2f} B active" if model.experts else ""
         lines = [
             f"model    {model.parameters / 1e9:.2f} B parameters{active} "
             f"({model.family}, {model.layers} layers of {model.hidden})",
             f"trainer  {self.layout}",
-            *(f"vLLM     {p.key}: {p.engines} engine(s), tp {p.tensor}, on {p.gpus} GPU(s)" for p in self.pools),
-            f"step     {batch.intents} intents x {batch.group_size} prompts x {batch.completions} completions = "
-            f"{batch.trajectories} trajectories; {batch.updates} update(s), "
-            f"{batch.mini_batch_prompts * batch.completions / self.layout.data:g} trajectories per rank (dp) in each",
-            f"lengths  {batch.prompt_length} + {batch.response_length} tokens; a micro-batch holds up to "
-            f"{batch.micro_batch_tokens} tokens on a GPU",
+            *(f"vLLM     {p.key}: {p.engines} engine(s), tp {p.tensor}, on {p.gpus} GPU(s)" for p in self.shapes),
+            *self.step,
         ]
         for phase in self.phases:
             lines += ["", f"{phase.name}: GiB per GPU of {self.gpu_bytes / GIB:.4g}"]
@@ -88,99 +97,87 @@ def plan_memory(config: DictConfig, gpu_bytes: float, model_config: str | Path |
     Raises:
         ConfigError: the model's sizes cannot be found, or the engine is none of FSDP, FSDP2 and Megatron.
     """
-    layout, pools = read_layout(config), read_vllm_pools(config)
-    model, batch = find_shapes(pools[0].model, model_config), read_batch(config, layout)
-    settings = memory.read_trainer_settings(config, batch)
-    shapes = {pool: model if pool.model == pools[0].model else find_shapes(pool.model) for pool in pools}
-    update = _update_parts(model, layout, settings)
-    states = {part.name: part.bytes for part in update if part.name in ("weights", "gradients", "optimizer states")}
-    phases = tuple(_phases(config, update, states, settings, shapes, gpu_bytes))
-    offloaded = states["weights"] * settings.param_offload + states["optimizer states"] * settings.optimizer_offload
+    layout, (policy, *judges) = read_layout(config), read_vllm_pools(config)
+    settings, model = read_trainer_settings(config, layout), find_shapes(policy.model, model_config)
+    shapes = {policy: model} | {
+        judge: model if judge.model == policy.model else find_shapes(judge.model) for judge in judges
+    }
+    update = update_parts(model, layout, settings)
+    state_bytes = {part.name: part.bytes for part in update}
+    phases = tuple(_phases(config, update, settings, shapes, gpu_bytes))
+    faults = [fault for pool, shape in shapes.items() for fault in pool_faults(pool, shape)]
+    faults += [fault for pool, shape in shapes.items() for fault in cache_faults(pool, shape, gpu_bytes)]
+    faults += [_overflow(phase, gpu_bytes) for phase in phases if phase.bytes > gpu_bytes * (1 + 1e-9)]
+    offloaded = settings.param_offload * state_bytes["weights"]
+    offloaded += settings.optimizer_offload * state_bytes["optimizer states"]
     return MemoryPlan(
-        model,
         layout,
-        batch,
-        pools,
+        shapes,
         phases,
         gpu_bytes,
         host_bytes=layout.gpus_per_node * offloaded,
-        faults=tuple(_faults(phases, shapes, batch, gpu_bytes)),
+        faults=tuple(faults),
         notes=tuple(_notes(layout)),
+        step=tuple(_step(config, layout, settings.tokens)),
     )
-
-
-def _update_parts(model: ModelShapes, layout: ParallelLayout, settings: TrainerSettings) -> tuple[MemoryPart, ...]:
-    """The parts of an update on the GPU that needs most."""
-    if layout.engine != "megatron":
-        return tuple(memory.fsdp_parts(model, layout, settings))
-    stages = memory.megatron_stages(model, layout)
-    return max((tuple(memory.megatron_parts(model, layout, settings, stage)) for stage in stages), key=memory.total)
 
 
 def _phases(
     config: DictConfig,
     update: tuple[MemoryPart, ...],
-    states: Mapping[str, float],
     settings: TrainerSettings,
     shapes: Mapping[VllmPool, ModelShapes],
     gpu_bytes: float,
 ) -> Iterator[MemoryPhase]:
     (policy, model), *judges = shapes.items()
-    overhead = MemoryPart("overhead", memory.TRAINER_OVERHEAD, "CUDA context, communication, fragmentation (assumed)")
-    during_update, during_rollout = [overhead], []
-    if not rollout_gpus(config):
-        if config.actor_rollout_ref.rollout.free_cache_engine:
-            asleep = MemoryPart("vLLM, asleep", memory.VLLM_ASLEEP, "context and CUDA graphs (assumed)")
-        else:
+    overhead = MemoryPart("overhead", TRAINER_OVERHEAD, "CUDA context, communication, fragmentation (assumed)")
+    during_rollout = vllm_parts(policy, model, gpu_bytes)
+    if rollout_gpus(config):
+        yield MemoryPhase("update", (*update, overhead))
+    else:
+        asleep = MemoryPart("vLLM, asleep", VLLM_ASLEEP, "context and CUDA graphs (assumed)")
+        if not config.actor_rollout_ref.rollout.free_cache_engine:
             note = "free_cache_engine=False keeps all of it"
             asleep = MemoryPart("vLLM, awake", policy.utilization * gpu_bytes, note)
-        during_update.insert(0, asleep)
+        yield MemoryPhase("update", (*update, asleep, overhead))
         # Megatron keeps its gradient buffers unless weights are offloaded; FSDP has no gradients between updates.
         megatron = config.actor_rollout_ref.actor.strategy == "megatron"
         kept = {
             "weights": not settings.param_offload,
-            "optimizer states": not settings.optimizer_offload,
             "gradients": megatron and not settings.param_offload,
+            "optimizer states": not settings.optimizer_offload,
         }
-        during_rollout = [MemoryPart(f"trainer: {name}", states[name], "not offloaded") for name in kept if kept[name]]
+        during_rollout += [
+            MemoryPart(f"trainer: {part.name}", part.bytes, "not offloaded") for part in update if kept.get(part.name)
+        ]
         during_rollout.append(overhead)
-    yield MemoryPhase("update", (*update, *during_update))
-    yield MemoryPhase("rollout", (*memory.vllm_parts(policy, model, gpu_bytes), *during_rollout))
+    yield MemoryPhase("rollout", tuple(during_rollout))
     for judge, judge_model in judges:
-        yield MemoryPhase("reward model (own GPUs)", tuple(memory.vllm_parts(judge, judge_model, gpu_bytes)))
+        yield MemoryPhase("reward model (own GPUs)", tuple(vllm_parts(judge, judge_model, gpu_bytes)))
 
 
-def _faults(
-    phases: tuple[MemoryPhase, ...], shapes: Mapping[VllmPool, ModelShapes], batch: StepBatch, gpu_bytes: float
-) -> Iterator[str]:
-    for number, (pool, model) in enumerate(shapes.items()):
-        yield from _pool_faults(pool, model, pool.longest if number else batch.sequence_length)
-    for pool, model in shapes.items():
-        if fault := memory.cache_fault(pool, model, gpu_bytes):
-            yield fault
-    for phase in phases:
-        if phase.bytes > gpu_bytes * (1 + 1e-9):
-            largest = max(phase.parts, key=lambda part: part.bytes)
-            yield (
-                f"{phase.name} needs about {phase.bytes / GIB:.1f} GiB per GPU and there are {gpu_bytes / GIB:.1f}; "
-                f"the largest part is {largest.name} ({largest.bytes / GIB:.1f} GiB)"
-            )
+def _overflow(phase: MemoryPhase, gpu_bytes: float) -> str:
+    largest = max(phase.parts, key=lambda part: part.bytes)
+    return (
+        f"{phase.name} needs about {phase.bytes / GIB:.1f} GiB per GPU and there are {gpu_bytes / GIB:.1f}; "
+        f"the largest part is {largest.name} ({largest.bytes / GIB:.1f} GiB)"
+    )
 
 
-def _pool_faults(pool: VllmPool, model: ModelShapes, length: int) -> Iterator[str]:
-    """vLLM's engines fill the pool, split the model, and hold a sequence."""
-    tensor = f"{pool.key}.tensor_model_parallel_size={pool.tensor}"
-    if pool.gpus % (pool.tensor * pool.data):
-        yield f"{tensor} x data_parallel_size={pool.data} does not divide the {pool.gpus} GPUs of its pool"
-    if model.heads % pool.tensor:
-        yield f"{tensor} does not divide the {model.heads} attention heads"
-    elif model.kv_heads % pool.tensor and pool.tensor % model.kv_heads:
-        yield f"{tensor} is neither a divisor nor a multiple of the {model.kv_heads} key-value heads"
-    if pool.longest < length:
-        yield f"{pool.key}.max_model_len={pool.longest} cannot hold one sequence of {length} tokens"
-    if pool.longest > model.max_positions:
-        longest = f"sequences of {pool.longest} tokens"
-        yield f"{pool.key}: {longest} are longer than the model's {model.max_positions} positions"
+def _step(config: DictConfig, layout: ParallelLayout, micro_batch_tokens: int) -> Iterator[str]:
+    """The prompts, completions and tokens of a step. Lengths are the longest that the recipe allows."""
+    data, air, completions = config.data, config.get("air", None), int(config.actor_rollout_ref.rollout.n)
+    prompts, mini_batch = int(data.train_batch_size), int(config.actor_rollout_ref.actor.ppo_mini_batch_size)
+    group = 1 if air is None else int(air.get("anchors_per_intent", 1)) + int(air.get("open_per_intent", 3))
+    yield (
+        f"step     {prompts // group} intents x {group} prompts x {completions} completions = "
+        f"{prompts * completions} trajectories; {prompts // mini_batch} update(s), "
+        f"{mini_batch * completions / layout.data:g} trajectories per rank (dp) in each"
+    )
+    yield (
+        f"lengths  {data.max_prompt_length} + {data.max_response_length} tokens; a micro-batch holds up to "
+        f"{micro_batch_tokens} tokens on a GPU"
+    )
 
 
 def _notes(layout: ParallelLayout) -> Iterator[str]:

@@ -1,12 +1,19 @@
-"""The GPUs that a recipe asks for, the nodes that Ray has, and a bounded wait until they are enough."""
+"""The nodes of a Ray cluster: the GPUs that a recipe asks for, a bounded wait for them, and checks on every node.
+
+The checks are ``verl-air doctor`` on each node, Ray's ports, and versions compared between nodes.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -165,3 +172,81 @@ def wait_for(pools: Sequence[Pool], timeout: float, report: Callable[[str], None
             report(f"waiting for nodes and GPUs ({wanted}); so far {have}")
             reported = have
         time.sleep(2.0)
+
+
+def check_nodes(nodes: Sequence[Node], arguments: Sequence[str], timeout: float, report: Callable[[str], None]) -> None:
+    """Run ``verl-air doctor ARGUMENTS`` on all nodes at once.
+
+    Raises:
+        ConfigError: a check failed, a node did not answer in time or cannot be reached, or nodes differ in a version.
+            Names the node and what failed.
+    """
+    check_ports(nodes)
+    diagnoses = _run_everywhere(nodes, arguments, timeout)
+    faults = [f"{node}: {fault}" for node, diagnosis in diagnoses.items() for fault in failed_checks(diagnosis)]
+    if faults:
+        raise ConfigError("`verl-air doctor` found on\n  " + "\n  ".join(faults))
+    mismatches = differing_versions({node: diagnosis["versions"] for node, diagnosis in diagnoses.items()})
+    if mismatches:
+        raise ConfigError(
+            "nodes differ, and workers of different versions fail in ways that name no cause:\n  "
+            + "\n  ".join(mismatches)
+            + "\nInstall the same environment on every node."
+        )
+    report(f"doctor: no fault on {len(nodes)} node(s), versions equal")
+
+
+def failed_checks(diagnosis: Mapping[str, Any]) -> list[str]:
+    """The failed checks in the JSON of ``verl-air doctor``."""
+    return [f"{check['name']}: {check['text']}" for check in diagnosis["checks"] if check["status"] == "FAIL"]
+
+
+def differing_versions(versions_of_node: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """One line for each package whose version is not the same on all nodes."""
+    lines = []
+    for package in sorted(set().union(*versions_of_node.values())):
+        on: dict[str, list[str]] = {}
+        for node, versions in versions_of_node.items():
+            on.setdefault(versions.get(package, "not installed"), []).append(node)
+        if len(on) > 1:
+            lines.append(f"{package}: " + "; ".join(f"{number} on {', '.join(nodes)}" for number, nodes in on.items()))
+    return lines
+
+
+def _run_everywhere(nodes: Sequence[Node], arguments: Sequence[str], timeout: float) -> dict[str, Mapping[str, Any]]:
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def start(node: Node) -> Any:
+        # Without a GPU asked for, Ray would hide them from the task, and the doctor would not see any.
+        task = ray.remote(_doctor).options(
+            num_cpus=0,
+            num_gpus=1 if node.gpus else 0,
+            max_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        )
+        return task.remote(list(arguments), timeout)
+
+    diagnoses: dict[str, Mapping[str, Any]] = {}
+    for node, task in [(node, start(node)) for node in nodes]:
+        try:
+            diagnoses[str(node)] = ray.get(task, timeout=timeout + 30)
+        except GetTimeoutError:
+            raise ConfigError(f"{node}: `verl-air doctor` gave no answer within {timeout:.0f} s") from None
+        except RayError as error:
+            raise ConfigError(f"{node}: `verl-air doctor` could not run: {error}") from error
+    return diagnoses
+
+
+def _doctor(arguments: list[str], timeout: float) -> Mapping[str, Any]:
+    """Runs on a node, in a process of its own: the checks import what a Ray worker should not have imported."""
+    command = [sys.executable, "-W", "ignore", "-m", "verl_air", "doctor", "--json", "--on-node", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"host"')]
+    if not lines:
+        end = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no output"]
+        return {"versions": {}, "checks": [{"name": "doctor", "status": "FAIL", "text": end[0]}]}
+    diagnosis: Mapping[str, Any] = json.loads(lines[-1])
+    return diagnosis

@@ -84,7 +84,7 @@ def surrogate_loss(
         log_prob_NT: log-probs of the response tokens under the policy being trained, padded; carries the gradient.
         weight: from ``trajectory_weights``, [N], or repeated over tokens, [N, T]; detached.
         response_mask_NT: 1 on response tokens; masked positions may hold anything finite.
-        num_trajectories: the trajectories to average over, of the whole mini-batch and not of this part of it.
+        num_trajectories: the trajectories to average over, of the whole mini-batch, of which this may be a part.
         old_log_prob_NT: if given, each token is reweighted by the detached ratio pi / pi_old, clipped at ``max_ratio``:
             truncated importance sampling, for updates that are off-policy. The paper has none.
         max_ratio: the clip.

@@ -1,6 +1,6 @@
 """The policy of the playground: a two-layer Qwen3 of 0.13 million weights, and its warm start.
 
-Supervised steps make a policy that knows the anchors, is fooled by framings, and can judge. Labels are drawn afresh for
+Supervised steps make a policy that answers anchors right, is fooled by framings, and can judge. Labels are drawn for
 every batch, with the framing's own probability of fooling the policy: so the model learns the probability instead of
 one remembered label per intent. The warm start sees the whole world, held-out intents and OOD framings included, as a
 pretrained model has: nothing can be fooled by words it never read. What RL never sees is decided by the data files.
@@ -49,7 +49,7 @@ ODD_ANSWER = 0.1  # the judge is shown an answer without a clear stance
 def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen3ForCausalLM:
     """A freshly initialised model whose vocabulary is exactly the tokenizer's.
 
-    With a larger one, verl's actor and vLLM would give different log-probabilities. Qwen3 and not Qwen2: for
+    With a larger one, verl's actor and vLLM would give different log-probabilities. Qwen3 instead of Qwen2: for
     ``model_type: qwen2`` transformers 5 ignores the saved tokenizer class and applies Qwen2's byte-level rules, so that
     every prompt would turn into other tokens. torch's global random state is left as it was.
     """

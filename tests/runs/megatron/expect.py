@@ -1,4 +1,4 @@
-"""What must hold of any Megatron run, checked with transformers and not with what trained it."""
+"""What must hold of any Megatron run, checked with transformers, independently of what trained it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""megatron-core 0.16.1 cannot resume its distributed optimizer when torch's AdamW stands in for that of TE or Apex.
+"""megatron-core 0.16.1 cannot resume its distributed optimizer when torch's AdamW replaces that of TE or Apex.
 
 Three faults of ``megatron/core/optimizer/distrib_optimizer.py`` on that path, which no GPU set-up takes:
 
