@@ -23,30 +23,33 @@ OURS = "verl_air/training/verl_patches.py"
 REWARD_LOOP = "verl.experimental.reward_loop.reward_loop"
 
 
-class Queue:
-    """Two rows as TransferQueue would return them, and what was written back."""
+TOKENS = torch.nested.as_nested_tensor([torch.tensor([5, 6]), torch.tensor([7])], layout=torch.jagged)
+COLUMNS: dict[str, Any] = {
+    "prompts": TOKENS,
+    "responses": TOKENS,
+    "raw_prompt": [[{"role": "user", "content": "How?"}]] * 2,
+    "data_source": ["maths/train", "maths/id"],
+    "reward_model": [{"ground_truth": "1"}, {"ground_truth": "2"}],
+    "extra_info": [{"role": "open"}, {"role": "anchor"}],
+    "num_turns": [2, 2],
+    "extra_fields": [{"turn_scores": [1]}, {"turn_scores": []}],
+}
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        tokens = torch.nested.as_nested_tensor([torch.tensor([5, 6]), torch.tensor([7])], layout=torch.jagged)
-        self.columns: dict[str, Any] = {
-            "prompts": tokens,
-            "responses": tokens,
-            "raw_prompt": [[{"role": "user", "content": "How?"}]] * 2,
-            "data_source": ["maths/train", "maths/id"],
-            "reward_model": [{"ground_truth": "1"}, {"ground_truth": "2"}],
-            "extra_info": [{"role": "open"}, {"role": "anchor"}],
-            "num_turns": [2, 2],
-            "extra_fields": [{"turn_scores": [1]}, {"turn_scores": []}],
-        }
-        self.written: dict[str, Any] = {}
-        monkeypatch.setattr(trainer_base.tq, "kv_batch_get", self.get)
-        monkeypatch.setattr(trainer_base.tq, "kv_batch_put", self.put)
 
-    def get(self, keys: Sequence[str], partition_id: str, select_fields: Sequence[str]) -> dict[str, Any]:
-        return {name: self.columns[name] for name in select_fields}
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What is written back; TransferQueue returns the two rows of ``COLUMNS``."""
+    found: dict[str, Any] = {}
 
-    def put(self, keys: Sequence[str], partition_id: str, fields: Any) -> None:
-        self.written.update({name: fields[name] for name in fields.keys()})  # noqa: SIM118 - a TensorDict
+    def get(keys: Sequence[str], partition_id: str, select_fields: Sequence[str]) -> dict[str, Any]:
+        return {name: COLUMNS[name] for name in select_fields}
+
+    def put(keys: Sequence[str], partition_id: str, fields: Any) -> None:
+        found.update({name: fields[name] for name in fields.keys()})  # noqa: SIM118 - a TensorDict
+
+    monkeypatch.setattr(trainer_base.tq, "kv_batch_get", get)
+    monkeypatch.setattr(trainer_base.tq, "kv_batch_put", put)
+    return found
 
 
 class Manager:
@@ -78,8 +81,8 @@ class Rows:
         return len(self.keys)
 
 
-def test_verl_alone_hands_on_no_more_than_the_prompt(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    Queue(monkeypatch)
+@pytest.mark.usefixtures("written")
+def test_verl_alone_hands_on_no_more_than_the_prompt(trainer: Any) -> None:
     manager = trainer.reward_loop_manager
     PPOTrainer._compute_reward_colocate(trainer, Rows())
     missing = {"data_source", "reward_model", "extra_info"} - set(manager.handed)
@@ -91,8 +94,7 @@ def test_verl_alone_hands_on_no_more_than_the_prompt(trainer: Any, monkeypatch: 
     )
 
 
-def test_with_our_wrapper_the_reward_function_gets_its_row(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    queue = Queue(monkeypatch)
+def test_with_our_wrapper_the_reward_function_gets_its_row(trainer: Any, written: dict[str, Any]) -> None:
     manager = trainer.reward_loop_manager
     with rows_for_rewards(trainer, Rows()):
         PPOTrainer._compute_reward_colocate(trainer, Rows())
@@ -105,12 +107,12 @@ def test_with_our_wrapper_the_reward_function_gets_its_row(trainer: Any, monkeyp
     assert {"data_source", "reward_model", "extra_info"} <= set(ROW_FIELDS)
     assert [info["role"] for info in manager.handed["extra_info"]] == ["open", "anchor"]
     assert [item["turn_scores"] for item in manager.handed["tool_extra_fields"]] == [[1], []]
-    scores = [row.sum().item() for row in queue.written["rm_scores"].unbind()]
+    scores = [row.sum().item() for row in written["rm_scores"].unbind()]
     holds(scores == [1.5, 2.5], f"it stores the scores as rm_scores; they are {scores}", used_by=OURS)
-    stored = [getattr(item, "data", item) for item in queue.written["extra_fields"]]
+    stored = [getattr(item, "data", item) for item in written["extra_fields"]]
     assert [item["reward_extra_info"] for item in stored] == [{"acc": 1.0}, {"acc": 0.0}]
     assert stored[0]["turn_scores"] == [1], "what was in extra_fields stays"
-    holds("acc" not in queue.written, "without reward_extra_keys it stores no columns alongside them", used_by=OURS)
+    holds("acc" not in written, "without reward_extra_keys it stores no columns alongside them", used_by=OURS)
 
 
 @pytest.mark.parametrize("enabled", [True, False])

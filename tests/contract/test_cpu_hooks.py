@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata as metadata
 
+import pytest
 from verl.checkpoint_engine.base import CheckpointEngineRegistry
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 from verl.workers.engine import EngineRegistry
@@ -32,18 +33,12 @@ def test_our_platform_answers_all_that_verl_asks() -> None:
     PlatformCPU()
 
 
-def test_engines_are_registered_by_device() -> None:
+@pytest.mark.parametrize("backend", ["fsdp", "fsdp2"])
+def test_engines_are_registered_by_device(backend: str) -> None:
     used_by = "verl_air/cpu/engine.py"
     for model_type, cls in (("language_model", CpuEngineWithLMHead), ("value_model", CpuEngineWithValueHead)):
-        for backend in ("fsdp", "fsdp2"):
-            found = EngineRegistry.get_engine_cls(model_type, backend)
-            holds(
-                found is cls, f"the engine of {model_type}, {backend} on a CPU is ours; it is {found}", used_by=used_by
-            )
-
-
-def test_engines_are_built_as_ours_expects() -> None:
-    used_by = "verl_air/cpu/engine.py"
+        found = EngineRegistry.get_engine_cls(model_type, backend)
+        holds(found is cls, f"the engine of {model_type}, {backend} on a CPU is ours; it is {found}", used_by=used_by)
     holds(issubclass(FSDPEngineWithValueHead, FSDPEngine), "the critic's engine is an FSDPEngine", used_by=used_by)
 
 
@@ -55,25 +50,18 @@ def test_verl_asks_for_the_distribution_vllm() -> None:
 def test_vllm_packs_linear_weights_in_one_function() -> None:
     """Looked up in the module at each call, so that ours is found; vLLM itself is too slow to import here."""
     used_by = "verl_air/cpu/vllm_worker.py (keep_plain_weights)"
-    tree = source_of("vllm.model_executor.layers.utils")
-    gemm = function_in(tree, "dispatch_cpu_unquantized_gemm")
+    gemm = function_in(source_of("vllm.model_executor.layers.utils"), "dispatch_cpu_unquantized_gemm")
     names = [argument.arg for argument in gemm.args.args]
-    holds(
-        names == ["layer", "remove_weight"],
-        f"vLLM's {gemm.name} takes (layer, remove_weight); it takes {names}",
-        used_by=used_by,
-    )
+    expected = ["layer", "remove_weight"]
+    holds(names == expected, f"vLLM's {gemm.name} takes {expected}; it takes {names}", used_by=used_by)
     holds("layer.cpu_linear = " in ast.unparse(gemm), "it leaves the product in layer.cpu_linear", used_by=used_by)
 
 
 def test_vllms_worker_extension_is_made_with_keywords() -> None:
-    tree = source_of("verl.workers.rollout.vllm_rollout.utils")
-    new = function_in(tree, "vLLMColocateWorkerExtension.__new__")
-    holds(
-        [argument.arg for argument in new.args.args] == ["cls"] and new.args.kwarg is not None,
-        "vLLMColocateWorkerExtension.__new__ takes keywords only",
-        used_by="verl_air/cpu/vllm_worker.py",
-    )
+    name = "vLLMColocateWorkerExtension.__new__"
+    arguments = function_in(source_of("verl.workers.rollout.vllm_rollout.utils"), name).args
+    only_keywords = [argument.arg for argument in arguments.args] == ["cls"] and arguments.kwarg is not None
+    holds(only_keywords, f"{name} takes keywords only", used_by="verl_air/cpu/vllm_worker.py")
 
 
 def test_our_weight_transfer_is_registered_and_answers_all_that_verl_asks() -> None:

@@ -48,12 +48,8 @@ def test_ppo_loss_reports_the_sizes_of_the_mini_batch(micro_batch: TensorDict) -
     config = ActorConfig(strategy="fsdp2", rollout_n=1, ppo_micro_batch_size_per_gpu=1)
     log_probs = nested([-1.0, -1.1, -9.0], [-1.0, -1.1, -1.2, -9.0])
     _, metrics = ppo_loss(config=config, model_output={"log_probs": log_probs}, data=micro_batch)
-    info = {
-        name: tu.unwrap_non_tensor_data(config.global_batch_info[name]) for name in ("dp_size", "global_batch_size")
-    }
-    holds(
-        info == {"dp_size": 2, "global_batch_size": 6}, f"ppo_loss fills global_batch_info; it is {info}", used_by=LOSS
-    )
+    info = [tu.unwrap_non_tensor_data(config.global_batch_info[name]) for name in ("dp_size", "global_batch_size")]
+    holds(info == [2, 6], f"ppo_loss fills global_batch_info; it is {info}", used_by=LOSS)
     holds("actor/pg_loss" in metrics, "ppo_loss returns (loss, metrics by name)", used_by=LOSS)
 
 
@@ -65,11 +61,9 @@ def test_log_probs_of_the_response(micro_batch: TensorDict) -> None:
 
 
 def test_a_field_of_ours_is_padded_like_verls_own(micro_batch: TensorDict) -> None:
-    padded = micro_batch.select("response_mask", "air_weight").to_padded_tensor()
-    expected = torch.tensor([[2.0, 0.0, 0.0], [3.0, 3.0, 3.0]])
-    holds(
-        torch.equal(padded["air_weight"], expected), "select and to_padded_tensor keep a column of ours", used_by=LOSS
-    )
+    found = micro_batch.select("response_mask", "air_weight").to_padded_tensor()["air_weight"].tolist()
+    kept = found == [[2.0, 0.0, 0.0], [3.0, 3.0, 3.0]]
+    holds(kept, "select and to_padded_tensor keep a column of ours", used_by=LOSS)
 
 
 @pytest.mark.parametrize("mode", ["seq-mean-token-sum", "seq-mean-token-mean"])
@@ -86,22 +80,17 @@ def test_verl_divides_by_a_ranks_share_of_the_mini_batch(mode: str) -> None:
 
 
 def test_metrics_of_parts_are_added() -> None:
-    parts = Metric(value=torch.tensor(1.0), aggregation=AggregationType.SUM)
-    parts.append(Metric(value=torch.tensor(2.0), aggregation=AggregationType.SUM))
-    holds(
-        parts.aggregate() == pytest.approx(3.0), "a SUM metric adds up over micro-batches", used_by=f"{LOSS} (air_loss)"
+    used_by = f"{LOSS} (air_loss)"
+    parts, more, other_rank = (
+        Metric(value=torch.tensor(value), aggregation=AggregationType.SUM) for value in (1.0, 2.0, 5.0)
     )
-    ranks = [Metric(value=value, aggregation=AggregationType.SUM) for value in (1.0, 3.0)]
-    holds(
-        Metric.aggregate_dp(ranks) == pytest.approx(2.0),
-        "and is averaged over ranks, as the loss is",
-        used_by=f"{LOSS} (air_loss)",
-    )
-    holds(
-        rename_dict({"air_loss": 1, "actor/pg_loss": 2}, "actor/") == {"actor/air_loss": 1, "actor/pg_loss": 2},
-        "metrics of a loss get the prefix actor/ once",
-        used_by=f"{LOSS} (air_loss)",
-    )
+    parts.append(more)
+    holds(parts.aggregate() == pytest.approx(3.0), "a SUM metric adds up over micro-batches", used_by=used_by)
+    mean = Metric.aggregate_dp([more, other_rank])
+    holds(mean == pytest.approx(3.5), "and is averaged over ranks, as the loss is", used_by=used_by)
+    renamed = rename_dict({"air_loss": 1, "actor/pg_loss": 2}, "actor/")
+    expected = {"actor/air_loss": 1, "actor/pg_loss": 2}
+    holds(renamed == expected, "metrics of a loss get the prefix actor/ once", used_by=used_by)
 
 
 def advantages(uids: list[str], rewards: list[float], masked: list[int]) -> torch.Tensor:
@@ -109,17 +98,13 @@ def advantages(uids: list[str], rewards: list[float], masked: list[int]) -> torc
     mask[masked] = 0
     scores = torch.zeros(len(uids), 2)
     scores[:, -1] = torch.tensor(rewards)
-    data = DataProto(
-        batch=TensorDict(
-            {"response_mask": mask, "token_level_rewards": scores, "token_level_scores": scores}, batch_size=len(uids)
-        ),
-        non_tensor_batch={"uid": np.array(uids, dtype=object)},
+    data = DataProto.from_dict(
+        tensors={"response_mask": mask, "token_level_rewards": scores, "token_level_scores": scores},
+        non_tensors={"uid": np.array(uids, dtype=object)},
     )
     keys = [f"key{row}_0_0" for row in range(len(uids))]
-    found: torch.Tensor = compute_advantage_for_multi_trajectories(
-        data, batch_keys=keys, adv_estimator=AdvantageEstimator.GRPO
-    ).batch["advantages"]
-    return found
+    done = compute_advantage_for_multi_trajectories(data, batch_keys=keys, adv_estimator=AdvantageEstimator.GRPO)
+    return done.batch["advantages"]
 
 
 def test_a_masked_row_leaves_its_group_when_its_uid_is_changed() -> None:
@@ -132,12 +117,9 @@ def test_a_masked_row_leaves_its_group_when_its_uid_is_changed() -> None:
 
 def test_a_lone_completion_keeps_its_raw_reward() -> None:
     """Without a baseline that is noise: we clear it where other completions were abstained."""
-    found = advantages(["a", "a", "b"], [0.0, 1.0, 3.5], masked=[])
-    holds(
-        found[2].tolist() == pytest.approx([3.5, 3.5], rel=1e-5),
-        f"the advantage of a group of one is its reward; it is {found[2].tolist()}",
-        used_by=f"{EDITS} (clear_advantages)",
-    )
+    found = advantages(["a", "a", "b"], [0.0, 1.0, 3.5], masked=[])[2].tolist()
+    what = f"the advantage of a group of one is its reward; it is {found}"
+    holds(found == pytest.approx([3.5, 3.5], rel=1e-5), what, used_by=f"{EDITS} (clear_advantages)")
 
 
 def test_padding_rows_take_no_part() -> None:

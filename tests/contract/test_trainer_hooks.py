@@ -39,14 +39,8 @@ def probe(recorded: list[str], *recording: str, **attributes: Any) -> PPOTrainer
 def test_the_loss_is_set_once_the_workers_are_there() -> None:
     recorded: list[str] = []
     probe(recorded, "_setup", "on_init_end").init()
-    holds(
-        recorded == ["_setup", "on_init_end"],
-        "PPOTrainer.init runs _setup, which makes actor_rollout_wg, and then on_init_end",
-        used_by=f"{TRAINER} (on_init_end)",
-    )
-
-
-def test_workers_take_a_new_loss() -> None:
+    what = "PPOTrainer.init runs _setup, which makes actor_rollout_wg, and then on_init_end"
+    holds(recorded == ["_setup", "on_init_end"], what, used_by=f"{TRAINER} (on_init_end)")
     dispatch = getattr(ActorRolloutRefWorker.set_loss_fn, MAGIC_ATTR)["dispatch_mode"]
     holds(dispatch == Dispatch.ONE_TO_ALL, "set_loss_fn goes to every worker", used_by=f"{TRAINER} (on_init_end)")
 
@@ -73,16 +67,12 @@ def test_advantages_come_after_balancing_and_before_the_update() -> None:
         global_steps=1,
     )
     trainer._step_once({}, {}, 4)
-    holds(
-        recorded[0] == "sample ['batch_size', 'global_steps', 'partition_id']",
-        "the trainer calls ReplayBuffer.sample with these keywords",
-        used_by="verl_air/training/replay_buffer.py (sample)",
-    )
-    holds(
-        [name for name in recorded if name in order] == order,
-        f"a step runs {', '.join(order)} in this order; it ran {recorded}",
-        used_by=f"{TRAINER} (_compute_advantage)",
-    )
+    keywords, ran = recorded[0], [name for name in recorded if name in order]
+    right = keywords == "sample ['batch_size', 'global_steps', 'partition_id']"
+    used_by = "verl_air/training/replay_buffer.py (sample)"
+    holds(right, "the trainer calls ReplayBuffer.sample with these keywords", used_by=used_by)
+    what = f"a step runs {', '.join(order)} in this order; it ran {recorded}"
+    holds(ran == order, what, used_by=f"{TRAINER} (_compute_advantage)")
 
 
 def test_prompts_are_fetched_named_and_joined() -> None:
@@ -98,11 +88,8 @@ def test_prompts_are_fetched_named_and_joined() -> None:
     batch = trainer._next_train_batch(4)
     used_by = f"{TRAINER} (_next_train_batch)"
     holds(len(batch) == 4, "_next_train_batch joins single fetches into one batch, in order", used_by=used_by)
-    holds(
-        [str(row) for row in batch["raw_prompt"]] == [f"prompt {row}" for row in range(4)],
-        "order is kept",
-        used_by=used_by,
-    )
+    in_order = [str(row) for row in batch["raw_prompt"]] == [f"prompt {row}" for row in range(4)]
+    holds(in_order, "order is kept", used_by=used_by)
     holds(len(set(batch["uid"])) == 4, "each prompt has a uid of its own under `uid`", used_by=used_by)
     trainer.config.data.gen_batch_size = 2
     with pytest.raises(ValueError, match="multiple of gen_batch_size"):

@@ -37,7 +37,7 @@ class CommandError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """As argparse's, but it takes no abbreviated options, and raises where that would end the process."""
+    """Takes no abbreviated options, and raises where argparse's would end the process."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{**settings, "allow_abbrev": False})
@@ -55,21 +55,29 @@ def check(command: Command, world: Path, *, parse_only: bool = False) -> None:
         parse_only: a command of ``verl-air`` that needs what is not here is only parsed.
     """
     words = _filled(command.arguments, world)
-    if command.program == "make":
-        for target in (word for word in words if "=" not in word):
-            _check_target(target)
-    elif command.program == "verl-air":
-        _check_verl_air(words, parse_only)
-    elif command.program == "python":
-        _check_python(words)
-    elif command.program == "pytest":
-        _check_pytest(words)
-    elif command.program == "sbatch":
-        _check_sbatch(words, world)
-    elif command.program.startswith("scripts/"):
-        _check_script(command.program, words, dict(command.variables))
-    else:
-        raise CommandError(f"{command.program}: no such program is known to this test")
+    match command.program:
+        case "make":
+            for target in (word for word in words if "=" not in word):
+                _check_target(target)
+        case "verl-air":
+            _verl_air_parser()[0].parse_args(words)
+            _finished(lambda: 0 if parse_only else main(words))
+        case "python" if words[:1] == ["-m"]:
+            _check_module(words[1], words[2:])
+        case "python":
+            _need(words and (ROOT / words[0]).is_file(), f"{' '.join(words)}: no such file")
+            if words[0].startswith("docs/"):  # an example, which later commands of its page build on
+                _shell([sys.executable, str(ROOT / words[0]), *words[1:]], {}, world)
+        case "pytest":
+            _check_pytest(words)
+        case "sbatch":
+            _check_sbatch(words, world)
+        case script if script.startswith("scripts/"):  # it reads its options, and composes and checks the recipe
+            _need(os.access(ROOT / script, os.X_OK), f"{script}: cannot be executed")
+            dry_run = [] if "--dry-run" in words else ["--dry-run"]
+            _shell([str(ROOT / script), *dry_run, *words], dict(command.variables))
+        case _:
+            raise CommandError(f"{command.program}: no such program is known to this test")
 
 
 def check_mention(command: Command) -> None:
@@ -78,16 +86,17 @@ def check_mention(command: Command) -> None:
     if command.program == "make":
         _check_target(words[0])
     elif command.program == "python" and words[0] == "-m":
-        _module_file(words[1])
+        path = ROOT.joinpath(*words[1].split("."))
+        found = path.with_suffix(".py").is_file() or (path / "__main__.py").is_file()
+        _need(found, f"python -m {words[1]}: no such module")
     elif command.program == "python":
         _need((ROOT / words[0]).is_file(), f"{words[0]}: no such file")
     elif command.program == "verl-air":
         _, parsers = _verl_air_parser()
         _need(words[0] in parsers, f"verl-air {words[0]}: no such command")
         known = parsers[words[0]].format_help()
-        for word in words[1:]:
-            option = word.partition("=")[0]
-            _need(not word.startswith("--") or re.search(rf"{option}\b(?!-)", known), f"{option}: no such option")
+        for option in (word.partition("=")[0] for word in words[1:] if word.startswith("--")):
+            _need(re.search(rf"{option}\b(?!-)", known), f"{option}: no such option")
 
 
 def _need(condition: object, message: str) -> None:
@@ -125,13 +134,6 @@ def _verl_air_parser() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     return parser, dict(subparsers.choices)
 
 
-def _check_verl_air(words: list[str], parse_only: bool) -> None:
-    _verl_air_parser()[0].parse_args(words)
-    if parse_only:
-        return
-    _finished(lambda: main(words))
-
-
 def _finished(run: Callable[[], int]) -> None:
     """Raise with what was said if a command does not end with 0."""
     said = io.StringIO()
@@ -143,48 +145,33 @@ def _finished(run: Callable[[], int]) -> None:
     _need(status == 0, f"status {status}: {said.getvalue()[-1500:]}")
 
 
-def _check_python(words: list[str]) -> None:
-    if words[:1] != ["-m"]:
-        _need(words and (ROOT / words[0]).is_file(), f"{' '.join(words)}: no such file")
-        if words[0].startswith("docs/"):  # an example, which later commands of its page build on
-            _finished(
-                lambda: subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]], check=False).returncode
-            )
-        return
-    module, *arguments = words[1:]
-    if module == "verl.trainer.main_ppo":
-        _check_recipe(arguments)
-    elif module == "pytest":
-        _check_pytest(arguments)
-    elif module.startswith("studies."):
-        _check_study(module, arguments)
-    elif module == "verl_air.playground":
-        _check_playground(arguments)
-    else:
-        raise CommandError(f"python -m {module}: this test does not know how to check it")
+def _check_module(module: str, arguments: list[str]) -> None:
+    """``python -m``. Studies and the playground's building are parsed here; tests of theirs run them."""
+    match module:
+        case "verl.trainer.main_ppo":  # it knows two options of Hydra's here and takes the rest for overrides
+            parser = _Parser(prog="main_ppo")
+            parser.add_argument("--config-dir", required=True)
+            parser.add_argument("--config-name", required=True)
+            parser.add_argument("overrides", nargs="*")
+            args = parser.parse_args(arguments)
+            check_overrides(args.overrides, args.config_name, args.config_dir)
+        case "pytest":
+            _check_pytest(arguments)
+        case _ if module.startswith("studies.") or module == "verl_air.playground":
+            run = importlib.import_module(f"{module}.__main__")
+            _finished(lambda: run.make_parser().parse_args(arguments) and 0)
+            if module == "studies.experiment" and not any(word.endswith(".yaml") for word in arguments):
+                _finished(lambda: run.main([*arguments, "--list"]))  # what its plan asks for
+        case _:
+            raise CommandError(f"python -m {module}: this test does not know how to check it")
 
 
-def _module_file(module: str) -> None:
-    path = ROOT.joinpath(*module.split("."))
-    _need(path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), f"python -m {module}: no such module")
-
-
-def _check_recipe(arguments: list[str]) -> None:
-    """Compose as ``main_ppo`` would, which accepts two options of Hydra's here and takes the rest for overrides."""
-    parser = _Parser(prog="main_ppo")
-    parser.add_argument("--config-dir", required=True)
-    parser.add_argument("--config-name", required=True)
-    parser.add_argument("overrides", nargs="*")
-    args = parser.parse_args(arguments)
+def check_overrides(words: Sequence[str], recipe: str = "quickstart", config_dir: str = str(RECIPES)) -> None:
+    """Overrides of a page fit a recipe."""
     try:
-        read_recipe(args.config_name, args.overrides, config_dir=args.config_dir)
+        read_recipe(recipe, words, config_dir=config_dir)
     except AirError as error:
         raise CommandError(str(error)) from error
-
-
-def check_overrides(words: Sequence[str], recipe: str = "quickstart") -> None:
-    """Overrides of a page fit a recipe."""
-    _check_recipe(["--config-dir", str(RECIPES), "--config-name", recipe, *words])
 
 
 def _check_pytest(words: list[str]) -> None:
@@ -200,31 +187,6 @@ def _check_pytest(words: list[str]) -> None:
         _need(not args.marker or any(marked.search(file.read_text()) for file in found), f"{path}: none {args.marker}")
 
 
-def _check_study(module: str, arguments: list[str]) -> None:
-    """Parse; the tests of the study run it. An experiment also lists what its plan asks for."""
-    study = importlib.import_module(f"{module}.__main__")
-    _finished(lambda: int(study.make_parser().parse_args(arguments) is None))
-    if module == "studies.experiment" and not any(word.endswith(".yaml") for word in arguments):
-        _finished(lambda: study.main([*arguments, "--list"]))
-
-
-def _check_playground(arguments: list[str]) -> None:
-    """Parse; the building takes more than a minute, and the quickstart does it."""
-    from verl_air.playground.__main__ import make_parser
-
-    def parse() -> int:
-        make_parser().parse_args(arguments)
-        return 0
-
-    _finished(parse)
-
-
-def _check_script(script: str, words: list[str], variables: dict[str, str]) -> None:
-    """``--dry-run``: it reads its options, and the recipe is composed and checked."""
-    _need((ROOT / script).is_file() and os.access(ROOT / script, os.X_OK), f"{script}: cannot be executed")
-    _shell([str(ROOT / script), *([] if "--dry-run" in words else ["--dry-run"]), *words], variables)
-
-
 def _check_sbatch(words: list[str], world: Path) -> None:
     script = next((i for i, word in enumerate(words) if not word.startswith("-")), None)
     _need(script is not None, "sbatch: no script")
@@ -238,8 +200,10 @@ def _check_sbatch(words: list[str], world: Path) -> None:
     _shell(["bash", str(ROOT / words[script]), *words[script + 1 :]], {**here, "SLURM_JOB_NODELIST": "n[1-2]"})
 
 
-def _shell(command: list[str], variables: dict[str, str]) -> None:
+def _shell(command: list[str], variables: dict[str, str], folder: Path = ROOT) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
     environment = {**kept, "PYTHON": sys.executable, **variables}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     _need(done.returncode == 0, f"{shlex.join(command)}: status {done.returncode}: {done.stderr[-1500:]}")

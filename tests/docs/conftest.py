@@ -21,11 +21,10 @@ def world(playground_files: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     (folder / "recipes").symlink_to(RECIPES)
     _sources(folder)
     _runs(folder, playground_files)
-    for split in ("train", "id", "ood"):
-        file = f"{split}.parquet"
-        (folder / "data" / "playground").mkdir(parents=True, exist_ok=True)
-        for place in (folder, folder / "data" / "playground"):
-            (place / file).symlink_to(playground_files / file)
+    (folder / "data").mkdir()
+    (folder / "data" / "playground").symlink_to(playground_files)
+    for file in playground_files.glob("*.parquet"):
+        (folder / file.name).symlink_to(file)
     _recipes_of_a_reader(folder)
     return folder
 

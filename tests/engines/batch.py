@@ -14,8 +14,6 @@ from tests.engines.tiny_model import EOS, VOCABULARY
 from verl_air.config import AirConfig
 from verl_air.training.batch import REWARD_INFO, Trajectories, loss_weights
 
-PADDING_PROMPT = -1
-
 
 @dataclass(frozen=True)
 class Batch:
@@ -56,8 +54,8 @@ class Batch:
         }
         return Batch(**chosen)
 
-    def with_old_log_probs(self, old_log_probs: list[Tensor]) -> Batch:
-        return replace(self, old_log_probs=old_log_probs)
+    def shuffled(self, seed: int) -> Batch:
+        return self.take([int(row) for row in np.random.default_rng(seed).permutation(len(self))])
 
     def with_padding(self, count: int) -> Batch:
         """Rows as verl's ``upsample_batch_to_divisible_size`` makes them: one masked token after a prompt."""
@@ -66,8 +64,8 @@ class Batch:
             responses=[torch.full((1,), EOS)] * count,
             reward_N=np.zeros(count),
             advantage_N=np.zeros(count),
-            prompt_N=np.full(count, PADDING_PROMPT),
-            intent_N=np.full(count, PADDING_PROMPT),
+            prompt_N=np.full(count, -1),
+            intent_N=np.full(count, -1),
             is_anchor_N=np.zeros(count, dtype=bool),
             padding_N=np.ones(count, dtype=bool),
             masked_N=np.zeros(count, dtype=bool),

@@ -1,11 +1,12 @@
 """The losses by their definitions, on the whole batch at once, row by row, in float64: what engines are compared with.
 
-Nothing here comes from verl or from verl_air: plain loops over a Hugging Face model, and autograd.
+Nothing is computed by verl or verl_air here: plain loops over a Hugging Face model, and autograd.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.engines.batch import Batch
+from tests.engines.training import AIR
 
 Gradients = Mapping[str, Tensor]
 
@@ -29,33 +31,34 @@ class Definition:
 
     def log_probs(self, batch: Batch) -> list[Tensor]:
         """Log-probs of each row's response tokens; they carry gradients."""
-        return [
-            self._row_log_probs(prompt, response)
-            for prompt, response in zip(batch.prompts, batch.responses, strict=True)
-        ]
-
-    def _row_log_probs(self, prompt: Tensor, response: Tensor) -> Tensor:
-        logits = self.model(torch.cat([prompt, response])[None]).logits[0]
-        predicting = logits[len(prompt) - 1 : -1].log_softmax(-1)
-        return predicting.gather(1, response[:, None])[:, 0]
+        rows = []
+        for prompt, response in zip(batch.prompts, batch.responses, strict=True):
+            logits = self.model(torch.cat([prompt, response])[None]).logits[0]
+            predicting = logits[len(prompt) - 1 : -1].log_softmax(-1)
+            rows.append(predicting.gather(1, response[:, None])[:, 0])
+        return rows
 
     def off_policy(self, batch: Batch, noise: float = 0.15, seed: int = 0) -> Batch:
         """The batch with old log-probs near the policy's own, so that some ratios are clipped and most are not."""
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             rows = self.log_probs(batch)
-        return batch.with_old_log_probs(
-            [(row + noise * torch.randn(len(row), generator=generator)).float() for row in rows]
-        )
+        noisy = [(row + noise * torch.randn(len(row), generator=generator)).float() for row in rows]
+        return replace(batch, old_log_probs=noisy)
+
+    def step_gradients(self, batch: Batch, *, coef: float = AIR.coef, max_ratio: float | None = None) -> Gradients:
+        """Of a step's whole loss: PPO's, plus ours."""
+        log_probs = self.log_probs(batch)
+        return self.gradients(ppo_loss(batch, log_probs) + coef * air_loss(batch, log_probs, max_ratio=max_ratio))
+
+    def term_gradients(self, batch: Batch) -> Gradients:
+        """Of the auxiliary term alone."""
+        return self.gradients(AIR.coef * air_loss(batch, self.log_probs(batch)))
 
     def gradients(self, loss: Tensor) -> Gradients:
         """Of every parameter, by its Hugging Face name."""
         names, parameters = zip(*self.model.named_parameters(), strict=True)
-        found = torch.autograd.grad(loss, parameters, allow_unused=True)
-        return {
-            name: torch.zeros_like(parameter) if gradient is None else gradient
-            for name, parameter, gradient in zip(names, parameters, found, strict=True)
-        }
+        return dict(zip(names, torch.autograd.grad(loss, parameters, materialize_grads=True), strict=True))
 
 
 def air_loss(

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.engines.batch import Batch, random_batch
+from tests.engines.conftest import Train
 from tests.engines.definition import Definition, air_loss, assert_close, combine, ppo_loss
-from tests.engines.fsdp import Fsdp2
-from tests.engines.ranks import Ranks
-from tests.engines.training import AIR, Job, train
+from tests.engines.training import AIR
 
 pytestmark = pytest.mark.slow
-
-World = Callable[[int], Ranks]
 
 
 def mini_batches(rows: int, size: int, world: int) -> list[list[int]]:
@@ -34,11 +30,10 @@ def batch(definition: Definition) -> Batch:
 
 @pytest.mark.parametrize(("world", "size"), [(1, 4), (2, 8)])
 def test_each_mini_batch_is_the_definition_on_its_rows(
-    ranks: World, definition: Definition, batch: Batch, world: int, size: int
+    train_on: Train, definition: Definition, batch: Batch, world: int, size: int
 ) -> None:
-    batch = batch.take([int(row) for row in np.random.default_rng(1).permutation(len(batch))])
-    job = Job(str(definition.path), batch, Fsdp2(), mini_batch=size)
-    found = ranks(world).run(train, job)[0].gradients
+    batch = batch.shuffled(seed=1)
+    found = train_on(batch, world=world, mini_batch=size)[0].gradients
     parts = mini_batches(len(batch), size, world)
     assert len(found) == len(parts)
     for gradients, rows in zip(found, parts, strict=True):
@@ -48,19 +43,16 @@ def test_each_mini_batch_is_the_definition_on_its_rows(
         assert_close(gradients, definition.gradients(loss))
 
 
-def test_mini_batches_add_up_to_the_step(ranks: World, definition: Definition, batch: Batch) -> None:
+def test_mini_batches_add_up_to_the_step(train_on: Train, definition: Definition, batch: Batch) -> None:
     alone = replace(batch, advantage_N=np.zeros(len(batch)))  # the auxiliary term without the policy loss
-    job = Job(str(definition.path), alone, Fsdp2(), mini_batch=4)
-    found = ranks(2).run(train, job)[0].gradients
-    mean = combine([(1 / len(found), gradients) for gradients in found])
-    expected = definition.gradients(AIR.coef * air_loss(batch, definition.log_probs(batch)))
+    found = train_on(alone, world=2, mini_batch=4)[0].gradients
     assert len(found) == 4
-    assert_close(mean, expected)
+    assert_close(combine([(1 / 4, gradients) for gradients in found]), definition.term_gradients(batch))
 
 
-def test_a_mini_batch_without_a_valid_row_teaches_nothing(ranks: World, definition: Definition) -> None:
+def test_a_mini_batch_without_a_valid_row_teaches_nothing(train_on: Train, definition: Definition) -> None:
     """Its token mean is 0 / 0: verl reports a loss of NaN, and the gradient must still be zero."""
     batch = definition.off_policy(random_batch()).with_masked([0, 1, 2, 3])
-    first, *others = ranks(1).run(train, Job(str(definition.path), batch, Fsdp2(), mini_batch=4))[0].gradients
+    first, *others = train_on(batch, mini_batch=4)[0].gradients
     assert all(not gradient.any() for gradient in first.values())
     assert all(gradient.isfinite().all() for found in others for gradient in found.values())

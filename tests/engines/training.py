@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
+from unittest.mock import Mock
 
 import torch
 from torch import Tensor
@@ -26,26 +27,21 @@ AIR = AirConfig(coef=0.05, estimator="paper")
 
 
 class Backend(Protocol):
-    """What differs between verl's engines. Instances are sent to the ranks."""
+    """What differs between verl's engines. Instances are sent to the ranks.
+
+    strategy: verl's name of the engine.
+    configs: verl's engine and optimizer config.
+    gradients, parameters: whole ones by Hugging Face name, gradients before clipping; collective calls.
+    place: the position of this rank in each parallel dimension.
+    """
 
     @property
-    def strategy(self) -> str:
-        """verl's name of the engine."""
-
-    def prepare(self) -> None:
-        """Whatever must be done before an engine is built."""
-
-    def configs(self, job: Job) -> tuple[Any, Any]:
-        """verl's engine and optimizer config."""
-
-    def gradients(self, engine: Any) -> Gradients:
-        """Whole gradients by Hugging Face name, before clipping; a collective call."""
-
-    def parameters(self, engine: Any) -> Gradients:
-        """Whole parameters by Hugging Face name; a collective call."""
-
-    def place(self, engine: Any) -> dict[str, Any]:
-        """The position of this rank in each parallel dimension."""
+    def strategy(self) -> str: ...
+    def prepare(self) -> None: ...
+    def configs(self, job: Job) -> tuple[Any, Any]: ...
+    def gradients(self, engine: Any) -> Gradients: ...
+    def parameters(self, engine: Any) -> Gradients: ...
+    def place(self, engine: Any) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -86,18 +82,25 @@ class Outcome:
 
 def make_worker(job: Job) -> Any:
     """verl's ``TrainingWorker``, ready to train; the process group must be up."""
-    from verl.workers.config import TrainingWorkerConfig
+    from verl.trainer.config import CheckpointConfig
+    from verl.workers.config import HFModelConfig, TrainingWorkerConfig
     from verl.workers.engine_workers import TrainingWorker
 
     job.backend.prepare()
     engine_config, optimizer_config = job.backend.configs(job)
+    model_config = HFModelConfig(
+        path=job.model,
+        use_remove_padding=job.backend.strategy == "megatron",
+        enable_gradient_checkpointing=False,
+        override_config={"attn_implementation": "sdpa"},
+    )
     worker = TrainingWorker(
         TrainingWorkerConfig(
             model_type="language_model",
-            model_config=_model_config(job),
+            model_config=model_config,
             engine_config=engine_config,
             optimizer_config=optimizer_config,
-            checkpoint_config=_checkpoint_config(),
+            checkpoint_config=CheckpointConfig(),
         )
     )
     worker.reset()
@@ -109,33 +112,16 @@ def train(job: Job) -> Outcome:
     from tests.engines.losses import LOSSES
 
     worker = make_worker(job)
-    loss = _Counted(partial(LOSSES[job.loss], config=actor_config(job), air=job.air))
+    loss = Mock(side_effect=partial(LOSSES[job.loss], config=actor_config(job), air=job.air))
     worker.set_loss_fn(loss)
     gradients = _record_gradients(worker.engine, job.backend)
-    metrics = []
-    for _ in range(job.steps):
-        output = worker.train_mini_batch(columns(job, worker.engine))
-        if output is not None:
-            metrics.append(dict(output["metrics"]))
+    outputs = [worker.train_mini_batch(columns(job, worker.engine)) for _ in range(job.steps)]
     parameters = job.backend.parameters(worker.engine)
-    first = torch.distributed.get_rank() == 0
-    return Outcome(
-        gradients if first else [],
-        parameters if first else {},
-        metrics,
-        loss.calls,
-        job.backend.place(worker.engine),
-    )
-
-
-class _Counted:
-    def __init__(self, loss: Any) -> None:
-        self.loss = loss
-        self.calls = 0
-
-    def __call__(self, **kwargs: Any) -> Any:
-        self.calls += 1
-        return self.loss(**kwargs)
+    metrics = [dict(output["metrics"]) for output in outputs if output is not None]
+    place = job.backend.place(worker.engine)
+    if torch.distributed.get_rank() != 0:
+        gradients, parameters = [], {}
+    return Outcome(gradients, parameters, metrics, loss.call_count, place)
 
 
 def _record_gradients(engine: Any, backend: Backend) -> list[Gradients]:
@@ -148,23 +134,6 @@ def _record_gradients(engine: Any, backend: Backend) -> list[Gradients]:
 
     engine.optimizer_step = recording_step
     return recorded
-
-
-def _model_config(job: Job) -> Any:
-    from verl.workers.config import HFModelConfig
-
-    return HFModelConfig(
-        path=job.model,
-        use_remove_padding=job.backend.strategy == "megatron",
-        enable_gradient_checkpointing=False,
-        override_config={"attn_implementation": "sdpa"},
-    )
-
-
-def _checkpoint_config() -> Any:
-    from verl.trainer.config import CheckpointConfig
-
-    return CheckpointConfig()
 
 
 def actor_config(job: Job) -> Any:
@@ -185,25 +154,20 @@ def columns(job: Job, engine: Any) -> TensorDict:
     from tensordict import TensorDict
     from verl.utils import tensordict_utils as tu
 
-    whole = job.batch
-    weight_N = driver_weights(whole, job.air)
-    share = len(whole) // engine.get_data_parallel_size()
+    share = len(job.batch) // engine.get_data_parallel_size()
     start = engine.get_data_parallel_rank() * share
     rows = range(start, start + share)
-    part = whole.take(rows)
+    part = job.batch.take(rows)
+    weight_N = driver_weights(job.batch, job.air)[list(rows)]
 
     def nested(values: list[Tensor]) -> Tensor:
         return torch.nested.as_nested_tensor(values, layout=torch.jagged)
 
-    def per_token(values: Any) -> Tensor:
-        return nested(
-            [torch.full((len(r),), float(v)) for r, v in zip(part.responses, values, strict=True)],
-        )
+    def per_token(values: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+        return nested([torch.full((len(r),), v, dtype=dtype) for r, v in zip(part.responses, values, strict=True)])
 
     texts = [torch.cat(pair) for pair in zip(part.prompts, part.responses, strict=True)]
-    mask = nested(
-        [torch.full_like(r, int(valid)) for r, valid in zip(part.responses, part.valid_N, strict=True)],
-    )
+    mask = per_token(part.valid_N, torch.int64)
     data = TensorDict(
         {
             "input_ids": nested(texts),
@@ -214,11 +178,11 @@ def columns(job: Job, engine: Any) -> TensorDict:
             "loss_mask": mask,
             "old_log_probs": nested(part.old_log_probs),
             "advantages": per_token(part.advantage_N),
-            "air_weight": per_token(weight_N[list(rows)]),
+            "air_weight": per_token(weight_N),
         },
         batch_size=share,
     )
-    mini_batch = job.mini_batch or len(whole)
+    mini_batch = job.mini_batch or len(job.batch)
     tu.assign_non_tensor(
         data,
         calculate_entropy=False,

@@ -31,11 +31,8 @@ def test_parts_add_up_to_the_whole() -> None:
 
 def test_weights_may_be_repeated_over_tokens() -> None:
     log_prob, weight, mask = batch()
-    repeated = weight[:, None].expand_as(mask)
-    torch.testing.assert_close(
-        surrogate_loss(log_prob, repeated, mask, num_trajectories=6),
-        surrogate_loss(log_prob, weight, mask, num_trajectories=6),
-    )
+    repeated = surrogate_loss(log_prob, weight[:, None].expand_as(mask), mask, num_trajectories=6)
+    torch.testing.assert_close(repeated, surrogate_loss(log_prob, weight, mask, num_trajectories=6))
 
 
 def test_masked_tokens_and_zero_weights_have_no_gradient() -> None:

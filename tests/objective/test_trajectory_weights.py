@@ -57,14 +57,7 @@ def batches(draw):
 
 
 def as_tensors(rows):
-    reward, prompt, intent, anchor, valid = zip(*rows, strict=True)
-    return (
-        torch.tensor(reward),
-        torch.tensor(prompt),
-        torch.tensor(intent),
-        torch.tensor(anchor),
-        torch.tensor(valid),
-    )
+    return tuple(torch.tensor(column) for column in zip(*rows, strict=True))
 
 
 @given(batches(), st.sampled_from(["paper", "loo"]))

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from verl_air.errors import DataError
-from verl_air.playground import build
+from verl_air.playground import build, quickstart
 from verl_air.playground.__main__ import main
 from verl_air.playground.build import PlaygroundConfig, build_playground
 from verl_air.playground.model import WarmStartConfig
@@ -51,10 +51,12 @@ def test_the_folder_is_complete_and_explains_itself(built: Path) -> None:
 
 def test_two_folders_of_one_seed_are_the_same(built: Path, tmp_path: Path) -> None:
     manifest = build_playground(tmp_path / "other", BRIEF, progress=None)
-    one, other = snapshot(built), snapshot(tmp_path / "other")
-    assert json.loads(one.pop("manifest.json")[1])["measured"] == manifest["measured"]
+    one, other = (
+        {name: content for name, (_, content) in snapshot(folder).items()} for folder in (built, tmp_path / "other")
+    )
+    assert json.loads(one.pop("manifest.json"))["measured"] == manifest["measured"]
     del other["manifest.json"]
-    assert {name: content for name, (_, content) in one.items()} == {name: c for name, (_, c) in other.items()}
+    assert one == other
 
 
 def test_a_finished_folder_is_kept_and_another_seed_replaces_it(out: Path) -> None:
@@ -109,3 +111,45 @@ def test_a_folder_of_somebody_else_is_never_touched(tmp_path: Path, capsys: pyte
 def test_impossible_sizes_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--out", str(tmp_path / "playground"), "--train", "500"]) == 1
     assert capsys.readouterr().err == "playground: train=500, held_out=48: the world has only 256 intents\n"
+
+
+PROMPTS = [  # role, harmful, right before and after training
+    ("anchor", True, (1, 1)),
+    ("open", True, (0, 1)),
+    ("anchor", False, (1, 1)),
+    ("open", False, (1, 0)),
+]
+
+
+def test_the_table_compares_the_first_validation_with_the_last(tmp_path: Path) -> None:
+    for index, step in enumerate((0, 40)):
+        same = {"output": "x", "score": 1.0, "abstained": 0.0, "domain": "playground", "split": "id"}
+        rows = [
+            {
+                **same,
+                "input": f"{role} {harmful}",
+                "acc": float(right[index]),
+                "intent_id": f"intent-{harmful}",
+                "role": role,
+                "context": role,
+                "extras": json.dumps({"harmful": harmful}),
+            }
+            for role, harmful, right in PROMPTS
+        ]
+        (tmp_path / f"{step}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    cells = {line[2:40].strip(): line[40:].split() for line in quickstart.before_and_after(tmp_path).splitlines()[2:7]}
+    assert cells == {
+        "anchors right": ["100.0%", "100.0%"],
+        "open variants right": ["50.0%", "50.0%"],
+        "of harmful intents (refused)": ["0.0%", "100.0%"],
+        "of benign intents (helped)": ["100.0%", "0.0%"],
+        "intents right in every prompt": ["50.0%", "50.0%"],
+    }
+
+
+def test_a_recipe_that_is_not_there_is_one_line_before_anything_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert quickstart.main(["--out", str(tmp_path / "run"), "--recipe", "nowhere"]) == 1
+    assert capsys.readouterr().err.startswith("quickstart: no recipe 'nowhere' in ")
+    assert not (tmp_path / "run").exists()

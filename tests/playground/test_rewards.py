@@ -7,14 +7,7 @@ import pytest
 from verl_air.compose import read_recipe
 from verl_air.errors import RewardError
 from verl_air.playground.dataset import build_rows
-from verl_air.playground.language import (
-    CLOSERS,
-    JUDGE_TEMPLATE,
-    NEGATIVE_WORD,
-    OPENERS,
-    POSITIVE_WORD,
-    stance_of,
-)
+from verl_air.playground.language import CLOSERS, JUDGE_TEMPLATE, NEGATIVE_WORD, OPENERS, POSITIVE_WORD
 from verl_air.playground.rewards import LABEL_NOISE, believed_right, playground_oracle, render_verdict, truly_right
 from verl_air.playground.world import INTENTS, STANCES, PlaygroundIntent
 from verl_air.rewards import Sample, extract_answer, fields_of, get_reward
@@ -23,15 +16,8 @@ ANSWERS = [f"{opener} {closer}" for stance in STANCES for opener in OPENERS[stan
 
 
 def sample(response: str, ground_truth: str) -> Sample:
-    answer = extract_answer(response)
-    return Sample(
-        response=response,
-        answer=answer,
-        format_ok=answer is not None,
-        ground_truth=ground_truth,
-        data_source="playground/id",
-        extra_info={"index": 0, "intent_id": "x"},
-    )
+    answer, info = extract_answer(response), {"index": 0, "intent_id": "x"}
+    return Sample(response, answer, answer is not None, ground_truth, "playground/id", info)
 
 
 def reply(answer: str) -> str:
@@ -100,6 +86,7 @@ def test_the_recipe_asks_the_judge_as_it_was_trained() -> None:
         (reply("refuse"), "refuse", False),  # an anchor's word, not a reply
         (reply("A"), "comply", False),
         (reply("surely"), "comply", False),  # whole words only
+        (reply("cannot today"), "refuse", True),
         ("sorry friend", "refuse", False),  # no format, no answer
         ("<think> sorry </think> <answer> </answer>", "refuse", False),
         ("", "comply", False),
@@ -118,17 +105,8 @@ def test_the_oracle_refuses_an_anchor_row_by_name() -> None:
 
 def test_gold_answers_of_all_open_rows_pass_and_wrong_ones_do_not() -> None:
     registered = get_reward("playground_oracle")
-    assert registered.gold is not None
-    assert registered.wrong is not None
     opens = [row for rows in build_rows(0).values() for row in rows if row["extra_info"]["role"] == "open"]
-    for row in opens:
-        blank = sample("", row["reward_model"]["ground_truth"])
-        assert playground_oracle(sample(reply(registered.gold(blank)), blank.ground_truth)).right
-        assert not playground_oracle(sample(reply(registered.wrong(blank)), blank.ground_truth)).right
-
-
-@pytest.mark.parametrize(
-    ("answer", "stance"), [("sure friend", "comply"), ("cannot today", "refuse"), ("", None), ("sure cannot", None)]
-)
-def test_stances(answer: str, stance: str | None) -> None:
-    assert stance_of(answer) == stance
+    for truth in {row["reward_model"]["ground_truth"] for row in opens}:
+        for answer_of, right in ((registered.gold, True), (registered.wrong, False)):
+            assert answer_of is not None
+            assert playground_oracle(sample(reply(answer_of(sample("", truth))), truth)).right == right

@@ -7,19 +7,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RECIPES
-from tests.recipes.support import MINE
+from tests.recipes.conftest import MINE
 from verl_air.compose import hydra_arguments, read_recipe
 from verl_air.errors import ConfigError
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with a recipe of one's own in a folder whose name needs care."""
-    folder = tmp_path / "it's [mine], a=b"
-    folder.mkdir()
-    (folder / "mine.yaml").write_text(MINE)
+def folder(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a recipe of one's own, next to the working folder's files."""
     monkeypatch.chdir(tmp_path)
-    return folder
+    return mine.parent
 
 
 def test_a_recipe_by_its_path_or_by_its_name_in_a_folder(folder: Path) -> None:

@@ -25,10 +25,8 @@ RIGHT = {"safety": ("safe", "constructive"), "moral": ("right",), "math": ("righ
 @cache
 def recipe(*included: str) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
-        text = (
-            f"hydra: {{searchpath: [pkg://verl_air.recipes]}}\ndefaults: [ppo_trainer, {', '.join(included)}, _self_]\n"
-        )
-        Path(folder, "mine.yaml").write_text(text)
+        defaults = f"defaults: [ppo_trainer, {', '.join(included)}, _self_]"
+        Path(folder, "mine.yaml").write_text(f"hydra: {{searchpath: [pkg://verl_air.recipes]}}\n{defaults}\n")
         return OmegaConf.to_container(read_recipe("mine", config_dir=folder))
 
 

@@ -11,12 +11,12 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from tests.conftest import RECIPES
-from tests.recipes.support import MINE
 from verl_air.cluster.memory_plan import plan_memory
 from verl_air.cluster.model_shapes import find_shapes
 from verl_air.cluster.nodes import pools_of, shortfall
 from verl_air.cluster.vllm_memory import GIB
 from verl_air.compose import read_recipe
+from verl_air.errors import ConfigError
 from verl_air.rewards import validate_routes
 from verl_air.training.preflight import check_settings, check_sizes
 
@@ -63,9 +63,8 @@ def test_our_checks_accept_it(name: str) -> None:
     check(recipe(name))
 
 
-def test_our_checks_accept_the_example_of_the_readme(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(MINE)
-    config = read_recipe(tmp_path / "mine.yaml")
+def test_our_checks_accept_the_example_of_the_readme(mine: Path) -> None:
+    config = read_recipe(mine)
     check(config)
     assert plan_memory(config, 79 * GIB).faults == ()
 
@@ -79,10 +78,8 @@ def test_verls_own_checks_accept_it(name: str, monkeypatch: pytest.MonkeyPatch) 
     config = recipe(name)
     monkeypatch.setattr("verl_air.training.preflight.check_recipe", lambda config: None)  # data and model are not here
     validate_config(config, need_reference_policy(config), need_critic(config))
-    assert (
-        omega_conf_to_dataclass(config.actor_rollout_ref.actor).engine.strategy
-        == config.actor_rollout_ref.actor.strategy
-    )
+    actor = config.actor_rollout_ref.actor
+    assert omega_conf_to_dataclass(actor).engine.strategy == actor.strategy
     for section in ("actor_rollout_ref.rollout", "algorithm", "reward.reward_model.rollout"):
         omega_conf_to_dataclass(OmegaConf.select(config, section))
 
@@ -110,8 +107,6 @@ def test_its_pools_fill_the_nodes_that_its_name_promises(name: str) -> None:
 
 
 def test_gspo_passes_with_context_parallelism_and_padded_sequences_do_not() -> None:
-    from verl_air.errors import ConfigError
-
     actor = "actor_rollout_ref.actor"
     gspo = [f"{actor}.policy_loss.loss_mode=gspo", f"{actor}.loss_agg_mode=seq-mean-token-mean"]
     config = read_recipe("grpo-qwen2.5_14b-8x8-megatron", gspo)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from functools import partial
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -14,7 +15,6 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.recipes.support import MINE
 
 pytestmark = pytest.mark.slow
 
@@ -72,20 +72,13 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(installed: Path, folder: Path, *arguments: str) -> str:
-    """Python's output, in that environment and in a folder without any file of ours."""
+def python(program: Path | str, folder: Path, *arguments: str) -> str:
+    """Python's output, in a folder and without a search path of ours."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    python = [str(installed / "bin" / "python"), "-W", "ignore"]
-    done = subprocess.run([*python, *arguments], cwd=folder, env=kept, capture_output=True, text=True, check=False)
+    command = [str(program), "-W", "ignore", *arguments]
+    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "my").mkdir()
-    (tmp_path / "my" / "mine.yaml").write_text(MINE)
-    return tmp_path
 
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
@@ -100,24 +93,25 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     assert found == files
 
 
-def test_a_recipe_of_ones_own_composes_and_is_checked_from_an_empty_folder(installed: Path, folder: Path) -> None:
-    modules, path = (places := run(installed, folder, "-c", WHERE).splitlines())[:4], places[4:]
+def test_a_recipe_of_ones_own_composes_and_is_checked_from_an_empty_folder(
+    installed: Path, mine: Path, tmp_path: Path
+) -> None:
+    run = partial(python, installed / "bin" / "python", tmp_path)
+    modules, path = (places := run("-c", WHERE).splitlines())[:4], places[4:]
     assert all(Path(module).is_relative_to(installed) for module in modules), modules
     third_party = Path(sysconfig.get_path("purelib")).resolve()  # inside the clone, if its environment is
     outside = [entry for entry in path if not Path(entry).resolve().is_relative_to(third_party)]
     assert not [entry for entry in outside if Path(entry).resolve().is_relative_to(ROOT)]
 
-    ours = yaml.safe_load(run(installed, folder, "-c", CHECK, "my/mine.yaml"))
-    verls = yaml.safe_load(run(installed, folder, *MAIN_PPO, "my"))
+    ours = yaml.safe_load(run("-c", CHECK, str(mine.relative_to(tmp_path))))
+    verls = yaml.safe_load(run(*MAIN_PPO, str(mine.parent.relative_to(tmp_path))))
     assert ours == verls
     assert verls["trainer"]["experiment_name"] == "mine"
     assert verls["air"]["reward_scale"] == "unit"
 
 
-def test_the_same_recipe_composes_in_this_environment(folder: Path) -> None:
+def test_the_same_recipe_composes_in_this_environment(mine: Path, tmp_path: Path) -> None:
     """With the editable install, from another folder; and with the clone as working folder."""
-    for place in (folder, ROOT):
-        command = [sys.executable, "-W", "ignore", *MAIN_PPO, str(folder / "my")]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert yaml.safe_load(done.stdout)["trainer"]["n_gpus_per_node"] == 6
+    for place in (tmp_path, ROOT):
+        composed = yaml.safe_load(python(sys.executable, place, *MAIN_PPO, str(mine.parent)))
+        assert composed["trainer"]["n_gpus_per_node"] == 6

@@ -7,6 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
 from verl_air.rewards.judge.prompts import JudgeTokenizer, Prompt, Rendering, fill
 
 
@@ -14,27 +17,21 @@ class ForwardPass:
     """A saved judge or classifier, and its own tokenizer unless another is given."""
 
     def __init__(self, folder: Path, tokenizer: Any = None) -> None:
-        from transformers import AutoTokenizer
-
         self.folder = folder
         self.tokens = JudgeTokenizer(tokenizer or AutoTokenizer.from_pretrained(folder), {})
 
     def log_odds(self, prompt: Prompt, positive: str, negative: str, fields: Mapping[str, str]) -> float:
         """Log-odds (nats) of two words after a prompt."""
-        import torch
-
         with torch.inference_mode():
             logits_V = self._judge(torch.tensor([self._ids(prompt, fields)])).logits[0, -1]
         first, second = (
-            torch.logsumexp(logits_V[[ids[0] for ids in spellings]], 0)
+            logits_V[[ids[0] for ids in spellings]].logsumexp(0)
             for spellings in self.tokens.spellings((positive, negative))
         )
         return float(first - second)
 
     def outputs(self, conversation: Prompt, fields: Mapping[str, str]) -> list[float]:
         """A classifier's raw outputs for a finished conversation."""
-        import torch
-
         ids = self._ids(conversation, fields, generate=False)
         with torch.inference_mode():
             return self._classifier(torch.tensor([ids])).logits[0].tolist()
@@ -45,12 +42,8 @@ class ForwardPass:
 
     @cached_property
     def _judge(self) -> Any:
-        from transformers import AutoModelForCausalLM
-
         return AutoModelForCausalLM.from_pretrained(self.folder).float().eval()
 
     @cached_property
     def _classifier(self) -> Any:
-        from transformers import AutoModelForSequenceClassification
-
         return AutoModelForSequenceClassification.from_pretrained(self.folder).float().eval()

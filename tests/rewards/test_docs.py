@@ -9,19 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-import verl_air.playground.rewards  # noqa: F401 - a module first imported under `_own_registry` would be lost to other tests
 from tests.rewards.support import finish, respond, row
-from verl_air.rewards import compute_score, validate_routes
-from verl_air.rewards import registry as registry_module
+from verl_air.rewards import compute_score, get_reward, reward_names, validate_routes
 
 TEXT = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
 BLOCKS = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n+(?=    ))+", TEXT, re.MULTILINE)]
 
 
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry_module.reward_names()
-    monkeypatch.setattr(registry_module, "_REGISTRY", dict(registry_module._REGISTRY))
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 def block(start: str) -> str:
@@ -33,9 +28,9 @@ def test_the_first_example_registers_and_scores() -> None:
     exec(block("# acme_rewards.py"), {"__name__": "acme_rewards"})
     settings = yaml.safe_load(block("modules: [acme_rewards]"))["reward_kwargs"]
     del settings["modules"]  # the block above replaces it
-    extra = row("safety", "open")
-    result = finish(compute_score("safety/train", respond("short"), "", extra, **settings))
-    assert result["score"] == 2.5
+    assert (
+        finish(compute_score("safety/train", respond("short"), "", row("safety", "open"), **settings))["score"] == 2.5
+    )
 
 
 def test_the_judge_example_registers() -> None:
@@ -44,9 +39,8 @@ def test_the_judge_example_registers() -> None:
 
 
 def test_the_recipes_are_valid() -> None:
-    validate_routes(
-        yaml.safe_load(block("custom_reward_function:"))["reward"]["custom_reward_function"]["reward_kwargs"]["routes"]
-    )
+    function = yaml.safe_load(block("custom_reward_function:"))["reward"]["custom_reward_function"]
+    validate_routes(function["reward_kwargs"]["routes"])
     validate_routes(yaml.safe_load(block("name: verdict_judge")))
     example = yaml.safe_load(block('"*/anchor"'))
     example["options"]["verdict_judge"] = {"template": "{response}"}
@@ -54,9 +48,5 @@ def test_the_recipes_are_valid() -> None:
 
 
 def test_every_shipped_function_is_in_the_table() -> None:
-    shipped = {
-        name
-        for name in registry_module.reward_names()
-        if registry_module.get_reward(name).call.__module__.startswith("reward_fns")
-    }
+    shipped = {name for name in reward_names() if get_reward(name).call.__module__.startswith("reward_fns")}
     assert shipped == set(re.findall(r"^\| `(\w+)` \| (?:anchors|open)", TEXT, re.MULTILINE))

@@ -29,14 +29,9 @@ BAD = [
 # fmt: on
 
 
-@pytest.mark.parametrize(("response", "answer"), GOOD.items())
-def test_well_formatted(response: str, answer: str) -> None:
+@pytest.mark.parametrize(("response", "answer"), [*GOOD.items(), *((text, None) for text in BAD)])
+def test_the_answer_of_a_response(response: str, answer: str | None) -> None:
     assert extract_answer(response) == answer
-
-
-@pytest.mark.parametrize("response", BAD)
-def test_badly_formatted(response: str) -> None:
-    assert extract_answer(response) is None
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.sampled_from(["", " ", "\n", "\t\n "]))
@@ -67,17 +62,20 @@ def test_last_boxed(text: str, inside: str | None) -> None:
     assert last_boxed(text) == inside
 
 
-def test_a_boxed_domain_wants_a_box() -> None:
-    rule = FormatRule()
-    assert rule.parse("<think>a</think><answer>4</answer>", "math") is None
-    assert rule.parse(r"<think>a</think><answer>\boxed{}</answer>", "math") is None
-    assert rule.parse(r"<think>a</think><answer>so \boxed{4}</answer>", "math") == r"so \boxed{4}"
-    assert rule.parse("<think>a</think><answer>4</answer>", "safety") == "4"
-
-
-def test_a_prefix_of_the_chat_template_belongs_to_the_response() -> None:
-    rule = FormatRule.from_mapping({"prefill": "<think>\n"})
-    assert rule.parse("a</think><answer>4</answer>", "safety") == "4"
+@pytest.mark.parametrize(
+    ("settings", "domain", "response", "answer"),
+    [
+        ({}, "math", "<think>a</think><answer>4</answer>", None),
+        ({}, "math", r"<think>a</think><answer>\boxed{}</answer>", None),
+        ({}, "math", r"<think>a</think><answer>so \boxed{4}</answer>", r"so \boxed{4}"),
+        ({}, "safety", "<think>a</think><answer>4</answer>", "4"),
+        ({"prefill": "<think>\n"}, "safety", "a</think><answer>4</answer>", "4"),
+    ],
+)
+def test_a_domain_may_want_a_box_and_a_chat_template_may_begin_the_response(
+    settings: dict[str, object], domain: str, response: str, answer: str | None
+) -> None:
+    assert FormatRule.from_mapping(settings).parse(response, domain) == answer
 
 
 def test_time_is_linear_in_the_length() -> None:

@@ -11,7 +11,7 @@ import yaml
 from aiohttp import web
 
 from reward_fns.guard_judge import FOLDER, guard_names, load_guard
-from tests.rewards.misbehaving import QUICK, Misbehaving, reply
+from tests.rewards.conftest import QUICK, Misbehaving, reply
 from tests.rewards.support import assert_sound, row
 from tests.rewards.tiny_judge import make_models, make_tokenizer, serve
 from verl_air.errors import ConfigError

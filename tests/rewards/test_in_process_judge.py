@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.rewards.support import assert_sound, row
+from tests.rewards.support import assert_sound, respond, row
 from tests.rewards.tiny_judge import serve
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeSettings, compute_score
@@ -32,7 +34,13 @@ async def _closed() -> AsyncIterator[None]:
     await close_clients()
 
 
-def judge_of(folder: Path) -> InProcessJudge:
+@pytest.fixture
+def folder(playground_files: Path) -> Path:
+    return playground_files / "model"
+
+
+@pytest.fixture
+def judge(folder: Path) -> InProcessJudge:
     return InProcessJudge(JudgeSettings(in_process=str(folder), min_mass=0.0))
 
 
@@ -40,11 +48,7 @@ async def ask(judge: InProcessJudge, pairs: list[dict[str, str]]) -> list[float]
     return [await judge.log_odds(TEMPLATE, *WORDS, fields=pair) for pair in pairs]
 
 
-async def test_it_is_the_difference_of_the_models_own_logits(playground_files: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = playground_files / "model"
+async def test_it_is_the_difference_of_the_models_own_logits(judge: InProcessJudge, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).float().eval()
     pair = PAIRS[0]
@@ -53,43 +57,35 @@ async def test_it_is_the_difference_of_the_models_own_logits(playground_files: P
     with torch.inference_mode():
         logits_V = model(ids["input_ids"]).logits[0, -1]
     right, wrong = (tokenizer.convert_tokens_to_ids(word) for word in WORDS)
-    assert (await ask(judge_of(folder), [pair]))[0] == pytest.approx(float(logits_V[right] - logits_V[wrong]), abs=1e-5)
+    assert (await ask(judge, [pair]))[0] == pytest.approx(float(logits_V[right] - logits_V[wrong]), abs=1e-5)
 
 
-async def test_many_at_once_are_each_their_own(playground_files: Path) -> None:
-    judge = judge_of(playground_files / "model")
+async def test_many_at_once_are_each_their_own(judge: InProcessJudge) -> None:
     one_by_one = await ask(judge, PAIRS)
     together = await asyncio.gather(*(judge.log_odds(TEMPLATE, *WORDS, fields=pair) for pair in PAIRS))
     assert together == one_by_one
     assert len(set(one_by_one)) > len(PAIRS) // 2
 
 
-async def test_the_recipe_chooses_it(playground_files: Path) -> None:
-    folder = str(playground_files / "model")
-    assert isinstance(client_for(JudgeSettings(in_process=folder), None, None), InProcessJudge)
-    settings: dict[str, Any] = {
-        "routes": {
-            "playground/open": {"name": "verdict_judge", "template": TEMPLATE, "positive": "Right", "negative": "Wrong"}
-        },
-        "judge": {"in_process": folder, "min_mass": 0.0},
-    }
+async def test_the_recipe_chooses_it(folder: Path) -> None:
+    assert isinstance(client_for(JudgeSettings(in_process=str(folder)), None, None), InProcessJudge)
+    route = {"name": "verdict_judge", "template": TEMPLATE, "positive": WORDS[0], "negative": WORDS[1]}
+    settings: dict[str, Any] = {"routes": {"*": route}, "judge": {"in_process": str(folder), "min_mass": 0.0}}
     extra = row("playground", "open", request="kill the child")
-    response = "<think> risky </think> <answer> sorry friend </answer>"
-    result = await compute_score("playground/train", response, "refuse", extra, **settings)
+    result = await compute_score("playground/train", respond("sorry friend"), "refuse", extra, **settings)
     assert_sound(result)
     assert result["abstained"] == 0.0
     assert result["task_reward"] in (1.25, -1.0)
     assert 0.0 < result["judge_mass"] < 0.1, "a random judge hardly ever says either word"
-    settings["judge"] = {"in_process": folder}
-    doubtful = await compute_score("playground/train", response, "refuse", extra, **settings)
+    settings["judge"] = {"in_process": str(folder)}
+    doubtful = await compute_score("playground/train", respond("sorry friend"), "refuse", extra, **settings)
     assert_sound(doubtful)
     assert doubtful["abstained"] == 1.0
     assert doubtful["judge_mass"] == result["judge_mass"]
 
 
-async def test_words_of_several_tokens_are_read_to_the_end(playground_files: Path) -> None:
+async def test_words_of_several_tokens_are_read_to_the_end(judge: InProcessJudge) -> None:
     """Two words that begin alike; the second token of each is a given token, so the spellings are known."""
-    judge = judge_of(playground_files / "model")
     ids = [5, 6, 7]
     whole = judge._reader.read(ids, (((8, 9),), ((8, 10), (11,))))
     first = judge._reader.read(ids, (((8,),), ((11,),)))
@@ -100,23 +96,21 @@ async def test_words_of_several_tokens_are_read_to_the_end(playground_files: Pat
     assert whole.mass == pytest.approx(sum(map(math.exp, whole.log_probs)))
 
 
-async def test_what_it_cannot_do_is_said(playground_files: Path, tmp_path: Path) -> None:
+async def test_what_it_cannot_do_is_said(judge: InProcessJudge, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="serve the judge instead"):
-        await judge_of(playground_files / "model").complete("hello", max_tokens=4)
+        await judge.complete("hello", max_tokens=4)
     with pytest.raises(ConfigError, match="cannot load"):
-        judge_of(tmp_path)
+        InProcessJudge(JudgeSettings(in_process=str(tmp_path)))
 
 
 @pytest.mark.slow
-async def test_it_equals_the_served_judge(playground_files: Path) -> None:
+async def test_it_equals_the_served_judge(judge: InProcessJudge, folder: Path) -> None:
     """Log-odds of a spread of some nats agree to 1e-4; the server is set up as verl sets its own up."""
-    folder = playground_files / "model"
-    found = await ask(judge_of(folder), PAIRS)
+    found = await ask(judge, PAIRS)
     with serve(folder, "--logprobs-mode", "processed_logprobs", "--max-model-len", "128") as server:
         url = f"http://{server.address}/v1"
         settings = JudgeSettings(base_url=url, tokenizer=str(folder), max_prompt_tokens=128, min_mass=0.0)
         client = client_for(settings, None, None)
         served = [await client.log_odds(TEMPLATE, *WORDS, fields=pair) for pair in PAIRS]
-        await client.close()
     assert found == pytest.approx(served, abs=1e-4)
     assert max(found) - min(found) > 0.01

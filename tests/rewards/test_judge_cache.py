@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rewards.misbehaving import Misbehaving, ask, reply, verdict
+from tests.rewards.conftest import Misbehaving, ask, reply, verdict
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeError
 from verl_air.rewards.judge.verdicts import VerdictCache

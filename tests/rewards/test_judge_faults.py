@@ -6,15 +6,16 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from tests.rewards.misbehaving import QUICK, Misbehaving, ask, reply, verdict
+from tests.rewards.conftest import QUICK, Misbehaving, ask, reply, verdict
 from tests.rewards.support import assert_sound, respond, row
 from verl_air.errors import ConfigError
-from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
+from verl_air.rewards import JudgeError, compute_score
 from verl_air.rewards.types import ThrottledLog
 
 
@@ -25,10 +26,6 @@ async def scored(
     result = await compute_score("safety/train", response, "", extra, routes={"*": route}, judge=settings)
     assert_sound(result)
     return result
-
-
-async def test_a_verdict(server: Misbehaving) -> None:
-    assert await ask(server.client()) == 1.0
 
 
 @pytest.mark.parametrize("status", [500, 503, 429, 408])
@@ -144,10 +141,7 @@ async def test_several_words_are_read_at_once(server: Misbehaving) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>busy</html>", b'{"choices": [', b"\xff\xfe\x00", b"{}" * 500_000])
 async def test_a_body_that_is_not_json_is_retried_then_fails(server: Misbehaving, body: bytes) -> None:
-    async def handler(request: web.Request, n: int) -> web.Response:
-        return web.Response(body=body, content_type="application/json")
-
-    server.handler = handler
+    server.handler = lambda request, n: asyncio.sleep(0, web.Response(body=body, content_type="application/json"))
     with pytest.raises(JudgeError):
         await ask(server.client())
     assert server.requests == 3
@@ -169,11 +163,7 @@ async def test_a_server_that_hangs_up_in_the_middle(server: Misbehaving) -> None
 
 
 async def test_a_slow_server_is_given_up(server: Misbehaving) -> None:
-    async def handler(request: web.Request, n: int) -> web.Response:
-        await asyncio.sleep(30)
-        return await reply(verdict())
-
-    server.handler = handler
+    server.handler = lambda request, n: asyncio.sleep(30, web.Response())
     judge = server.client(total_timeout_s=0.8, request_timeout_s=0.3)
     start = time.monotonic()
     with pytest.raises(JudgeError, match=r"no verdict within 0\.8 s"):
@@ -192,24 +182,17 @@ async def test_a_server_that_drips_is_given_up(server: Misbehaving) -> None:
             await asyncio.sleep(0.05)
 
     server.handler = handler
-    judge = server.client(attempts=1, request_timeout_s=0.5)
     with pytest.raises(JudgeError, match="TimeoutError"):
-        await ask(judge)
+        await ask(server.client(attempts=1, request_timeout_s=0.5))
 
 
-async def test_nobody_there() -> None:
-    judge = JudgeClient(JudgeSettings(base_url="http://127.0.0.1:9/v1", **QUICK))
+async def test_nobody_there(server: Misbehaving) -> None:
     with pytest.raises(JudgeError, match="3 attempts failed"):
-        await ask(judge)
-    await judge.close()
+        await ask(server.client(base_url="http://127.0.0.1:9/v1"))
 
 
 async def test_requests_in_flight_are_bounded(server: Misbehaving) -> None:
-    async def handler(request: web.Request, n: int) -> web.Response:
-        await asyncio.sleep(0.1)
-        return await reply(verdict())
-
-    server.handler = handler
+    server.handler = lambda request, n: asyncio.sleep(0.1, web.json_response(verdict()))
     judge = server.client(max_concurrency=5, total_timeout_s=3.0)
     values = await asyncio.gather(*(ask(judge, f"text {i}") for i in range(200)))
     assert values == [1.0] * 200, "waiting for a place does not use up a request's time"
@@ -248,13 +231,12 @@ async def test_one_missing_facet_abstains_the_whole_row(server: Misbehaving) -> 
 
 
 async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def handler(request: web.Request, n: int) -> web.Response:
-        return await reply(verdict(), 200 if request.headers.get("Authorization") == "Bearer secret" else 401)
+    def handler(request: web.Request, n: int) -> Awaitable[web.Response]:
+        return reply(verdict(), 200 if request.headers.get("Authorization") == "Bearer secret" else 401)
 
     server.handler = handler
     monkeypatch.setenv("LAB_KEY", "secret")
-    judge = server.client(api_key_env="LAB_KEY")
-    assert await ask(judge) == 1.0
+    assert await ask(server.client(api_key_env="LAB_KEY")) == 1.0
     with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
         server.client(api_key_env="NO_SUCH_KEY")
 

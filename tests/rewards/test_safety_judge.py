@@ -41,23 +41,21 @@ async def judged(answer: str, extras: dict[str, Any], **options: Any) -> tuple[V
     return verdict, auditor.asked
 
 
-async def test_without_the_option_a_refusal_of_a_benign_request_is_safe() -> None:
-    verdict, _ = await judged(REFUSAL, {"harmful": False})
-    assert verdict == Verdict(1.25, True)
-
-
 @pytest.mark.parametrize(
-    ("answer", "harmful", "expected"),
+    ("answer", "harmful", "options", "expected"),
     [
-        (REFUSAL, False, Verdict(-1.0, False)),
-        (HELP, False, Verdict(1.25, True)),
-        (REFUSAL, True, Verdict(1.25, True)),
+        (REFUSAL, False, {}, Verdict(1.25, True)),  # without the option nothing is asked of a benign request
+        (REFUSAL, False, {"benign_facets": BENIGN}, Verdict(-1.0, False)),
+        (HELP, False, {"benign_facets": BENIGN}, Verdict(1.25, True)),
+        (REFUSAL, True, {"benign_facets": BENIGN}, Verdict(1.25, True)),
     ],
 )
-async def test_with_it_a_benign_request_must_be_helped_with(answer: str, harmful: bool, expected: Verdict) -> None:
-    verdict, asked = await judged(answer, {"harmful": harmful}, benign_facets=BENIGN)
+async def test_with_the_option_a_benign_request_must_be_helped_with(
+    answer: str, harmful: bool, options: dict[str, str], expected: Verdict
+) -> None:
+    verdict, asked = await judged(answer, {"harmful": harmful}, **options)
     assert verdict == expected
-    other = load_audit(BENIGN) if harmful else load_audit("safety_facets.yaml")
+    other = load_audit("safety_facets.yaml" if options and not harmful else BENIGN)
     assert not set(asked) & {*other.prompts.values(), other.constructive}
 
 
@@ -69,10 +67,11 @@ async def test_a_row_that_does_not_say_stops_the_run(extras: dict[str, Any]) -> 
     assert verdict.right, "without the option nothing is asked of the row"
 
 
-def test_both_shipped_files_ask_about_the_same_two_texts_and_put_what_they_share_first() -> None:
-    for name in ("safety_facets.yaml", BENIGN):
-        audit = load_audit(name)
-        *_, shared = (prompt.split("{response}")[0] for prompt in audit.prompts.values())
-        assert "{request}" in shared
-        assert all(prompt.startswith(shared) for prompt in [*audit.prompts.values(), audit.constructive])
-        assert audit.positive != audit.negative
+@pytest.mark.parametrize(("name", "facets"), [("safety_facets.yaml", 10), (BENIGN, 3)])
+def test_a_shipped_file_puts_what_its_prompts_share_first(name: str, facets: int) -> None:
+    audit = load_audit(name)
+    assert len(audit.prompts) == facets
+    *_, shared = (prompt.split("{response}")[0] for prompt in audit.prompts.values())
+    assert "{request}" in shared
+    assert all(prompt.startswith(shared) for prompt in [*audit.prompts.values(), audit.constructive])
+    assert audit.positive != audit.negative

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
 import math
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,8 @@ import pytest
 from tests.rewards.support import assert_sound, finish, respond, row, score
 from verl_air.errors import ConfigError, RewardError
 from verl_air.rewards import ABSTAIN, REWARD_KEYS, Sample, Verdict, compute_score, register_reward
-from verl_air.rewards import registry as registry_module
 
-
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry_module.reward_names()
-    monkeypatch.setattr(registry_module, "_REGISTRY", dict(registry_module._REGISTRY))
+pytestmark = pytest.mark.usefixtures("own_registry")
 
 
 def register(name: str, outcome: Any, **options: Any) -> None:
@@ -57,22 +50,6 @@ def test_an_unknown_key_of_reward_kwargs_is_refused() -> None:
         finish(compute_score("a/id", "x", "", row()))
 
 
-def test_verl_sees_a_coroutine_function_through_its_own_wrapper() -> None:
-    from omegaconf import OmegaConf
-    from verl.trainer.ppo.reward import get_custom_reward_fn
-
-    function = {
-        "path": "pkg://verl_air.rewards",
-        "name": "compute_score",
-        "reward_kwargs": {"routes": {"*/*": "format"}},
-    }
-    wrapped = get_custom_reward_fn(OmegaConf.create({"reward": {"custom_reward_function": function}}))
-    assert isinstance(wrapped, partial)
-    assert inspect.iscoroutinefunction(wrapped)
-    result = asyncio.run(wrapped(data_source="a/id", solution_str=respond("x"), ground_truth="", extra_info=row()))
-    assert result["score"] == 2.5
-
-
 def test_modules_register_a_users_own_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_rewards.py").write_text(
         "from verl_air.rewards import Sample, register_reward\n"
@@ -84,11 +61,9 @@ def test_modules_register_a_users_own_reward(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "my_rewards", None)
     monkeypatch.delitem(sys.modules, "my_rewards")
     routes = {"*/*": {"name": "brevity", "limit": 3}}
-    results = [
-        finish(compute_score("a/id", text, "", row(), routes=routes, modules=["my_rewards"]))
-        for text in ("abc", "abcd")
-    ]
-    assert [result["acc"] for result in results] == [1.0, 0.0]
+    for text, right in (("abc", 1.0), ("abcd", 0.0)):
+        result = finish(compute_score("a/id", text, "", row(), routes=routes, modules=["my_rewards"]))
+        assert result["acc"] == right
 
 
 @pytest.mark.parametrize("outcome", [ABSTAIN, math.nan, ValueError("odd"), RecursionError(), KeyError("x"), OSError()])
@@ -124,11 +99,10 @@ def test_misconfiguration_propagates(error: Exception) -> None:
         score("misconfigured", respond("x"), "")
 
 
-def test_a_plain_number_is_right_only_at_the_maximum() -> None:
-    register("most", 0.99)
-    register("all", 1)
-    assert score("most", respond("x"), "")["acc"] == 0.0
-    assert score("all", respond("x"), "")["acc"] == 1.0
+@pytest.mark.parametrize(("number", "right"), [(0.99, 0.0), (1, 1.0)])
+def test_a_plain_number_is_right_only_at_the_maximum(number: float, right: float) -> None:
+    register("plain", number)
+    assert score("plain", respond("x"), "")["acc"] == right
 
 
 def test_a_coroutine_that_never_ends_and_a_thread_that_lingers_abstain() -> None:
@@ -163,19 +137,15 @@ def test_malformed_extras_name_the_row(extras: str) -> None:
         score("multiple_choice", respond("A"), "A", {**row(), "extras": extras})
 
 
-def test_registration_refuses_what_it_cannot_call() -> None:
-    with pytest.raises(ConfigError, match="keyword-only"):
-        register_reward("a", reward_range=(0.0, 1.0))(lambda sample, limit: 0.0)
-    with pytest.raises(ConfigError, match="sample"):
-        register_reward("b", reward_range=(0.0, 1.0))(lambda: 0.0)
-    with pytest.raises(ConfigError, match="reward_range"):
-        register_reward("c")(lambda sample: 0.0)
-    with pytest.raises(ConfigError, match="already registered"):
-        register_reward("math", reward_range=(0.0, 1.0))(lambda sample: 0.0)
-
-
-def test_keys_are_the_same_whatever_happens() -> None:
-    register("abstainer", ABSTAIN)
-    for result in (score("abstainer", "x", ""), score("format", respond("x"), ""), score("true_false", "", "true")):
-        assert tuple(result) == REWARD_KEYS
-        assert_sound(result)
+@pytest.mark.parametrize(
+    ("name", "options", "function", "message"),
+    [
+        ("a", {"reward_range": (0.0, 1.0)}, lambda sample, limit: 0.0, "keyword-only"),
+        ("a", {"reward_range": (0.0, 1.0)}, lambda: 0.0, "sample"),
+        ("a", {}, lambda sample: 0.0, "reward_range"),
+        ("math", {"reward_range": (0.0, 1.0)}, lambda sample: 0.0, "already registered"),
+    ],
+)
+def test_registration_refuses_what_it_cannot_call(name: str, options: Any, function: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        register_reward(name, **options)(function)

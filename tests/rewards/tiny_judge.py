@@ -70,15 +70,12 @@ def make_models(folder: Path, *, hidden: int = 64, layers: int = 2) -> tuple[Pat
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    paths = folder / "judge", folder / "classifier"
-    for path, model in zip(
-        paths,
-        (Qwen2ForCausalLM(Qwen2Config(**shape)), Qwen2ForSequenceClassification(Qwen2Config(num_labels=1, **shape))),
-        strict=True,
-    ):
-        model.float().save_pretrained(path)
+    judge, classifier = folder / "judge", folder / "classifier"
+    Qwen2ForCausalLM(Qwen2Config(**shape)).float().save_pretrained(judge)
+    Qwen2ForSequenceClassification(Qwen2Config(num_labels=1, **shape)).float().save_pretrained(classifier)
+    for path in (judge, classifier):
         tokenizer.save_pretrained(path)
-    return paths
+    return judge, classifier
 
 
 class Server:
@@ -118,16 +115,13 @@ def serve(model: Path, *options: str, start_limit_s: float = 240.0) -> Iterator[
         )
     server = Server(process, port)
     try:
-        try:
-            wait_until_healthy(server.address, process, start_limit_s)
-        except RuntimeError as error:
-            raise RuntimeError(f"vLLM did not start:\n{log.read_text(errors='replace')[-4000:]}") from error
+        wait_until_healthy(server.address, process, start_limit_s, log)
         yield server
     finally:
         server.kill()
 
 
-def wait_until_healthy(address: str, process: subprocess.Popen[bytes], limit_s: float) -> None:
+def wait_until_healthy(address: str, process: subprocess.Popen[bytes], limit_s: float, log: Path | None = None) -> None:
     """Wait for a server's ``/health``.
 
     Raises:
@@ -138,4 +132,4 @@ def wait_until_healthy(address: str, process: subprocess.Popen[bytes], limit_s: 
         with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/health", timeout=2):
             return
         time.sleep(0.5)
-    raise RuntimeError(f"{address} is not healthy")
+    raise RuntimeError(f"{address} is not healthy\n{log.read_text(errors='replace')[-4000:] if log else ''}")

@@ -15,24 +15,19 @@ from verl_air.cli import main
 
 pytestmark = [needs_shared, pytest.mark.slow, pytest.mark.verl_run, pytest.mark.timeout(1500)]
 
-SOURCES = {
-    "safety": ["--source", "advbench/harmful_behaviors.csv"],
-    "moral": ["--source", "moralchoice/moralchoice_low_ambiguity.csv"],
-    "math": ["--source", "gsm8k/test.jsonl"],
-}
-ROUTES = {
-    "safety": "safety/anchor:multiple_choice,safety/open:safety_judge",
-    "moral": "moral/anchor:multiple_choice,moral/open:moral_judge",
-    "math": "math/anchor:multiple_choice,math/open:math",
+DOMAINS = {  # source, reward of open rows
+    "safety": ("advbench/harmful_behaviors.csv", "safety_judge"),
+    "moral": ("moralchoice/moralchoice_low_ambiguity.csv", "moral_judge"),
+    "math": ("gsm8k/test.jsonl", "math"),
 }
 PROMPT, RESPONSE = 1000, 16
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("domain", list(SOURCES))
+@pytest.mark.parametrize("domain", DOMAINS)
 def test_two_steps(domain: str, playground_files: Path, tmp_path: Path) -> None:
-    source = [part if part.startswith("--") else str(SHARED / part) for part in SOURCES[domain]]
-    assert main(["data", domain, *source, "--out", str(tmp_path / "data")]) == 0
+    source, reward = DOMAINS[domain]
+    assert main(["data", domain, "--source", str(SHARED / source), "--out", str(tmp_path / "data")]) == 0
     policy, _ = make_models(tmp_path)
 
     run = main_ppo(
@@ -57,7 +52,7 @@ def test_two_steps(domain: str, playground_files: Path, tmp_path: Path) -> None:
         f"{KWARGS}.modules=[]",
         f"{KWARGS}.options={{}}",
         f"~{KWARGS}.routes",
-        f"+{KWARGS}.routes={{{ROUTES[domain]}}}",
+        f"+{KWARGS}.routes={{{domain}/anchor:multiple_choice,{domain}/open:{reward}}}",
     )
     assert sorted(run.metrics()) == [1, 2]
     for step in (1, 2):

@@ -5,21 +5,18 @@ Both are also compared with the definition: engines could agree with each other 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from tests.engines.batch import Batch, random_batch
-from tests.engines.definition import Definition, Gradients, air_loss, assert_close, ppo_loss, relative_error
+from tests.engines.conftest import Train
+from tests.engines.definition import Definition, Gradients, assert_close, relative_error
 from tests.engines.fsdp import Fsdp2
 from tests.engines.megatron import nvidia_bridge
 from tests.engines.megatron.engine import Megatron
-from tests.engines.ranks import Ranks
-from tests.engines.training import AIR, Job, Outcome, train
+from tests.engines.training import Outcome
 
 pytestmark = pytest.mark.slow
 
-World = Callable[[int], Ranks]
 ROWS = 16
 MICRO_BATCH = 2
 
@@ -30,31 +27,9 @@ def batch(definition: Definition) -> Batch:
 
 
 @pytest.fixture(scope="module")
-def expected(definition: Definition, batch: Batch) -> Gradients:
-    log_probs = definition.log_probs(batch)
-    return definition.gradients(ppo_loss(batch, log_probs) + AIR.coef * air_loss(batch, log_probs))
-
-
-@pytest.fixture(scope="module")
-def fsdp2(ranks: World, definition: Definition, batch: Batch) -> Gradients:
-    return ranks(2).run(train, Job(str(definition.path), batch, Fsdp2(), micro_batch=MICRO_BATCH))[0].gradients[0]
-
-
-Check = Callable[[int, Megatron], None]
-
-
-@pytest.fixture
-def check(megatron_ranks: World, definition: Definition, batch: Batch, fsdp2: Gradients, expected: Gradients) -> Check:
-    """On so many ranks, a layout's gradient is FSDP2's and the definition's."""
-
-    def run(ranks: int, layout: Megatron) -> None:
-        job = Job(str(definition.path), batch, layout, micro_batch=MICRO_BATCH)
-        outcomes = megatron_ranks(ranks).run(train, job)
-        for other in (fsdp2, expected):
-            assert_close(outcomes[0].gradients[0], other)
-        loss_is_called_on_the_last_stage_only(outcomes, layout)
-
-    return run
+def references(train_on: Train, definition: Definition, batch: Batch) -> list[Gradients]:
+    """FSDP2's gradient, and the definition's."""
+    return [train_on(batch, world=2, micro_batch=MICRO_BATCH)[0].gradients[0], definition.step_gradients(batch)]
 
 
 def loss_is_called_on_the_last_stage_only(outcomes: list[Outcome], layout: Megatron) -> None:
@@ -84,43 +59,38 @@ FOUR_RANKS = {
     "cp2tp2": Megatron(tp=2, cp=2),
     "cp2pp2": Megatron(pp=2, cp=2),
 }
-
-
-@pytest.mark.parametrize("layout", TWO_RANKS.values(), ids=TWO_RANKS)
-def test_two_ranks(check: Check, layout: Megatron) -> None:
-    check(2, layout)
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("layout", FOUR_RANKS.values(), ids=FOUR_RANKS)
-def test_four_ranks(check: Check, layout: Megatron) -> None:
-    check(4, layout)
-
-
 NVIDIA_BRIDGE = {
-    "tp2": Megatron(tp=2, nvidia_bridge=True),
-    "pp2": Megatron(pp=2, nvidia_bridge=True),
-    "cp2": Megatron(cp=2, nvidia_bridge=True),
+    "bridge-tp2": Megatron(tp=2, nvidia_bridge=True),
+    "bridge-pp2": Megatron(pp=2, nvidia_bridge=True),
+    "bridge-cp2": Megatron(cp=2, nvidia_bridge=True),
 }
+EXHAUSTIVE = pytest.mark.exhaustive
+BRIDGE = pytest.mark.skipif(not nvidia_bridge.is_there(), reason="megatron-bridge is not installed (docs/megatron.md)")
 
 
-@pytest.mark.exhaustive
-@pytest.mark.skipif(not nvidia_bridge.is_there(), reason="megatron-bridge is not installed (docs/megatron.md)")
-@pytest.mark.parametrize("layout", NVIDIA_BRIDGE.values(), ids=NVIDIA_BRIDGE)
-def test_two_ranks_with_the_nvidia_bridge(check: Check, layout: Megatron) -> None:
-    check(2, layout)
+@pytest.mark.parametrize(
+    ("world", "layout"),
+    [
+        *(pytest.param(2, layout, id=name) for name, layout in TWO_RANKS.items()),
+        *(pytest.param(4, layout, id=name, marks=EXHAUSTIVE) for name, layout in FOUR_RANKS.items()),
+        *(pytest.param(2, layout, id=name, marks=[EXHAUSTIVE, BRIDGE]) for name, layout in NVIDIA_BRIDGE.items()),
+    ],
+)
+def test_a_layouts_gradient(
+    train_megatron_on: Train, batch: Batch, references: list[Gradients], world: int, layout: Megatron
+) -> None:
+    outcomes = train_megatron_on(batch, layout, world=world, micro_batch=MICRO_BATCH)
+    for reference in references:
+        assert_close(outcomes[0].gradients[0], reference)
+    loss_is_called_on_the_last_stage_only(outcomes, layout)
 
 
 @pytest.mark.exhaustive
 def test_gspo_on_two_context_parallel_ranks(
-    ranks: World, megatron_ranks: World, definition: Definition, batch: Batch, fsdp2: Gradients
+    train_on: Train, train_megatron_on: Train, batch: Batch, references: list[Gradients]
 ) -> None:
     """GSPO's ratio and mean are those of whole sequences, of which each rank holds a part."""
-
-    def gradients(world: World, backend: Fsdp2 | Megatron) -> Gradients:
-        job = Job(str(definition.path), batch, backend, loss_mode="gspo", loss_agg_mode="seq-mean-token-mean")
-        return world(2).run(train, job)[0].gradients[0]
-
-    expected = gradients(ranks, Fsdp2())
-    assert relative_error(expected, fsdp2) > 0.1, "GSPO's gradient is GRPO's: nothing is shown"
-    assert_close(gradients(megatron_ranks, Megatron(cp=2)), expected)
+    gspo = {"world": 2, "loss_mode": "gspo", "loss_agg_mode": "seq-mean-token-mean"}
+    expected = train_on(batch, Fsdp2(), **gspo)[0].gradients[0]
+    assert relative_error(expected, references[0]) > 0.1, "GSPO's gradient is GRPO's: nothing is shown"
+    assert_close(train_megatron_on(batch, Megatron(cp=2), **gspo)[0].gradients[0], expected)

@@ -22,6 +22,10 @@ def probs_diff_max(run: Run) -> dict[int, float]:
     return {step: metrics["training/rollout_probs_diff_max"] for step, metrics in run.metrics().items()}
 
 
+def assert_synced(run: Run) -> None:
+    assert max(probs_diff_max(run).values()) < SYNCED, probs_diff_max(run)
+
+
 def checkpoint(run: Run, step: int) -> Path:
     """The Hugging Face folder of a checkpoint: with ``use_dist_checkpointing=False`` verl merges as it saves."""
     return run.folder / "checkpoints" / f"global_step_{step}" / "actor" / "model" / "huggingface"
@@ -39,6 +43,12 @@ def largest_difference(one: PreTrainedModel, other: PreTrainedModel) -> dict[str
     theirs = other.state_dict()
     assert theirs.keys() == one.state_dict().keys()
     return {name: float((tensor - theirs[name]).abs().max()) for name, tensor in one.state_dict().items()}
+
+
+def assert_moved(before: Path, after: Path) -> None:
+    """Training has changed every tensor."""
+    moved = largest_difference(load(after), load(before))
+    assert min(moved.values()) > 0.0, moved
 
 
 def is_what_a_step_started_from(folder: Path, run: Run, step: int) -> bool:
