@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
-from verl_air.config import AirConfig
 from verl_air.data.groups import build_group_index
 from verl_air.errors import DataError
-from verl_air.training.trainer import AirTrainerMixin
+from verl_air.training.sampler import report_left_out
 
 
 def report(intents: int, batch: int) -> None:
@@ -17,8 +14,7 @@ def report(intents: int, batch: int) -> None:
     ids = [f"safety/{z}" for z in range(intents) for _ in range(3 if z < 6 else 4)]
     roles = [role for z in range(intents) for role in ("anchor", *["open"] * (2 if z < 6 else 3))]
     index = build_group_index(ids, roles, anchors=1, open_=3, source="x", leave_out_incomplete=True)
-    config = SimpleNamespace(data=SimpleNamespace(max_prompt_length=64, train_batch_size=batch))
-    AirTrainerMixin._report_left_out(SimpleNamespace(config=config, air=AirConfig()), index)  # type: ignore[arg-type]
+    report_left_out(index, batch // 4, max_prompt_length=64)
 
 
 def test_they_are_counted_and_named() -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 
 from verl_air.data.groups import GroupIndex
 from verl_air.data.mixing import Mixture
-from verl_air.errors import ConfigError
+from verl_air.errors import ConfigError, DataError
 
 
 class MetaGroupSampler(Sampler[int]):
@@ -206,3 +206,26 @@ class _MixedIterator(Iterator[int]):
         """Continue from there."""
         self._restart({key: value for key, value in state.items() if key != "position"}, int(state.get("position", 0)))
         self._sampler.start_from(state)
+
+
+def report_left_out(index: GroupIndex, needed: int, max_prompt_length: int) -> None:
+    """Warn of the intents that verl's length filter left with too few rows.
+
+    Args:
+        index: of the filtered data.
+        needed: intents of a step.
+        max_prompt_length: ``data.max_prompt_length``, in tokens.
+
+    Raises:
+        DataError: the other intents do not fill a step.
+    """
+    if not index.left_out:
+        return
+    named = ", ".join(index.left_out[:5]) + (", ..." if len(index.left_out) > 5 else "")
+    message = (
+        f"data.max_prompt_length={max_prompt_length} leaves {len(index.left_out)} intents with fewer rows "
+        f"than a visit takes; they are left out: {named}"
+    )
+    if len(index) < needed:
+        raise DataError(f"{message}. The other {len(index)} are fewer than the {needed} of a step: raise the limit.")
+    warnings.warn(message, stacklevel=2)

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +39,9 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.dataset.rl_dataset import collate_fn
 
 from verl_air.config import AirConfig
-from verl_air.data.groups import GroupIndex, build_group_index, intent_names
+from verl_air.data.groups import build_group_index, intent_names
 from verl_air.data.mixing import mix
-from verl_air.errors import DataError, RewardError
+from verl_air.errors import RewardError
 from verl_air.training import queue_io
 from verl_air.training.actor_loss import air_actor_loss
 from verl_air.training.batch import (
@@ -58,7 +57,7 @@ from verl_air.training.metrics import training_metrics, validation_metrics, with
 from verl_air.training.replay_buffer import whole_groups_class
 from verl_air.training.rows import RowIdentities, ValidationIntents, as_dict, new_group_uids
 from verl_air.training.run_folder import put_metrics_back, set_metrics_aside, write_run_record
-from verl_air.training.sampler import MetaGroupSampler
+from verl_air.training.sampler import MetaGroupSampler, report_left_out
 from verl_air.training.verl_patches import let_logger_flush, rows_for_rewards
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class AirTrainerMixin(_Base):
             source="data.train_files",
             leave_out_incomplete=True,  # complete before verl's own filtering: the recipe's check has seen to it
         )
-        self._report_left_out(index)
+        report_left_out(index, data.train_batch_size // self.air.group_size, data.max_prompt_length)
         weights = self.air.domain_weights
         mixture = mix(weights, index, columns[names.index("extras")]) if weights else None
         self.sampler = MetaGroupSampler(
@@ -121,22 +120,6 @@ class AirTrainerMixin(_Base):
             sampler=self.sampler,
         )
         self._count_steps(len(self.sampler))
-
-    def _report_left_out(self, index: GroupIndex) -> None:
-        """Intents that verl's filter left with too few rows are named; too few others stop the run."""
-        if not index.left_out:
-            return
-        data, needed = self.config.data, self.config.data.train_batch_size // self.air.group_size
-        named = ", ".join(index.left_out[:5]) + (", ..." if len(index.left_out) > 5 else "")
-        message = (
-            f"data.max_prompt_length={data.max_prompt_length} leaves {len(index.left_out)} intents with fewer rows "
-            f"than a visit takes; they are left out: {named}"
-        )
-        if len(index) < needed:
-            raise DataError(
-                f"{message}. The other {len(index)} are fewer than the {needed} of a step: raise the limit."
-            )
-        warnings.warn(message, stacklevel=2)
 
     def _count_steps(self, prompts_per_epoch: int) -> None:
         """An epoch visits each intent once, whatever the rows it has; verl counted rows."""
