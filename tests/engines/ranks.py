@@ -57,7 +57,8 @@ class Ranks:
     def _start(self) -> None:
         # Spawned, not forked: the parent may hold threads, and a rank must import verl with its own environment.
         context = get_context("spawn")
-        store = str(Path(tempfile.mkdtemp(prefix="ranks-")) / "store")
+        self._folder = tempfile.TemporaryDirectory(prefix="ranks-")
+        store = str(Path(self._folder.name) / "store")
         self._pools = [ProcessPoolExecutor(max_workers=1, mp_context=context) for _ in range(self.size)]
         begun = [pool.submit(_become, rank, self.size, store, self.platform) for rank, pool in enumerate(self._pools)]
         self._pids = [future.result(START_SECONDS) for future in begun]
@@ -68,7 +69,7 @@ class Ranks:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for pool in self._pools:
-            pool.shutdown()
+            pool.shutdown(wait=False)
         self._pools, self._pids = [], []
 
 
