@@ -154,6 +154,8 @@ def test_a_file_of_ones_own(doctor, tmp_path: Path, playground_files: Path, caps
 
 
 def test_the_plugin_policy_of_verl_is_named(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    import verl  # noqa: F401  # with its plugins, for the tests that follow in this process
+
     monkeypatch.delitem(sys.modules, "verl_air.plugin", raising=False)
     monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "none")
     assert main(["doctor"]) == 1
