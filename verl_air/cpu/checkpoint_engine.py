@@ -4,7 +4,7 @@ verl's ``separate_async`` trainer refuses the in-process ("naive") transfer and 
 which runs without an accelerator. This one does: ``actor_rollout_ref.rollout.checkpoint_engine.backend: gloo``. Rank 0
 of the actor broadcasts to every rollout rank; other actor ranks take part in gathering each weight, and send nothing.
 
-Hook: ``verl.checkpoint_engine.base.CheckpointEngineRegistry`` (tests/contract/test_checkpoint_engine_hooks.py).
+Hook: ``verl.checkpoint_engine.base.CheckpointEngineRegistry`` (tests/contract/test_cpu_hooks.py).
 """
 
 from __future__ import annotations
