@@ -25,6 +25,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     safety.add_argument("--benign", nargs="+", default=[], metavar="FILE", help="harmless requests, as contrast")
     safety.add_argument("--no-shipped-benign", action="store_true", help="omit the 60 harmless requests shipped here")
     safety.add_argument("--column", help="the column that holds the request")
+    safety.add_argument(
+        "--label", metavar="COLUMN:VALUE=KIND,...", help="which values are harmful, benign or drop; or none"
+    )
     moral = domains.add_parser("moral", help="dilemmas (MoralChoice, ETHICS)")
     math = domains.add_parser("math", help="word problems with worked solutions (GSM8K)")
     math.add_argument("--column", help="the column that holds the problem")
@@ -38,7 +41,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, help=help_, **options)  # type: ignore[arg-type]
 
     files, names, count = {"nargs": "+", "metavar": "FILE"}, {"nargs": "+", "metavar": "NAME"}, {"type": int}
-    add("--source", "CSV, TSV, JSONL, parquet, or hub name[:config][@split]", required=True, **files)
+    add(
+        "--source", "[PRESET:]FILE or hub name[:config][@split]; PRESET: a published safety set", required=True, **files
+    )
     add("--out", "folder to write into", required=True, metavar="DIR")
     add("--seed", "the same seed and data give the same files", default=_DEFAULTS.seed, **count)
     add("--held-out", "share (below 1) or number of intents", type=float, default=_DEFAULTS.held_out, metavar="N")
@@ -91,8 +96,10 @@ def run(args: argparse.Namespace) -> int:
 def _read(args: argparse.Namespace) -> BuildInput:
     source, held_out = args.source, args.held_out_source
     if args.domain == "safety":
-        shipped = not args.no_shipped_benign
-        return read_safety(source, benign=args.benign, shipped_benign=shipped, held_out=held_out, column=args.column)
+        return read_safety(
+            source, benign=args.benign, shipped_benign=not args.no_shipped_benign, held_out=held_out,
+            column=args.column, label=args.label,
+        )  # fmt: skip
     if args.domain == "moral":
         return read_moral(source, held_out=held_out, seed=args.seed)
     solution = args.solution_column

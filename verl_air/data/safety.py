@@ -1,4 +1,4 @@
-"""Safety: harmful requests (AdvBench, or any file with a column of requests), and harmless ones as contrast.
+"""Safety: harmful and harmless requests of published sets (``presets.yaml``), or of any file with a column of them.
 
 The anchor asks what an assistant should do with the request; the open variants are the request itself, in framings.
 """
@@ -6,18 +6,19 @@ The anchor asks what an assistant should do with the request; the open variants 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
 
 from verl_air.data.anchors import Question
-from verl_air.data.intents import BuildInput, IntentReader, IntentSpec, make_intent_id, require_text
-from verl_air.data.sources import Source, SourceRow
+from verl_air.data.intents import BuildInput, IntentReader, IntentSpec, make_intent_id
+from verl_air.data.presets import SafetyPreset, preset_for, split_preset
+from verl_air.data.sources import Source, SourceRow, read_source
 
 DOMAIN = "safety"
 ANSWER = "your reply to the user"
-REQUEST_COLUMNS = ("goal", "request", "prompt", "behavior", "instruction", "question", "text")
 
 _HELP, _HELP_CLAIM = "Help with it as well as it can.", "The assistant should do what this message asks."
 _DECLINE, _DECLINE_CLAIM = "Decline, and give the reason.", "The assistant should decline this message."
@@ -35,40 +36,49 @@ def read_safety(
     shipped_benign: bool = True,
     held_out: Sequence[str] = (),
     column: str | None = None,
+    label: str | None = None,
 ) -> BuildInput:
     """Read requests from files or hub names; errors as of :meth:`~verl_air.data.intents.IntentReader.read`.
 
     Args:
-        sources, held_out: harmful requests; ``held_out`` are those for ID and OOD.
-        benign: harmless requests.
+        sources, held_out: requests, each with a preset before it or not (``xstest:FILE``); harmful unless the set's own
+            label says otherwise. ``held_out`` are those for ID and OOD.
+        benign: harmless requests, unless the set's own label says otherwise.
         shipped_benign: also take the package's own short list of harmless requests.
         column: the column that holds the request, if it has none of the usual names. Files of harmless requests without
             it are searched for the usual names.
+        label: see :func:`~verl_air.data.presets.preset_for`.
     """
     reader = IntentReader()
-    harmful = reader.read(sources, _maker(column, "harmful"))
-    apart = reader.read(held_out, _maker(column, "harmful"))
-    harmless = reader.read(benign, _maker(column, "benign"))
-    shipped = reader.read([_shipped_benign()] if shipped_benign else [], _maker(column, None))
+
+    def read(names: Sequence[str], kind: str) -> list[IntentSpec]:
+        found: list[IntentSpec] = []
+        for name in names:
+            preset_name, path = split_preset(name)
+            source = read_source(path)
+            named = column if kind == "harmful" or column in source.columns else None
+            preset = preset_for(source, preset_name, named, label)
+            found += reader.read([source], partial(_intent, preset, kind))
+        return found
+
+    harmful, apart, harmless = read(sources, "harmful"), read(held_out, "harmful"), read(benign, "benign")
+    shipped = reader.read([_shipped_benign()] if shipped_benign else [], _shipped_intent)
     return BuildInput(
         DOMAIN, ANSWER, reader.sources, harmful, reader.exclusions, held_out=apart, contrast=[*harmless, *shipped]
     )
 
 
-def _maker(column: str | None, kind: str | None) -> Callable[[Source, SourceRow], IntentSpec]:
-    """How a row becomes an intent; without ``kind``, the row's own column of that name has it."""
-
-    def make(source: Source, row: SourceRow) -> IntentSpec:
-        if column is not None and kind == "harmful":
-            source.require(column)
-        name = column if column in source.columns else source.find_column(*REQUEST_COLUMNS)
-        return make_safety_intent(require_text(row, str(name)), kind or row.text("kind"))
-
-    return make
+def _intent(preset: SafetyPreset, given: str, source: Source, row: SourceRow) -> IntentSpec:
+    kind = preset.kind_of(source, row, given)
+    return make_safety_intent(preset.request_of(source, row), kind, preset.extras_of(source, row))
 
 
-def make_safety_intent(request: str, kind: str) -> IntentSpec:
-    """An intent. kind: ``harmful``, or anything else for a harmless request."""
+def _shipped_intent(source: Source, row: SourceRow) -> IntentSpec:
+    return make_safety_intent(row.text("request"), row.text("kind"))
+
+
+def make_safety_intent(request: str, kind: str, extras: Mapping[str, str] | None = None) -> IntentSpec:
+    """An intent. kind: ``harmful``, or anything else for a harmless request. extras: more for the rows' extras."""
     harmful = kind == "harmful"
     right, wrong = (_DECLINE, _HELP) if harmful else (_HELP, _DECLINE)
     return IntentSpec(
@@ -87,7 +97,7 @@ def make_safety_intent(request: str, kind: str) -> IntentSpec:
         ),
         ground_truth="refuse" if harmful else "help",
         stratum="harmful" if harmful else "benign",
-        extras={"harmful": harmful, "kind": kind},
+        extras={"harmful": harmful, "kind": kind, **(extras or {})},
     )
 
 

@@ -1,12 +1,15 @@
-"""Reading what a builder starts from: CSV, TSV, JSONL and parquet files, or a data set of the Hugging Face hub."""
+"""Reading what a builder starts from: a table, JSON, text or parquet file, or a data set of the Hugging Face hub."""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import gzip
 import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,8 +32,15 @@ class SourceRow:
     values: dict[str, Any]
 
     def text(self, column: str) -> str:
-        """The column as stripped text; a missing value is an empty string."""
+        """The column as stripped text; a missing value is an empty string, a chat its last user turn with the earlier
+        turns above it.
+
+        Raises:
+            DataError: the value is a list or a mapping and no chat.
+        """
         value = self.values.get(column)
+        if isinstance(value, list | dict):
+            return _chat_text(value, f"{self.where}, column {column!r}")
         return "" if value is None else str(value).strip()
 
 
@@ -49,8 +59,11 @@ class Source:
             raise DataError(f"{self.name}: no column {', '.join(map(repr, missing))}; {self._present}")
 
     def find_column(self, *candidates: str) -> str:
-        """The first of some columns that is present; if none is, the :class:`DataError` lists those that are."""
-        found = next((column for column in candidates if column in self.columns), None)
+        """The first of some columns that is present, without regard to case; if none is, the :class:`DataError` lists
+        those that are.
+        """
+        known = {column.casefold(): column for column in reversed(self.columns)}
+        found = next((known[name.casefold()] for name in candidates if name.casefold() in known), None)
         if found is None:
             names = ", ".join(map(repr, candidates))
             raise DataError(f"{self.name}: none of the columns {names}; {self._present}. Name yours with --column.")
@@ -61,27 +74,54 @@ class Source:
         return f"the columns are {', '.join(self.columns)}"
 
 
+def _chat_text(chat: Any, where: str) -> str:
+    """Turns of ``{role, content}``: what follows the last user turn is no part of the request."""
+    turns = chat if isinstance(chat, list) else [chat]
+    if not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) and "role" in turn for turn in turns):
+        raise DataError(
+            f"{where}: {str(chat)[:80]!r} is neither text nor a chat of {{role, content}} turns. Write the request "
+            "as text into a column of its own."
+        )
+    users = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
+    if not users:
+        raise DataError(f"{where}: a chat without a user turn has no request")
+    *earlier, request = turns[: users[-1] + 1]
+    context = "".join(f"{turn['role']}: {turn['content'].strip()}\n" for turn in earlier)
+    return f"{context}user: {request['content'].strip()}" if context else request["content"].strip()
+
+
 def read_source(name: str) -> Source:
     """Read a local file, or a hub data set written as ``owner/name[:config][@split]``.
 
     Whatever exists as a file is read as one; a folder goes to ``datasets.load_dataset``, as a hub name does.
 
     Raises:
-        DataError: no such file, an unknown suffix, a file that is empty, not UTF-8 or malformed, a failed download.
+        DataError: no such file, an unknown suffix, a file that is empty, malformed or in an unknown encoding, a failed
+            download.
     """
     path = Path(name)
-    if path.is_file() or path.suffix.lower() in _READERS:
+    if path.is_file() or _suffix(path) in _READERS:
         return _read_file(path)
     return _read_hub(name)
 
 
+def _suffix(path: Path) -> str:
+    """Of what is in a ``.gz`` file, the suffix before it."""
+    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+
+
 def _read_file(path: Path) -> Source:
-    reader = _READERS.get(path.suffix.lower())
+    reader = _READERS.get(_suffix(path))
     if reader is None:
-        raise DataError(f"{path}: unknown kind of file; known: {', '.join(sorted(_READERS))}")
+        raise DataError(f"{path}: unknown kind of file; known: {', '.join(sorted(_READERS))}, each also with .gz")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     content = path.read_bytes()
+    if path.suffix.lower() == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError) as error:
+            raise DataError(f"{path}: not a whole gzip file ({error}). Download it again.") from error
     if not content.strip():
         raise DataError(f"{path}: the file is empty")
     columns, rows = reader(path, content)
@@ -92,6 +132,8 @@ def _read_file(path: Path) -> Source:
 
 
 def _decode(path: Path, content: bytes) -> str:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", errors="strict") if len(content) % 2 == 0 else _no_text(path)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -102,24 +144,65 @@ def _decode(path: Path, content: bytes) -> str:
         ) from error
 
 
+def _no_text(path: Path) -> str:
+    raise DataError(f"{path}: the file is cut off in the middle of a UTF-16 character. Download it again.")
+
+
 def _read_csv(path: Path, content: bytes) -> tuple[list[str], _Placed]:
-    reader = csv.DictReader(
-        io.StringIO(_decode(path, content), newline=""),
-        delimiter="\t" if path.suffix.lower() == ".tsv" else ",",
-        strict=True,
-    )
-    columns = list(reader.fieldnames or [])
+    csv.field_size_limit(len(content) + 1)  # a field may be as long as the file
+    delimiter = "\t" if _suffix(path) == ".tsv" else ","
+    reader = csv.DictReader(io.StringIO(_decode(path, content), newline=""), delimiter=delimiter, strict=True)
+    try:
+        columns = list(reader.fieldnames or [])
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: malformed CSV ({error})") from error
+    if twice := [column for column, n in Counter(columns).items() if n > 1]:
+        raise DataError(f"{path}, line 1: the column {twice[0]!r} is there twice. Rename or remove one of them.")
 
     def rows() -> _Placed:
+        begun = 2
         try:
             for values in reader:
                 if None in values or None in values.values():
                     raise DataError(f"{path}, line {reader.line_num}: the row does not have {len(columns)} columns")
                 yield f"line {reader.line_num}", values
+                begun = reader.line_num + 1
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: malformed CSV ({error})") from error
+            raise DataError(
+                f"{path}, line {begun}: malformed CSV, read up to line {reader.line_num} ({error}). A quote that opens "
+                "in this row may never close; double the quotes inside a quoted field."
+            ) from error
 
     return columns, rows()
+
+
+def _read_json(path: Path, content: bytes) -> tuple[list[str], _Placed]:
+    """An array of objects or of texts, or an object of columns."""
+    try:
+        value = json.loads(_decode(path, content))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
+    if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
+        lengths = {name: len(column) for name, column in value.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"{path}: the columns have different lengths: {lengths}")
+        value = [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
+    if not isinstance(value, list):
+        raise DataError(f"{path}: an array of objects or texts, or an object of columns is expected")
+    rows = [{"request": row} if isinstance(row, str) else row for row in value]
+    if wrong := [i for i, row in enumerate(rows) if not isinstance(row, dict)]:
+        raise DataError(
+            f"{path}, element {wrong[0]}: an object or a text is expected, got {type(rows[wrong[0]]).__name__}"
+        )
+    return list(dict.fromkeys(column for row in rows for column in row)), (
+        (f"element {i}", row) for i, row in enumerate(rows)
+    )
+
+
+def _read_text(path: Path, content: bytes) -> tuple[list[str], _Placed]:
+    """One request per line; empty lines are passed over."""
+    lines = enumerate(_decode(path, content).splitlines(), start=1)
+    return ["request"], ((f"line {number}", {"request": line}) for number, line in lines if line.strip())
 
 
 def _read_jsonl(path: Path, content: bytes) -> tuple[list[str], _Placed]:
@@ -148,7 +231,9 @@ def _read_parquet(path: Path, content: bytes) -> tuple[list[str], _Placed]:
 _READERS: dict[str, Callable[[Path, bytes], tuple[list[str], _Placed]]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
+    ".json": _read_json,
     ".jsonl": _read_jsonl,
+    ".txt": _read_text,
     ".parquet": _read_parquet,
 }
 

@@ -1,0 +1,175 @@
+"""Published safety sets as they are: which column holds the request, and which rows are harmful (``presets.yaml``).
+
+A row's kind comes from the set's own label. Where a set has none, it is what the option says under which the file was
+given. A column that looks like a label is never ignored: it is used, or the build stops and says how to map it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from pydantic import Field
+
+from verl_air.data.intents import ExcludeRow, require_text
+from verl_air.data.sources import Source, SourceRow
+from verl_air.errors import DataError
+from verl_air.settings import Settings, closest
+
+KINDS = ("harmful", "benign")
+REQUEST_COLUMNS = ("goal", "request", "prompt", "behavior", "instruction", "question", "text")
+LABEL_COLUMNS = ("label", "labels", "kind", "is_safe", "safe", "is_harmful", "harmful", "toxic", "toxicity")
+_WORDS = {
+    **dict.fromkeys(("safe", "benign", "harmless"), "benign"),
+    **dict.fromkeys(("unsafe", "harmful", "toxic"), "harmful"),
+}
+
+
+class SafetyPreset(Settings):
+    """How one set is read; ``presets.yaml`` describes the keys."""
+
+    prefix: ClassVar[str] = "preset"
+
+    columns: list[str] = Field(default_factory=list)
+    request: str
+    category: str | None = None
+    kind: str | None = None
+    label: dict[str, Any] | None = None
+    by_name: dict[str, str] = Field(default_factory=dict)
+    context: str | None = None
+    contextual: dict[str, str] | None = None
+    leave_out: dict[str, Any] | None = None
+
+    def kind_of(self, source: Source, row: SourceRow, given: str) -> str:
+        """``harmful`` or ``benign``; ``given``: by the option under which the file was named.
+
+        Raises:
+            ExcludeRow: the label says that the row is to be left out.
+            DataError: the label has a value that is not known, or nothing tells which the set is.
+        """
+        if self.label is not None:
+            column, values = source.find_column(self.label["column"]), self.label["values"]
+            value = row.text(column)
+            found = {str(known).casefold(): kind for known, kind in values.items()}.get(value.casefold())
+            if found is None:
+                raise DataError(
+                    f"{row.where}, column {column!r}: {value!r} says neither harmful nor benign. Known: "
+                    f"{', '.join(values)}. Map it: --label {column}:{value or 'VALUE'}=harmful,..."
+                )
+            if found not in KINDS:
+                raise ExcludeRow(found)
+            return found
+        if self.by_name:
+            kinds = {kind for part, kind in self.by_name.items() if part in source.name.casefold()}
+            if len(kinds) != 1:
+                raise DataError(
+                    f"{source.name}: the set has a harmful and a benign file with the same columns, and the name has "
+                    f"none of {', '.join(self.by_name)}. Rename the file, so that it says which it is."
+                )
+            return kinds.pop()
+        return self.kind or given
+
+    def request_of(self, source: Source, row: SourceRow) -> str:
+        """The request, with its context below it.
+
+        Raises:
+            ExcludeRow: there is no request, or the preset leaves the row out.
+            DataError: a contextual row has no context.
+        """
+        if self.leave_out is not None:
+            value = row.text(source.find_column(self.leave_out["column"]))
+            if reason := self.leave_out["values"].get(value):
+                raise ExcludeRow(reason)
+        request = require_text(row, source.find_column(self.request))
+        context = row.text(source.find_column(self.context)) if self.context else ""
+        if self.contextual and not context:
+            column = source.find_column(self.contextual["column"])
+            if row.text(column) == self.contextual["value"]:
+                raise DataError(
+                    f"{row.where}, column {self.context!r}: empty, but {column} is {self.contextual['value']!r}. "
+                    "Restore the context, or remove the row."
+                )
+        return f"{request}\n\n{context}" if context else request
+
+    def extras_of(self, source: Source, row: SourceRow) -> dict[str, str]:
+        """What evaluation can tell rows apart by."""
+        return {"category": row.text(source.find_column(self.category))} if self.category else {}
+
+
+@cache
+def presets() -> Mapping[str, SafetyPreset]:
+    """The presets by name."""
+    content = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    return {name: SafetyPreset.from_mapping(values) for name, values in content.items()}
+
+
+def split_preset(name: str) -> tuple[str | None, str]:
+    """``xstest:FILE`` taken apart. What is a file, or a hub name with a configuration, has no preset in front.
+
+    Raises:
+        DataError: the part in front is not a preset.
+    """
+    head, colon, rest = name.partition(":")
+    if not colon or Path(name).exists() or "/" in head:
+        return None, name
+    if head not in presets():
+        raise DataError(f"--source {name}: no preset {head!r}{closest(head, presets())}; known: {', '.join(presets())}")
+    return head, rest
+
+
+def preset_for(source: Source, name: str | None, column: str | None, label: str | None) -> SafetyPreset:
+    """How a source is read.
+
+    Args:
+        source: opened.
+        name: a preset's name; None recognises a set by its columns.
+        column: the column of the request, if the user named it.
+        label: ``COLUMN:VALUE=harmful,VALUE=benign`` of the user, or ``none`` to have no label.
+
+    Raises:
+        DataError: a column is missing, or one that looks like a label cannot be read.
+    """
+    if name is None and column is None:
+        columns = {known.casefold() for known in source.columns}
+        fits = [p for p in presets().values() if {c.casefold() for c in p.columns} <= columns]
+        preset = max(fits, key=lambda p: len(p.columns), default=None)
+    else:
+        preset = presets()[name] if name else None
+    if preset is None:
+        if column is not None:
+            source.require(column)
+        preset = SafetyPreset(request=source.find_column(*([column] if column else REQUEST_COLUMNS)))
+    if label is not None:
+        return preset.model_copy(update={"label": _read_label(label), "by_name": {}})
+    if preset.label is None and not preset.columns:
+        return preset.model_copy(update={"label": _guessed_label(source)})
+    return preset
+
+
+def _read_label(label: str) -> dict[str, Any] | None:
+    if label == "none":
+        return None
+    column, _, pairs = label.partition(":")
+    values = dict(pair.split("=", 1) for pair in pairs.split(",") if "=" in pair)
+    if not values or not set(values.values()) <= {*KINDS, "drop"}:
+        raise DataError(f"--label {label}: write COLUMN:VALUE=harmful,VALUE=benign (or =drop), or none")
+    return {"column": column, "values": {v: "dropped by --label" if k == "drop" else k for v, k in values.items()}}
+
+
+def _guessed_label(source: Source) -> dict[str, Any] | None:
+    """The mapping of a column that looks like a label; None if there is no such column."""
+    for column in source.columns:
+        if column.casefold() not in LABEL_COLUMNS:
+            continue
+        values = list(dict.fromkeys(row.text(column) for row in source.rows))
+        if all(value.casefold() in _WORDS for value in values):
+            return {"column": column, "values": {value: _WORDS[value.casefold()] for value in values}}
+        shown = ", ".join(f"{value}=harmful|benign" for value in values[:4])
+        raise DataError(
+            f"{source.name}: the column {column!r} may say which rows are harmful, and its values are not known: "
+            f"{', '.join(map(repr, values[:6]))}. Map it: --label {column}:{shown}; --label none ignores it."
+        )
+    return None
