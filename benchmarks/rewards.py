@@ -13,6 +13,8 @@ import argparse
 import asyncio
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Coroutine
@@ -72,25 +74,44 @@ async def cache(n: int = 5000) -> dict[str, float]:
         }
 
 
-async def math(deadline_s: float = 1.0, rounds: int = 3) -> dict[str, float]:
-    """Seconds of single calls on hostile input; a killed child's successor is started by the call after it."""
+async def math(deadline_s: float = 5.0, rounds: int = 2) -> dict[str, float]:
+    """Seconds of single calls on hostile input; then right answers that need the child, which must not abstain."""
     routes = {"*/*": {"name": "math", "deadline_s": deadline_s, "workers": 1}}
     times, abstained = [], 0.0
 
-    async def timed(text: str) -> tuple[float, float]:
+    async def timed(text: str, truth: str = "7x") -> tuple[float, float]:
         start = time.perf_counter()
-        result = await compute_score("math/train", respond(f"\\boxed{{{text}}}"), "7x", row("math"), routes=routes)
+        result = await compute_score("math/train", respond(f"\\boxed{{{text}}}"), truth, row("math"), routes=routes)
         return time.perf_counter() - start, result["abstained"]
 
-    await timed("y")
+    await timed("|y|")
     for text in [*HOSTILE.values()] * rounds:
         took, gave_up = await timed(text)
         times.append(took)
         abstained += gave_up
         if gave_up:
-            await timed("y")  # starts the successor outside the measurement
+            await timed("|y|")  # waits for the successor outside the measurement
     p99 = statistics.quantiles(times, n=100, method="inclusive")[98]
-    return {"deadline_s": deadline_s, "calls": len(times), "abstained": abstained, "p99_s": p99, "max_s": max(times)}
+    right = [await timed(f"{k}\\ln 2", f"\\ln {2**k}") for k in range(2, 30)]
+    return {
+        "deadline_s": deadline_s,
+        "calls": len(times),
+        "abstained": abstained,
+        "p99_s": p99,
+        "max_s": max(times),
+        "right_abstained": sum(gave_up for _, gave_up in right),
+    }
+
+
+async def math_beside_busy_neighbours(neighbours: int = 4) -> dict[str, float]:
+    """The same, while other processes take every core they get."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(neighbours)]
+    try:
+        return await math()
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
 
 
 async def with_closed_clients(work: Coroutine[Any, Any, dict[str, float]]) -> dict[str, float]:
@@ -106,11 +127,14 @@ def main() -> int:
         "rules_per_s": asyncio.run(with_closed_clients(rules())),
         "cache": asyncio.run(cache()),
         "math": asyncio.run(math()),
+        "math_busy": asyncio.run(math_beside_busy_neighbours()),
     }
     met = {
         "rules": min(report["rules_per_s"].values()) > 20_000,
         "cache": max(report["cache"].values()) < 1.0,
         "math": report["math"]["p99_s"] < 1.5 * report["math"]["deadline_s"],
+        "math_busy": report["math_busy"]["p99_s"] <= 2.0 * report["math"]["p99_s"]
+        and report["math_busy"]["right_abstained"] == 0.0,
     }
     report["targets_met"] = met
     print(json.dumps(report, indent=2))

@@ -1,9 +1,9 @@
 r"""``math``: the answer equals the ground truth mathematically.
 
-`math_forms` says what equal means (percent, currency, units, sets, tuples, relations) and decides nearly every answer
+`math_compare` says what equal means (percent, currency, units, sets, tuples, relations) and decides nearly every answer
 at once, by exact arithmetic. What only symbolics can decide goes to the library math-verify, in a child process that is
 killed when its time is up: after ``deadline_s`` of its own processor time, so that busy neighbours do not count, or
-nearly twice that by the clock. Then the row abstains. An answer longer than ``max_chars`` is wrong, since no right
+1.6 times that by the clock. Then the row abstains. An answer longer than ``max_chars`` is wrong, since no right
 answer is that long. A ground truth that neither can read equals its own text alone.
 """
 
@@ -12,7 +12,8 @@ from functools import cache, lru_cache
 from importlib.util import find_spec
 
 from reward_fns.answer_text import final_answer
-from reward_fns.math_forms import compare, read
+from reward_fns.math_compare import compare
+from reward_fns.math_forms import read
 from reward_fns.math_text import clean
 from verl_air.rewards import ConfigError, RewardError, Sample, Verdict, WorkerPool, register_reward
 

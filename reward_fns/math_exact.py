@@ -1,10 +1,4 @@
-r"""Exact arithmetic on plain mathematics: what it reads, it decides; nothing is rounded and nothing underflows.
-
-A value is a ``Fraction`` while that has at most some 100,000 bits. Beyond, it is known by its residue modulo a prime of
-127 bits, which has room for powers like 10^(10^9), large factorials, square roots of integers, i, and letters
-(unknowns, pi, e), each of which stands for a fixed residue. Equal values have equal residues. Unequal ones have not, as
-far as people write them: the prime P is 24 q + 1 with q prime, so two powers of one base can only agree if their
-exponents differ by a multiple of q, which has 37 digits; exponents have at most 30.
+r"""A reader of plain mathematics: an expression becomes an exact value (`math_numbers`).
 
 Read: integers, decimals, ``1e3``, ``\frac``, ``a/b``, mixed numbers (``1\frac{1}{2}``, ``1 1/2``, ``1½``), + - * /,
 juxtaposition, powers, factorials, roots, letters with and without subscripts. Each step is bounded, and so are depth
@@ -13,138 +7,13 @@ and exponents; so is the work, whatever the text is.
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
-from hashlib import blake2b
 
-_Q = 4_760_821_456_863_503_307_979_006_760_898_123_827  # a prime, as is:
-_P = 24 * _Q + 1
-_MAX_BITS = 1 << 17
+from reward_fns.math_numbers import IMAGINARY_UNIT, NoNumberError, Number, UnreadError, factorial, root
+
 _MAX_DEPTH = 40
-_MAX_EXPONENT = 10**30
-_MAX_EXACT_FACTORIAL = 5_000
 _MAX_STEPS = 200_000  # multiplications of factorials in one text
-_SMALL_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)  # P is such that each has a square root
-_EIGHTH_ROOT_OF_1 = next(root for n in range(2, 99) if pow(root := pow(n, 3 * _Q, _P), 4, _P) == _P - 1)
-
-
-class UnreadError(ValueError):
-    """The text is beyond this reader; symbolics may know it."""
-
-
-class NoNumberError(ValueError):
-    """The text is no value that anybody would give: it is malformed, too deep or too large."""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A value: exact, or else known by its residue alone. symbolic: a letter or a root is part of it."""
-
-    exact: Fraction | None
-    known_residue: int = 0
-    symbolic: bool = False
-
-    @classmethod
-    def of(cls, value: Fraction | int) -> Number:
-        """A rational number, exact if it is not too long."""
-        exact = Fraction(value)
-        if exact.numerator.bit_length() + exact.denominator.bit_length() <= _MAX_BITS:
-            return cls(exact)
-        return cls(None, cls(exact).residue)
-
-    @classmethod
-    def named(cls, name: str) -> Number:
-        """An unknown, or a constant that no fraction equals."""
-        return cls(None, int.from_bytes(blake2b(name.encode(), digest_size=16).digest(), "big") % _P, True)
-
-    @property
-    def residue(self) -> int:
-        """The value modulo P."""
-        if self.exact is None:
-            return self.known_residue
-        return self.exact.numerator * pow(self.exact.denominator, -1, _P) % _P
-
-    def __add__(self, other: Number) -> Number:
-        if self.exact is not None and other.exact is not None:
-            return Number.of(self.exact + other.exact)
-        return Number(None, (self.residue + other.residue) % _P, self.symbolic or other.symbolic)
-
-    def __mul__(self, other: Number) -> Number:
-        if self.exact is not None and other.exact is not None:
-            return Number.of(self.exact * other.exact)
-        return Number(None, self.residue * other.residue % _P, self.symbolic or other.symbolic)
-
-    def __neg__(self) -> Number:
-        return self * Number(Fraction(-1))
-
-    def __pow__(self, exponent: int) -> Number:
-        if exponent <= 0 and (self.exact == 0 or self.residue == 0):
-            raise NoNumberError("division by zero")
-        if abs(exponent) > _MAX_EXPONENT:
-            raise NoNumberError("an exponent of more than 30 digits")
-        if self.exact is not None:
-            bits = self.exact.numerator.bit_length() + self.exact.denominator.bit_length()
-            if bits * abs(exponent) <= _MAX_BITS:
-                return Number.of(self.exact**exponent)
-            if abs(self.exact) in (0, 1):
-                return Number.of(self.exact ** (2 - exponent % 2))
-        return Number(None, pow(self.residue, exponent, _P), self.symbolic)
-
-    def same(self, other: Number) -> bool:
-        """Whether two values are equal."""
-        if self.exact is not None and other.exact is not None:
-            return self.exact == other.exact
-        return self.residue == other.residue
-
-
-_I = Number(None, pow(_EIGHTH_ROOT_OF_1, 2, _P), True)
-
-
-@cache
-def _prime_root(prime: int) -> Number:
-    """A square root of a small prime, always the same one."""
-    root = pow(prime, (3 * _Q + 1) // 2, _P)
-    turns = (root * pow(_EIGHTH_ROOT_OF_1, k, _P) % _P for k in range(8))
-    return Number(None, next(turn for turn in turns if turn * turn % _P == prime), True)
-
-
-def _integer_root(value: int, degree: int) -> int | None:
-    """The exact root of a non-negative integer, if there is one."""
-    if degree == 2:
-        root = math.isqrt(value)
-    else:
-        low, high = 0, 1 << (value.bit_length() // degree + 1)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if middle**degree <= value else (low, middle - 1)
-        root = low
-    return root if root**degree == value else None
-
-
-def _root(value: Number, degree: int) -> Number:
-    if value.exact is None or not 2 <= degree <= 64 or value.exact.numerator.bit_length() > 4096:
-        raise UnreadError("a root of a symbol")
-    top, bottom = abs(value.exact.numerator), value.exact.denominator
-    negative = value.exact < 0
-    roots = _integer_root(top, degree), _integer_root(bottom, degree)
-    if roots[0] is not None and roots[1] is not None and (degree % 2 or not negative):
-        return Number.of(Fraction(-roots[0] if negative else roots[0], roots[1]))
-    if degree != 2:
-        raise UnreadError("a root that is no fraction")
-    square_free, result = top * bottom, Number.of(Fraction(1, bottom))
-    for prime in _SMALL_PRIMES:
-        while square_free % prime == 0:
-            square_free //= prime
-            result = result * _prime_root(prime)
-    rest = _integer_root(square_free, 2)
-    if rest is None:
-        raise UnreadError("a root of a large prime")
-    result = result * Number.of(rest)
-    return result * _I if negative else result
-
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,40}(?![\w.]))?)|\\(?P<command>[A-Za-z]+)|"
@@ -327,7 +196,7 @@ class _Reader:
             if not self._take("]"):
                 raise NoNumberError("'[' is not closed")
             self._tokens[self._at - 1] = ("command", "sqrt")
-        return _root(self._argument(), degree)
+        return root(self._argument(), degree)
 
     def _named(self, name: str) -> Number:
         if self._take("_"):
@@ -335,7 +204,7 @@ class _Reader:
             self._argument()
             name += "_" + "".join(text for _, text in self._tokens[start : self._at]).strip("{}")
         if name == "i":
-            return _I
+            return IMAGINARY_UNIT
         return Number.named(name)
 
     def _power(self, base: Number, exponent: Number) -> Number:
@@ -347,7 +216,7 @@ class _Reader:
             return base ** int(exponent.exact)
         if base.exact is None or base.exact < 0:
             raise UnreadError("a root of a symbol")
-        return _root(base, exponent.exact.denominator) ** exponent.exact.numerator
+        return root(base, exponent.exact.denominator) ** exponent.exact.numerator
 
     def _factorial(self, value: Number, step: int) -> Number:
         if value.exact is None:
@@ -358,9 +227,4 @@ class _Reader:
         self._steps += n // step
         if self._steps > _MAX_STEPS:
             raise NoNumberError("a factorial of more than 200,000 factors")
-        if n <= _MAX_EXACT_FACTORIAL:
-            return Number.of(math.prod(range(n, 0, -step)))
-        residue = 1
-        for factor in range(n, 0, -step):
-            residue = residue * factor % _P
-        return Number(None, residue)
+        return factorial(n, step)

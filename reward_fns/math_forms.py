@@ -1,32 +1,14 @@
-r"""The form of a mathematical answer: a value, a list, an interval, a relation; and when two of them are equal.
-
-:func:`read` takes a clean text (`math_text`) apart; :func:`compare` decides what can be decided exactly (`math_exact`),
-and returns ``None`` for what only symbolics can. The rules:
-
-- Decoration (`answer_text`), a name before "=" ("x = 5") and steps before the last "=" do not count; steps that are
-  false ("5 = 42") make the answer wrong.
-- Arrows, "≈", "≠", ratios, dots and inequalities make no number: they equal the same sign between equal parts.
-- Tuples and intervals are equal in order and bracket by bracket; sets, and lists without brackets, in any order; a list
-  with dots in order. A list may leave the brackets of a set or a tuple out. A set of one is its element.
-- Digits are grouped by ``,`` ``{,}`` ``\,`` ``\ `` an apostrophe, a thin or a plain space, always by three: "1 234" is
-  1234, "4 2" is nothing. "1.234.567" and "1.234,5" are read as in Europe; "1,5" is a list. In brackets, a comma
-  separates.
-- Percent: 50% is 1/2, so it equals 0.5. The sign may also be missing on one side where the number is 1 or more: ground
-  truth 50 takes "50%", and ground truth 50% takes "50". 0.5 and 0.5% differ.
-- A currency sign is a unit. A unit may be missing on one side (not if ``require_units``); two units must be the same,
-  nothing is converted: $5 equals 5, but not €5; 5 cm is not 5 m. "million" and the like are factors, no units.
-- Values are exact: 0.333 is not 1/3, and 3.14 is not pi.
-"""
+"""Takes a clean mathematical text (`math_text`) apart, into the forms that `math_compare` compares."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 
-from reward_fns.math_exact import NoNumberError, Number
+from reward_fns.math_compare import Compound, Form, Value, compare
+from reward_fns.math_numbers import NoNumberError
 from reward_fns.math_text import COMMA_GAPS
-from reward_fns.math_units import HUNDREDTHS, readings
+from reward_fns.math_units import readings
 
 _MAX_DEPTH = 8
 _MAX_ITEMS = 200
@@ -35,29 +17,9 @@ _CONNECTIVES = re.compile(
     r"\s*,?\s*(?:\\(?:text|mathrm|textrm|mbox)\s*\{\s*(?:or|and|oder|und|ou|et)\s*\}|\\(?:lor|land|vee|wedge)(?![A-Za-z])|"
     r"(?<![\\A-Za-z])(?:or|and|oder|und|ou|et)(?![A-Za-z])|\\&|&|[\u548c\u6216])\s*,?\s*"
 )
+_DENIAL = re.compile(r"\b(?:not|never|no|wrong|false|than|isn)\b", re.IGNORECASE)
 _PLUS_MINUS = re.compile(r"\\pm(?![A-Za-z])|\u00b1|\+/-|\+-")
 
-
-@dataclass(frozen=True)
-class Value:
-    """readings: values and their units; none if only symbolics can read the text. sound: it may be a value at all."""
-
-    text: str
-    readings: tuple[tuple[Number, str], ...] = ()
-    sound: bool = True
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class Compound:
-    """kind: the brackets ("" for none), or the signs between the parts."""
-
-    kind: str
-    parts: tuple[Form, ...]
-    name: str = ""
-
-
-Form = Value | Compound
 
 _ARROWS = (
     r"\\(?:to|gets|mapsto|(?:long|Long|x)?(?:left)?(?:[rR]ight|[lL]eft)arrow|implies|iff|leadsto)(?![A-Za-z])|"
@@ -199,14 +161,13 @@ _SPELLINGS = {
     r"\implies": r"\Rightarrow ⇒ =>",
 }
 _CANONICAL = {spelling: sign for sign, row in _SPELLINGS.items() for spelling in row.split()}
-_INEQUALITIES = frozenset({"<", ">", "<=", ">=", "\\in", "\\notin"})
 
 
 def _equation(parts: list[str], depth: int) -> Form:
     """The value of "x = 5" is 5, and that of "40 + 2 = 42" is 42; other equations are left to symbolics."""
     name = ""
     parts = parts if parts[0] else parts[1:]
-    while len(parts) > 1 and _NAME.fullmatch(parts[0]):
+    while len(parts) > 1 and _NAME.fullmatch(parts[0]) and not _DENIAL.search(parts[0]):
         name = name or parts[0].replace(" ", "")
         parts = parts[1:]
     forms = [_read(part, depth + 1) for part in parts]
@@ -247,119 +208,3 @@ def _bracketed(text: str, depth: int) -> Form | None:
     if len(parts) == 1 and kind != "{}":
         return None
     return _list(kind, parts, depth)
-
-
-def compare(truth: Form, answer: Form, require_units: bool = False) -> bool | None:
-    """Whether two forms are equal; ``None`` if only symbolics can tell."""
-    if truth.name and answer.name and _symbol(truth.name) and _symbol(answer.name) and truth.name != answer.name:
-        return False
-    if isinstance(truth, Compound) and truth.kind == "{}" and len(truth.parts) == 1 and isinstance(answer, Value):
-        truth = truth.parts[0]
-    if isinstance(answer, Compound) and answer.kind == "{}" and len(answer.parts) == 1 and isinstance(truth, Value):
-        answer = answer.parts[0]
-    if isinstance(answer, Value) and not answer.sound:
-        return _same_words(truth, answer)
-    if isinstance(truth, Value) and isinstance(answer, Value):
-        return _same_value(truth, answer, require_units)
-    if isinstance(truth, Compound) and isinstance(answer, Compound):
-        return _same_parts(truth, answer, require_units)
-    return _mixed(truth, answer)
-
-
-def _symbol(name: str) -> bool:
-    return len(name) == 1 or not name.isalpha()
-
-
-def _same_words(truth: Form, answer: Value) -> bool:
-    return isinstance(truth, Value) and truth.text.casefold() == answer.text.casefold()
-
-
-def _same_value(truth: Value, answer: Value, require_units: bool) -> bool | None:
-    if not truth.readings or not answer.readings:
-        if truth.text == answer.text:
-            return True
-        if not truth.sound:
-            return _same_words(truth, answer)
-        return None
-    return any(
-        mine.same(theirs) and _same_unit(unit, other, mine, require_units)
-        for mine, unit in truth.readings
-        for theirs, other in answer.readings
-    )
-
-
-def _same_unit(unit: str, other: str, value: Number, required: bool) -> bool:
-    if unit == other or {unit, other} == {"", HUNDREDTHS}:
-        return True
-    if "%" in (unit, other) and (value.exact is None or abs(value.exact) < 1):
-        return False
-    return "" in (unit, other) and not required
-
-
-def _same_parts(truth: Compound, answer: Compound, require_units: bool) -> bool | None:
-    lists = ("", "{}", "()", "[]", "[)", "(]")
-    if truth.kind not in lists or answer.kind not in lists:
-        if truth.kind == answer.kind:
-            return _in_order(truth.parts, answer.parts, require_units, undecided=truth.kind == "=")
-        return None if _may_be_the_same(truth.kind, answer.kind) else False
-    unordered = {truth.kind, answer.kind} <= {"", "{}"} and not any(map(_has_dots, (*truth.parts, *answer.parts)))
-    if truth.kind != answer.kind and not unordered and {truth.kind, answer.kind} != {"", "()"}:
-        return False
-    if not unordered:
-        return _in_order(truth.parts, answer.parts, require_units)
-    return _in_any_order(truth.parts, answer.parts, require_units)
-
-
-def _has_dots(form: Form) -> bool:
-    return isinstance(form, Compound) and "..." in form.kind
-
-
-def _may_be_the_same(kind: str, other: str) -> bool:
-    """Whether symbolics may equate the two: inequalities are intervals, and turned round they are the same."""
-    known = _INEQUALITIES | {"=", "()", "[]", "[)", "(]", "", "{}"}
-    return set(kind.split()) <= known and set(other.split()) <= known
-
-
-def _in_order(
-    truth: tuple[Form, ...], answer: tuple[Form, ...], require_units: bool, undecided: bool = False
-) -> bool | None:
-    if len(truth) != len(answer):
-        return None if undecided else False
-    verdicts = [compare(mine, theirs, require_units) for mine, theirs in zip(truth, answer, strict=True)]
-    if all(verdicts):
-        return True
-    return None if undecided or False not in verdicts else False
-
-
-def _in_any_order(truth: tuple[Form, ...], answer: tuple[Form, ...], require_units: bool) -> bool | None:
-    truth, answer = _distinct(truth), _distinct(answer)
-    left, open_ones = list(answer), 0
-    for mine in truth:
-        verdicts = [compare(mine, theirs, require_units) for theirs in left]
-        if True in verdicts:
-            del left[verdicts.index(True)]
-        elif None in verdicts:
-            open_ones += 1
-        else:
-            return False
-    if len(left) != open_ones:
-        return False
-    return None if left else True
-
-
-def _distinct(parts: tuple[Form, ...]) -> tuple[Form, ...]:
-    kept: list[Form] = []
-    for part in parts:
-        if not any(compare(part, other, True) for other in kept):
-            kept.append(part)
-    return tuple(kept)
-
-
-def _mixed(truth: Form, answer: Form) -> bool | None:
-    """A value and a compound: never equal where the value is read, else for symbolics."""
-    value, compound = (truth, answer) if isinstance(truth, Value) else (answer, truth)
-    assert isinstance(value, Value)
-    assert isinstance(compound, Compound)
-    if compound.kind == "=" and value.name:
-        return None  # "y = ..." is an equation too
-    return None if value.sound and not value.readings and _may_be_the_same(compound.kind, "=") else False

@@ -1,11 +1,12 @@
-"""Numbers with a unit, a currency or a percent sign: every reading of a text; `math_forms` states the rules."""
+"""Numbers with a unit, a currency or a percent sign: every reading of a text; `math_compare` states the rules."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
 
-from reward_fns.math_exact import NoNumberError, Number, UnreadError, evaluate
+from reward_fns.math_exact import evaluate
+from reward_fns.math_numbers import NoNumberError, Number, UnreadError
 
 _MAX_CHARS = 300  # a longer text is no number with a unit
 _FACTORS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
@@ -109,7 +110,7 @@ def _with_unit(text: str) -> list[tuple[Number, str]]:
         factor *= _FACTORS[words.pop(0).lower()]
     if len(words) > 8 or any(word.lower() in _NO_UNIT for word in words):
         return []
-    if "\\" not in match["unit"] and not _free_standing(words, match["gap"]):
+    if "\\" not in match["unit"] and "\u00b0" not in words and not _free_standing(words, match["gap"]):
         return []
     unit = " ".join(_unit(word) for word in words)
     numbers = [number * Number.of(factor) for number, _ in _plainly(match["head"])]

@@ -11,9 +11,9 @@ from verl_air.rewards import compute_score
 
 # What is right, and where we catch it.
 FAULTS = [
-    ("1/2^{98}", "1/2^{99}", False, "math_exact: small numbers are rounded to zero"),
-    (r"\frac{1}{2004!}", r"\frac{1}{2006!}", False, "math_exact: small numbers are rounded to zero"),
-    (r"\frac13", "0.333333", False, "math_exact: compared after rounding to six decimals"),
+    ("1/2^{98}", "1/2^{99}", False, "math_numbers: small numbers are rounded to zero"),
+    (r"\frac{1}{2004!}", r"\frac{1}{2006!}", False, "math_numbers: small numbers are rounded to zero"),
+    (r"\frac13", "0.333333", False, "math_numbers: compared after rounding to six decimals"),
     (r"\frac{\ln 2}{2^{99}}", r"\frac{\ln 2}{2^{98}}", False, "_math_child._differ: small numbers are rounded to zero"),
     ("5", r"4 \to 5", False, "math_forms: an arrow is dropped"),
     ("2", r"2\ldots", False, "math_forms: dots are dropped"),

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
+from reward_fns.math_compare import compare
 from reward_fns.math_exact import evaluate
-from reward_fns.math_forms import compare, read
+from reward_fns.math_forms import read
 from reward_fns.math_text import clean
 
 # fmt: off

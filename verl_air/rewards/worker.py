@@ -2,7 +2,7 @@
 
 A signal handler does not run during a computation in C, and a thread cannot be killed. So each of a few threads owns
 one warm child and waits for its answer with a deadline. The deadline is one of processor time: the child's own timer
-ends it, so that no answer is lost because the machine is busy. By the clock a call takes nearly twice the deadline at
+ends it, so that no answer is lost because the machine is busy. By the clock a call takes 1.6 times the deadline at
 most, if the child sleeps or gets no core. Neither waiting for a free child nor starting one counts.
 
 Not pebble, whose children import the parent's main module (with torch 273 MB per child, here 88 MB) and all start with
@@ -26,7 +26,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 _START_LIMIT_S = 60.0
-_CLOCK_PER_PROCESSOR_TIME = 1.9  # below 2, so that a busy machine at most doubles what a hopeless call takes
+_CLOCK_PER_PROCESSOR_TIME = 1.6  # well below 2: a busy machine at most doubles the time of a call that is in vain
 
 
 class WorkerTimeoutError(RuntimeError):
@@ -52,21 +52,25 @@ class WorkerPool:
         """Run the function in a free child.
 
         Raises:
-            WorkerTimeoutError: it took longer than ``deadline_s`` of processor time, or nearly twice that by the clock,
+            WorkerTimeoutError: it took longer than ``deadline_s`` of processor time, or 1.6 times that by the clock,
                 and was killed.
             RuntimeError: it raised, or the child died.
         """
         return await asyncio.wrap_future(self._threads.submit(self._call, deadline_s, arguments))
 
     def _call(self, deadline_s: float, arguments: tuple[Any, ...]) -> Any:
-        child = getattr(self._local, "child", None)
+        try:
+            return self._child().ask(arguments, deadline_s)
+        except WorkerTimeoutError:
+            self._threads.submit(self._child)  # its successor starts while nobody waits for it
+            raise
+
+    def _child(self) -> _Child:
+        """The child of this thread."""
+        child: _Child | None = getattr(self._local, "child", None)
         if child is None or not child.alive:
             child = self._local.child = _Child(self._target, self._memory_mb)
-        try:
-            return child.ask(arguments, deadline_s)
-        except WorkerTimeoutError:
-            self._local.child = _Child(self._target, self._memory_mb)  # starts while nobody waits for it
-            raise
+        return child
 
 
 class _Child:
