@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from pathlib import Path
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from verl_air.data.sources import read_source
+from verl_air.data.sources import SourceRow, read_source
 from verl_air.errors import DataError
 
 TEXTS = ["plain", 'with "quotes", and a comma', "two\nlines", "naïve \u2028 separator"]
@@ -89,3 +90,54 @@ def test_a_folder_goes_through_the_hub_library(tmp_path: Path, monkeypatch: pyte
 def test_a_name_that_is_none_is_refused() -> None:
     with pytest.raises(DataError, match="neither a file nor a hub name"):
         read_source("a:b:c")
+
+
+LONG = "x" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "requests"),
+    [
+        ("array.json", b'[{"request": "a"}, {"request": "b"}]', ["a", "b"]),
+        ("texts.json", b'["a", "b"]', ["a", "b"]),
+        ("columns.json", b'{"request": ["a", "b"], "id": [1, 2]}', ["a", "b"]),
+        ("lines.txt", b"a\n\n b \n", ["a", "b"]),
+        ("long.csv", f'request\n"{LONG}"\n'.encode(), [LONG]),
+        ("packed.csv.gz", gzip.compress(b"request\na\n"), ["a"]),
+        ("wide.csv", "request\nä\n".encode("utf-16"), ["ä"]),
+        ("marked.jsonl", b'\xef\xbb\xbf{"request": "a"}\n', ["a"]),
+        ("chat.jsonl", b'{"request": [{"role": "user", "content": "a"}]}', ["a"]),
+        (
+            "turns.jsonl",
+            b'{"request": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hi!"}, '
+            b'{"role": "user", "content": "a"}, {"role": "assistant", "content": "no"}]}',
+            ["user: Hi.\nassistant: Hi!\nuser: a"],
+        ),
+    ],
+)
+def test_formats(tmp_path: Path, name: str, content: bytes, requests: list[str]) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert [row.text("request") for row in read_source(str(tmp_path / name)).rows] == requests
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"x,request,x\n1,2,3\n", "line 1: the column 'x' is there twice"),
+        ("a.csv", b'request\na\n"b\nc\n', r"line 3: malformed CSV .* may never close"),
+        ("a.json", b'{"request": ["a"], "id": []}', "different lengths"),
+        ("a.json", b'[{"request": "a"}, 3]', "element 1: an object or a text is expected, got int"),
+        ("a.json", b'[{"request": "a"},]', "line 1, column 19: not JSON"),
+        ("a.csv.gz", b"request\na\n", "not a whole gzip file"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_place(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_source(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("value", [{"a": 1}, [1], [{"role": "assistant", "content": "a"}]])
+def test_a_list_that_is_no_chat_never_becomes_a_request(value: object) -> None:
+    with pytest.raises(DataError, match="row 3"):
+        SourceRow("row 3", {"request": value}).text("request")

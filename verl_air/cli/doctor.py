@@ -178,6 +178,9 @@ class Doctor:
         if self.air is None:
             raise _SkipError("no `air:` key")
         preflight.check_rewards(self.config, self.air)
+        function = self.config.reward.custom_reward_function
+        if str(function.path) != preflight.inputs.OUR_REWARD:
+            return f"rows are scored by {function.name} of {function.path}, which is not ours and was not called"
         judge = OmegaConf.select(self.config, "reward.custom_reward_function.reward_kwargs.judge") or {}
         server, key = judge.get("base_url"), judge.get("api_key_env")
         if not server:

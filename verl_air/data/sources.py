@@ -169,7 +169,7 @@ def _read_csv(path: Path, content: bytes) -> tuple[list[str], _Placed]:
                 begun = reader.line_num + 1
         except csv.Error as error:
             raise DataError(
-                f"{path}, line {begun}: malformed CSV, read up to line {reader.line_num} ({error}). A quote that opens "
+                f"{path}, line {begun}: malformed CSV ({error}). A quote that opens "
                 "in this row may never close; double the quotes inside a quoted field."
             ) from error
 
