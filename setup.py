@@ -7,6 +7,6 @@ finds it by ``hydra: {searchpath: [pkg://verl_air.recipes]}``.
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["verl_air", "verl_air.*", "reward_fns"]), "verl_air.recipes"],
+    packages=[*find_packages(include=["verl_air", "verl_air.*", "reward_fns", "reward_fns.*"]), "verl_air.recipes"],
     package_dir={"verl_air.recipes": "recipes"},
 )

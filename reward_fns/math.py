@@ -1,7 +1,7 @@
 r"""``math``: the answer equals the ground truth mathematically.
 
-`math_compare` says what equal means (percent, currency, units, sets, tuples, relations) and decides nearly every answer
-at once, by exact arithmetic. What only symbolics can decide goes to the library math-verify, in a child process that is
+`math_equality.compare` says what equal means (percent, currency, units, sets, tuples, relations) and decides nearly
+every answer at once, by exact arithmetic. What only symbolics can decide goes to the library math-verify, in a child process that is
 killed when its time is up: after ``deadline_s`` of its own processor time, so that busy neighbours do not count, or
 1.6 times that by the clock. Then the row abstains. An answer longer than ``max_chars`` is wrong, since no right
 answer is that long. A ground truth that neither can read equals its own text alone.
@@ -12,15 +12,15 @@ from functools import cache, lru_cache
 from importlib.util import find_spec
 
 from reward_fns.answer_text import final_answer
-from reward_fns.math_compare import compare
-from reward_fns.math_forms import read
-from reward_fns.math_text import clean
+from reward_fns.math_equality.compare import compare
+from reward_fns.math_equality.forms import read
+from reward_fns.math_equality.text import clean
 from verl_air.rewards import ConfigError, RewardError, Sample, Verdict, WorkerPool, register_reward
 
 
 @cache
 def _pool(workers: int) -> WorkerPool:
-    return WorkerPool("reward_fns._math_child:compare", size=workers)
+    return WorkerPool("reward_fns.math_equality.child:compare", size=workers)
 
 
 def _check(*, workers: int, **_: object) -> None:

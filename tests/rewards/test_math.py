@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from reward_fns.math_compare import Value
-from reward_fns.math_forms import read
-from reward_fns.math_text import clean
+from reward_fns.math_equality.compare import Value
+from reward_fns.math_equality.forms import read
+from reward_fns.math_equality.text import clean
 from tests.rewards.support import assert_sound, respond, row
 from verl_air.errors import RewardError
 from verl_air.rewards import WorkerPool, WorkerTimeoutError, compute_score

@@ -5,29 +5,29 @@ from __future__ import annotations
 import pytest
 from math_verify import parse, verify
 
-from reward_fns._math_child import compare as ask_symbolics
+from reward_fns.math_equality.child import compare as ask_symbolics
 from tests.rewards.support import respond, row
 from verl_air.rewards import compute_score
 
 # What is right, and where we catch it.
 FAULTS = [
-    ("1/2^{98}", "1/2^{99}", False, "math_numbers: small numbers are rounded to zero"),
-    (r"\frac{1}{2004!}", r"\frac{1}{2006!}", False, "math_numbers: small numbers are rounded to zero"),
-    (r"\frac13", "0.333333", False, "math_numbers: compared after rounding to six decimals"),
-    (r"\frac{\ln 2}{2^{99}}", r"\frac{\ln 2}{2^{98}}", False, "_math_child._differ: small numbers are rounded to zero"),
-    ("5", r"4 \to 5", False, "math_forms: an arrow is dropped"),
-    ("2", r"2\ldots", False, "math_forms: dots are dropped"),
-    ("42", r"\neq 42", False, "math_forms: a negation is dropped"),
-    ("42", "5 = 42", False, "math_forms: of an equation, only the last side is read"),
-    ("5", r"5\text{ million}", False, "math_units: words are dropped"),
-    (r"5 \text{ cm}", r"5 \text{ m}", False, "math_units: units are dropped"),
-    ("f(x)=0", r"\forall x>0, f(x)=0", False, "math_forms: a quantifier is dropped"),
+    ("1/2^{98}", "1/2^{99}", False, "numbers: small numbers are rounded to zero"),
+    (r"\frac{1}{2004!}", r"\frac{1}{2006!}", False, "numbers: small numbers are rounded to zero"),
+    (r"\frac13", "0.333333", False, "numbers: compared after rounding to six decimals"),
+    (r"\frac{\ln 2}{2^{99}}", r"\frac{\ln 2}{2^{98}}", False, "child._differ: small numbers are rounded to zero"),
+    ("5", r"4 \to 5", False, "forms: an arrow is dropped"),
+    ("2", r"2\ldots", False, "forms: dots are dropped"),
+    ("42", r"\neq 42", False, "forms: a negation is dropped"),
+    ("42", "5 = 42", False, "forms: of an equation, only the last side is read"),
+    ("5", r"5\text{ million}", False, "units: words are dropped"),
+    (r"5 \text{ cm}", r"5 \text{ m}", False, "units: units are dropped"),
+    ("f(x)=0", r"\forall x>0, f(x)=0", False, "forms: a quantifier is dropped"),
     ("72", "**72**", True, "answer_text: emphasis is not understood"),
-    ("1000", "1e3", True, "math_exact: scientific notation is not understood"),
-    ("1000", r"1\,000", True, "math_text: thin spaces are not understood"),
-    ("50%", "0.5", True, "math_units: percent is not understood"),
-    ("5", "5 dollars", True, "math_units: currency words are not understood"),
-    (r"\frac12", r"\sin 30^\circ", True, "_math_child._read: degrees are taken for radians"),
+    ("1000", "1e3", True, "exact: scientific notation is not understood"),
+    ("1000", r"1\,000", True, "text: thin spaces are not understood"),
+    ("50%", "0.5", True, "units: percent is not understood"),
+    ("5", "5 dollars", True, "units: currency words are not understood"),
+    (r"\frac12", r"\sin 30^\circ", True, "child._read: degrees are taken for radians"),
 ]
 
 

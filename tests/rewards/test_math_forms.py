@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from reward_fns.math_compare import compare
-from reward_fns.math_exact import evaluate
-from reward_fns.math_forms import read
-from reward_fns.math_text import clean
+from reward_fns.math_equality.compare import compare
+from reward_fns.math_equality.exact import evaluate
+from reward_fns.math_equality.forms import read
+from reward_fns.math_equality.text import clean
 
 # fmt: off
 # ruff: noqa: RUF001

@@ -1,6 +1,6 @@
 r"""The form of a mathematical answer (a value, a list, an interval, a relation), and when two forms are equal.
 
-`math_forms` reads a form from a text; :func:`compare` decides what can be decided exactly, and returns ``None`` for
+`forms` reads a form from a text; :func:`compare` decides what can be decided exactly, and returns ``None`` for
 what only symbolics can. The rules:
 
 - Decoration (`answer_text`), a name before "=" ("x = 5") and steps before the last "=" do not count; steps that are
@@ -22,8 +22,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reward_fns.math_numbers import Number
-from reward_fns.math_units import HUNDREDTHS
+from reward_fns.math_equality.numbers import Number
+from reward_fns.math_equality.units import HUNDREDTHS
 
 _INEQUALITIES = frozenset({"<", ">", "<=", ">=", "\\in", "\\notin"})
 

@@ -1,4 +1,4 @@
-r"""Mathematics in the plain signs that `math_forms` and `math_exact` know: spellings of one sign become that sign."""
+r"""Mathematics in the plain signs that `forms` and `exact` know: spellings of one sign become that sign."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""Takes a clean mathematical text (`math_text`) apart, into the forms that `math_compare` compares."""
+"""Takes a clean mathematical text (`text`) apart, into the forms that `compare` compares."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-from reward_fns.math_compare import Compound, Form, Value, compare
-from reward_fns.math_numbers import NoNumberError
-from reward_fns.math_text import COMMA_GAPS
-from reward_fns.math_units import readings
+from reward_fns.math_equality.compare import Compound, Form, Value, compare
+from reward_fns.math_equality.numbers import NoNumberError
+from reward_fns.math_equality.text import COMMA_GAPS
+from reward_fns.math_equality.units import readings
 
 _MAX_DEPTH = 8
 _MAX_ITEMS = 200

@@ -1,4 +1,4 @@
-r"""A reader of plain mathematics: an expression becomes an exact value (`math_numbers`).
+r"""A reader of plain mathematics: an expression becomes an exact value (`numbers`).
 
 Read: integers, decimals, ``1e3``, ``\frac``, ``a/b``, mixed numbers (``1\frac{1}{2}``, ``1 1/2``, ``1½``), + - * /,
 juxtaposition, powers, factorials, roots, letters with and without subscripts. Each step is bounded, and so are depth
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from reward_fns.math_numbers import IMAGINARY_UNIT, NoNumberError, Number, UnreadError, factorial, root
+from reward_fns.math_equality.numbers import IMAGINARY_UNIT, NoNumberError, Number, UnreadError, factorial, root
 
 _MAX_DEPTH = 40
 _MAX_STEPS = 200_000  # multiplications of factorials in one text

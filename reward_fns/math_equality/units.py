@@ -1,12 +1,12 @@
-"""Numbers with a unit, a currency or a percent sign: every reading of a text; `math_compare` states the rules."""
+"""Numbers with a unit, a currency or a percent sign: every reading of a text; `compare` states the rules."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
 
-from reward_fns.math_exact import evaluate
-from reward_fns.math_numbers import NoNumberError, Number, UnreadError
+from reward_fns.math_equality.exact import evaluate
+from reward_fns.math_equality.numbers import NoNumberError, Number, UnreadError
 
 _MAX_CHARS = 300  # a longer text is no number with a unit
 _FACTORS = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
