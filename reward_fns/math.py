@@ -1,10 +1,10 @@
 r"""``math``: the answer equals the ground truth mathematically.
 
 `math_equality.compare` says what equal means (percent, currency, units, sets, tuples, relations) and decides nearly
-every answer at once, by exact arithmetic. What only symbolics can decide goes to the library math-verify, in a child process that is
-killed when its time is up: after ``deadline_s`` of its own processor time, so that busy neighbours do not count, or
-1.6 times that by the clock. Then the row abstains. An answer longer than ``max_chars`` is wrong, since no right
-answer is that long. A ground truth that neither can read equals its own text alone.
+every answer at once, by exact arithmetic. What only symbolics can decide goes to the library math-verify, in a child
+process that is killed when its time is up: after ``deadline_s`` of its own processor time, so that busy neighbours do
+not count, or 1.6 times that by the clock. Then the row abstains. An answer longer than ``max_chars`` is wrong, since
+no right answer is that long. A ground truth that neither can read equals its own text alone.
 """
 
 from collections.abc import Awaitable
