@@ -1,4 +1,4 @@
-"""Do the runs of a plan that are not done yet, then write the results beside it: ``python -m studies.experiment``.
+"""Do the runs of a plan that are not done yet, then write the results alongside it: ``python -m studies.experiment``.
 
 An archived plan is not run; its results are written from its records alone.
 """

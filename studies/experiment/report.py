@@ -88,7 +88,7 @@ def find(experiment: Experiment, study: Study) -> Findings:
 
 
 def write_report(experiment: Experiment) -> list[Path]:
-    """Write the results of what is finished beside the plan; returns their paths. Earlier charts are replaced.
+    """Write the results of what is finished alongside the plan; returns their paths. Earlier charts are replaced.
 
     The records of an archived plan stay as they are.
     """

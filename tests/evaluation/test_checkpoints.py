@@ -47,6 +47,7 @@ def test_the_best_checkpoint_the_last_and_any_step(tmp_path: Path) -> None:
     for folder in ("best/global_step_20", "global_step_60", "global_step_100"):
         touch(checkpoints / folder / "actor" / "huggingface", "config.json", "model.safetensors")
     (checkpoints / "latest_checkpointed_iteration.txt").write_text("100")
+    touch(checkpoints / "global_step_20", "data.pt")  # what verl leaves of a checkpoint that it removes
     best = {"global_step": 20, "metric": "val-core/safety/id/group_acc", "value": 0.7, "mode": "max"}
     (checkpoints / "best_checkpoint.json").write_text(json.dumps(best))
     found = [step_of(model_folder(path, which)) for path in (tmp_path / "run", checkpoints) for which in WHICH]

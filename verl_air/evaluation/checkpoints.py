@@ -17,7 +17,8 @@ MERGED = "merged"
 """Folder alongside the shards into which they are merged, once."""
 
 _LAST, _BEST = "latest_checkpointed_iteration.txt", "best_checkpoint.json"
-_FOLDERS = ("best/global_step_*", "global_step_*")  # the best is kept under a second path after verl deletes the first
+# The best one is kept under a second path; of the first, verl removes the weights and leaves the folder.
+_FOLDERS = ("global_step_*", "best/global_step_*")
 _STEP = re.compile(r"global_step_(\d+)")
 _SAMPLED = 1 << 16  # bytes read at each of 16 places of a weight file
 
