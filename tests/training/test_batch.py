@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from tests.training.support import EOS, NAN, TWO_GROUPS, K, batch, read, stack
 from verl_air.config import AirConfig
 from verl_air.errors import DataError, RewardError
 from verl_air.objective import trajectory_weights
 from verl_air.training import queue_io
-from verl_air.training.batch import AbstentionGuard, auxiliary_reward, loss_weights
+from verl_air.training.batch import AbstentionGuard, auxiliary_reward, end_token_ids, loss_weights
 from verl_air.training.rows import RowIdentities, group_of, new_group_uids, session_of, uid_of
 
 
@@ -166,3 +169,17 @@ def test_weights_masks_and_cleared_advantages_are_one_call_each_or_none(monkeypa
     for name, dtype in (("response_mask", torch.int64), ("loss_mask", torch.int64), ("rm_scores", torch.float32)):
         assert [(row.tolist(), row.dtype) for row in masks[name]] == [([0], dtype), ([0, 0], dtype)]
     assert [row.tolist() for row in advantages["advantages"] + advantages["returns"]] == [[0.0] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("configured", "more"), [(None, set()), ([7, 9], {7, 9}), (8, {8})], ids=["no config", "several", "one"]
+)
+def test_any_end_token_of_the_model_ends_a_response(
+    playground_files: Path, tmp_path: Path, configured: object, more: set[int]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(playground_files / "model")
+    tokenizer.save_pretrained(tmp_path)
+    if configured is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": configured}))
+    found = end_token_ids(AutoTokenizer.from_pretrained(tmp_path))
+    assert found == {tokenizer.eos_token_id} | more

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,23 @@ class Trajectories:
                 "path=pkg://verl_air.rewards name=compute_score, or return that key."
             )
         return values_N
+
+
+@cache
+def end_token_ids(tokenizer: Any) -> frozenset[int]:
+    """The tokens with which a model ends a response: its tokenizer's, and those of its generation config.
+
+    Chat models often have several. A folder or hub name without a generation config has the tokenizer's alone.
+    """
+    from transformers import GenerationConfig
+
+    found = {tokenizer.eos_token_id}
+    try:
+        configured = GenerationConfig.from_pretrained(tokenizer.name_or_path).eos_token_id
+    except OSError:  # there is no generation_config.json
+        configured = None
+    found |= set(configured) if isinstance(configured, list) else {configured}
+    return frozenset(int(token) for token in found if token is not None)
 
 
 def read_trajectories(

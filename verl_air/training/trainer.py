@@ -49,6 +49,7 @@ from verl_air.training.batch import (
     AbstentionGuard,
     Trajectories,
     auxiliary_reward,
+    end_token_ids,
     loss_weights,
     read_trajectories,
 )
@@ -205,7 +206,7 @@ class AirTrainerMixin(_Base):
             batch.tags,
             data,
             max_response_length=self.config.data.max_response_length,
-            eos_token_ids=frozenset({self.tokenizer.eos_token_id}),
+            eos_token_ids=end_token_ids(self.tokenizer),
         )
         size = self.air.group_size * self.config.actor_rollout_ref.rollout.n
         self.training_rows.add(batch.keys, [{**as_dict(info), "group_size": size} for info in data["extra_info"]])
