@@ -46,6 +46,7 @@ def test_every_kind_of_file_gives_the_same_texts(tmp_path: Path, kind: str) -> N
         ("x.csv", b"", r"x\.csv: the file is empty"),
         ("x.csv", b"goal\n", r"x\.csv: the file has no rows"),
         ("x.csv", "goal\nfine\ncaf\xe9\n".encode("latin1"), r"x\.csv, line 3: not UTF-8 \(byte 0xe9\)"),
+        ("x.csv", b"\xff\xfeg\x00\x00\xd8x\x00", r"x\.csv: not UTF-16, .* at byte 4\). Download it again"),
         ("x.csv", b"goal,n\na,1\nb\n", r"x\.csv, line 3: the row does not have 2 columns"),
         ("x.csv", b'goal\n"never closed\n', r"x\.csv, line \d: malformed CSV"),
         ("x.jsonl", b'{"goal": "a"}\n{"goal": \n', r"x\.jsonl, line 2: not JSON"),
