@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
@@ -142,3 +143,10 @@ def test_what_cannot_be_read_is_named_with_its_place(tmp_path: Path, name: str, 
 def test_a_list_that_is_no_chat_never_becomes_a_request(value: object) -> None:
     with pytest.raises(DataError, match="row 3"):
         SourceRow("row 3", {"request": value}).text("request")
+
+
+def test_reading_a_short_table_does_not_lower_the_limit_of_other_csv_readers(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    (tmp_path / "short.csv").write_text("goal\nDo it\n")
+    read_source(str(tmp_path / "short.csv"))
+    assert csv.field_size_limit() >= limit

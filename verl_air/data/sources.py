@@ -157,7 +157,7 @@ def decode_text(path: Path, content: bytes) -> str:
 
 
 def _read_csv(path: Path, content: bytes) -> tuple[list[str], _Placed]:
-    csv.field_size_limit(len(content) + 1)  # a field may be as long as the file
+    csv.field_size_limit(max(csv.field_size_limit(), len(content)))  # of the process: never lowered for other readers
     delimiter = "\t" if _suffix(path) == ".tsv" else ","
     reader = csv.DictReader(io.StringIO(decode_text(path, content), newline=""), delimiter=delimiter, strict=True)
     try:
