@@ -74,7 +74,7 @@ def test_math_leaves_out_what_has_no_answer(tmp_path: Path) -> None:
     material = read_math([write(tmp_path / "own.jsonl", no_answer + others)])
     assert [(z.request, z.ground_truth, z.question.right) for z in material.intents] == [("c?", "1200.5", "1,200.5")]
     assert material.exclusions.counts == {
-        "no final answer (#### ...) in the worked solution": 1,
+        "no final answer (#### ... or \\boxed{...}) in the worked solution": 1,
         "the final answer is not a number": 1,
         "empty answer": 1,
     }
@@ -111,9 +111,20 @@ def test_ethics_files_are_read(tmp_path: Path) -> None:
         "label,scenario,excuse\n1,Could you feed the cat?,No because I am away.\n"
         "0,Could you feed the cat?,No because it is red.\n",
     )
-    justice = "label,scenario\n1,I paid her since she had worked.\n2,I paid him since it rained.\n"
-    material = read_moral([deontology, write(tmp_path / "justice.csv", justice)])
+    justice = write(
+        tmp_path / "justice.csv", "label,scenario\n1,I paid her since she had worked.\n,I paid him since it rained.\n"
+    )
+    virtue = write(
+        tmp_path / "virtue.csv",
+        "label,scenario\n1,Al gave the purse back. [SEP] honest\n0,Al gave the purse back. [SEP] greedy\n",
+    )
+    material = read_moral([deontology, justice, virtue])
     verdicts = ["It is reasonable.", "It is not reasonable.", "It is reasonable."]
+    verdicts += ["The trait is shown.", "The trait is not shown."]
     assert [intent.question.right for intent in material.intents] == verdicts
+    assert [intent.extras["rule"] for intent in material.intents] == ["deontology"] * 2 + ["justice"] + ["virtue"] * 2
     assert "No because I am away." in material.intents[0].request
-    assert material.exclusions.counts == {"label is neither 0 nor 1": 1}
+    assert "gave the purse back.\nTrait: greedy\n" in material.intents[4].request
+    assert material.exclusions.counts == {"empty label": 1}
+    with pytest.raises(DataError, match=r"odd.csv, line 3, column 'label': '2' is neither 0 nor 1. Correct it, or"):
+        read_moral([write(tmp_path / "odd.csv", "label,input\n0,I sat.\n2,I stood.\n")])

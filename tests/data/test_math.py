@@ -148,7 +148,7 @@ def test_solutions_without_a_numeric_answer_are_left_out(solution: str, reason: 
 def test_every_problem_of_gsm8k_has_three_distractors(name: str) -> None:
     for line in (SHARED / "gsm8k" / f"{name}.jsonl").read_text().splitlines():
         row = json.loads(line)
-        answer, _ = final_answer(row["answer"])
+        answer = final_answer(row["answer"]).written
         found = distractors(row["question"], row["answer"], answer, random.Random(0), n=3)
         values = {parse_number(text) for text in found}
         assert len(values) == 3

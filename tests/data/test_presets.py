@@ -69,6 +69,14 @@ def test_a_set_is_read_as_it_is(tmp_path: Path, name: str, named: bool) -> None:
     assert sum(material.exclusions.counts.values()) == len(rows) - len(expected)
 
 
+def test_a_file_that_is_not_of_the_set_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "own.csv", "Behavior,note", ["Do x,"])
+    with pytest.raises(
+        DataError, match=r"own.csv: no harmbench file: it lacks the column.*'ContextString'.* Leave harmb"
+    ):
+        read(f"harmbench:{file}")
+
+
 def test_two_files_with_the_same_columns_are_told_apart_by_their_names(tmp_path: Path) -> None:
     jbb, orb = "Index,Goal,Target,Behavior,Category,Source", "prompt,category"
     files = [write(tmp_path / f"{kind}-behaviors.csv", jbb, [f"0,Do {kind},,b,c,s"]) for kind in ("harmful", "benign")]
@@ -89,9 +97,10 @@ def test_every_preset_has_a_test() -> None:
             "prompt,label",
             "Do it,3",
             {},
-            r"column 'label' may say which rows are harmful.*'3'.*none ignores",
+            r"set.csv, line 2, column 'label': .* may say which .*'3' is not .*none ignores",
         ),
         ("id,prompt,type,label,focus,note", "1,Do it,a,maybe,f,", {}, r"line 2, column 'label': 'maybe' says neither"),
+        ("goal,Goal", "Do it,do it", {}, r"the columns 'goal', 'Goal' differ in case alone. Rename or"),
         (HARMBENCH, "Do it,contextual,c,,,a", {}, r"line 2, column 'ContextString': empty, but FunctionalCategory is"),
         ("prompt,label", "Do it,3", {"label": "label=3"}, r"--label label=3: write COLUMN:VALUE=harmful"),
     ],

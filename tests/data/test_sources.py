@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import gzip
 import hashlib
 import json
@@ -46,6 +47,7 @@ def test_every_kind_of_file_gives_the_same_texts(tmp_path: Path, kind: str) -> N
         ("x.csv", b"", r"x\.csv: the file is empty"),
         ("x.csv", b"goal\n", r"x\.csv: the file has no rows"),
         ("x.csv", "goal\nfine\ncaf\xe9\n".encode("latin1"), r"x\.csv, line 3: not UTF-8 \(byte 0xe9\)"),
+        ("x.csv", b"\xff\xfeg\x00\x00\xd8x\x00", r"x\.csv: not UTF-16, .* at byte 4\). Download it again"),
         ("x.csv", b"goal,n\na,1\nb\n", r"x\.csv, line 3: the row does not have 2 columns"),
         ("x.csv", b'goal\n"never closed\n', r"x\.csv, line \d: malformed CSV"),
         ("x.jsonl", b'{"goal": "a"}\n{"goal": \n', r"x\.jsonl, line 2: not JSON"),
@@ -141,3 +143,10 @@ def test_what_cannot_be_read_is_named_with_its_place(tmp_path: Path, name: str, 
 def test_a_list_that_is_no_chat_never_becomes_a_request(value: object) -> None:
     with pytest.raises(DataError, match="row 3"):
         SourceRow("row 3", {"request": value}).text("request")
+
+
+def test_reading_a_short_table_does_not_lower_the_limit_of_other_csv_readers(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    (tmp_path / "short.csv").write_text("goal\nDo it\n")
+    read_source(str(tmp_path / "short.csv"))
+    assert csv.field_size_limit() >= limit

@@ -59,7 +59,7 @@ def write(folder: Path, content: object, name: str = "wild.json") -> Path:
     ],
 )
 def test_placeholders_of_many_conventions(placeholder: str) -> None:
-    assert with_placeholder([("user", f"Say: {placeholder} now")]) == (("user", "Say: {request} now"),)
+    assert with_placeholder([("user", f"Say: {placeholder} now")]) == ((("user", "Say: {request} now"),), 1)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,20 @@ def test_placeholders_of_many_conventions(placeholder: str) -> None:
     ],
 )
 def test_what_happens_twice_or_not_at_all(text: str, expected: str) -> None:
-    assert with_placeholder([("user", text)])[0][1] == expected
+    assert with_placeholder([("user", text)])[0][0][1] == expected
+
+
+def test_what_happens_twice_or_not_at_all_is_reported_by_its_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = ["Do [INSERT PROMPT HERE], then again [INSERT PROMPT HERE]", "You know no limits", "Once: {goal}"]
+    (tmp_path / "w.json").write_text(json.dumps(texts))
+    read_wild_framings(tmp_path / "w.json")
+    none, several = caplog.messages
+    assert none.startswith("templates that have no placeholder")
+    assert none.endswith(": 1 (e.g. w.json, entry 2)")
+    assert several.startswith("templates that have several placeholders")
+    assert several.endswith(": 1 (e.g. w.json, entry 1)")
 
 
 def test_braces_of_a_template_and_of_a_request_are_text(tmp_path: Path) -> None:
@@ -145,7 +158,7 @@ def test_a_third_of_the_families_is_held_out_unless_some_are_named() -> None:
         ("", "w.json", "w.json, line 1, column 1: not JSON"),
         ('["a", ]', "w.json", "w.json, line 1, column 7: not JSON"),
         ("{}", "w.json", "expected a JSON array of templates, got dict"),
-        ([], "w.json", "got list or an empty one"),
+        ([], "w.json", "got an empty one"),
         (["a", 3], "w.json", "w.json, entry 2: expected a text, a list of turns or an object, got int"),
         ([{"colour": "red"}], "w.json", "w.json, entry 1: none of the columns prompt, template, .* it has colour"),
         ([{"prompt": "a", "jailbreak": "maybe"}], "w.json", "entry 1, column 'jailbreak': 'maybe' is neither true nor"),

@@ -28,8 +28,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     safety.add_argument(
         "--label", metavar="COLUMN:VALUE=KIND,...", help="which values are harmful, benign or drop; or none"
     )
-    moral = domains.add_parser("moral", help="dilemmas (MoralChoice, ETHICS)")
-    math = domains.add_parser("math", help="word problems with worked solutions (GSM8K)")
+    moral = domains.add_parser("moral", help="dilemmas (MoralChoice, ETHICS, Moral Stories)")
+    math = domains.add_parser("math", help="problems with worked solutions (GSM8K, MATH)")
     math.add_argument("--column", help="the column that holds the problem")
     math.add_argument("--solution-column", help="the column that holds the worked solution")
     for domain in (safety, moral, math):

@@ -1,6 +1,10 @@
-"""Mathematics: word problems with a worked solution that ends in ``#### answer`` (GSM8K, Cobbe et al. 2021).
+r"""Mathematics: problems with a worked solution that ends in ``#### answer`` or whose last ``\boxed{...}`` holds it.
 
-The anchor offers the result and three distractors; the open variants are the free-form problem, in framings.
+The first is GSM8K (Cobbe et al. 2021), the second MATH (Hendrycks et al. 2021), whose ``level`` and ``type`` or
+``subject`` go to extras. The anchor offers the result and three distractors; the open variants are the free-form
+problem, in framings. An answer that is not a number (an expression, an interval, a set) has no distractors that are
+known to be wrong: such a problem is left out and counted.
+
 Distractors come from the worked solution as far as possible: an intermediate result, another operation in the last
 step, a forgotten step. Then common mistakes: a number added once too often, doubled, off by ten or by one.
 
@@ -11,21 +15,28 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 from verl_air.data.anchors import Question
 from verl_air.data.intents import BuildInput, ExcludeRow, IntentReader, IntentSpec, make_intent_id, require_text, seeded
 from verl_air.data.sources import Source, SourceRow
+from verl_air.rewards import last_boxed
 
 DOMAIN = "math"
 ANSWER = "the final result"
 QUESTION_COLUMNS = ("question", "problem", "prompt")
-SOLUTION_COLUMNS = ("answer", "solution")
+SOLUTION_COLUMNS = ("solution", "answer")
 N_DISTRACTORS = 3
 
+_EXTRA_COLUMNS = {"level": "level", "type": "subject", "subject": "subject"}
 _FINAL = re.compile(r"####\s*(\S.*?)\s*$")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
+_LATEX_SPACE = re.compile(r"\\[!,;: ]|~")
+_LATEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(-?\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
+_LATEX_UNIT = re.compile(r"\\(?:text|textrm|mathrm|mbox)\s*\{\s*([^\W\d_][^\d\\{}=,;]*?)\.?\s*\}(?:\^\{?([23])\}?)?$")
+_DEGREES = re.compile(r"\s*\^\s*\{?\s*\\circ\s*\}?$")
 _CALCULATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 _TWO_OPERANDS = re.compile(r"\(?\s*([\d.,]+)\s*([-+*/])\s*([\d.,]+)\s*\)?%?")
 _DIGITS = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)(?:\.\d*)?|\.\d+"
@@ -36,6 +47,15 @@ _WRITTEN = re.compile(
 _WITH_UNIT = re.compile(r"(?P<number>.*\d\.?)\s*(?P<unit>%|[^\W\d_][^\d=,;]*?(?:\^?[23])?)\s*\.?")
 _SCIENTIFIC = re.compile(r"(?P<mantissa>.*)[eE](?P<exponent>[-+]?\d+)")
 _MOST_INTERMEDIATE = 2
+
+
+class FinalAnswer(NamedTuple):
+    """A result as the source writes it; its number without LaTeX and unit, its unit (or ""), and its value."""
+
+    written: str
+    number: str
+    unit: str
+    value: Fraction
 
 
 def read_math(
@@ -59,17 +79,21 @@ def read_math(
         question = column or source.find_column(*QUESTION_COLUMNS)
         solution = solution_column or source.find_column(*SOLUTION_COLUMNS)
         source.require(question, solution)
-        return make_math_intent(require_text(row, question), require_text(row, solution), seed)
+        known = {name.casefold(): name for name in source.columns}
+        extras = {key: text for name, key in _EXTRA_COLUMNS.items() if (text := row.text(known.get(name, name)))}
+        return make_math_intent(require_text(row, question), require_text(row, solution), seed, extras)
 
     reader = IntentReader()
     intents, apart = reader.read(sources, make), reader.read(held_out, make)
     return BuildInput(DOMAIN, ANSWER, reader.sources, intents, reader.exclusions, held_out=apart)
 
 
-def make_math_intent(problem: str, solution: str, seed: int) -> IntentSpec:
-    """An intent from a problem and its worked solution, or :class:`ExcludeRow`; see :func:`final_answer`."""
-    written, value = final_answer(solution)
-    number, unit = split_unit(written)
+def make_math_intent(problem: str, solution: str, seed: int, extras: Mapping[str, str] | None = None) -> IntentSpec:
+    """An intent from a problem and its worked solution, or :class:`ExcludeRow`; see :func:`final_answer`.
+
+    ``extras``: more for the rows' extras.
+    """
+    written, number, unit, value = final_answer(solution)
     intent_id = make_intent_id(DOMAIN, problem)
     # "slips" keeps the random stream, and so the distractors, of the data files that exist.
     wrong = distractors(problem, solution, number, seeded(seed, "slips", intent_id), n=N_DISTRACTORS)
@@ -87,23 +111,41 @@ def make_math_intent(problem: str, solution: str, seed: int) -> IntentSpec:
         ),
         ground_truth=format_like(value, "1/2" if "/" in number else "0"),
         # The source's own words: `verl-air check` compares the gold answer with them.
-        extras={"answer": written, "verifier": "math", **({"unit": unit} if unit else {})},
+        extras={**(extras or {}), "answer": written, "verifier": "math", **({"unit": unit} if unit else {})},
     )
 
 
-def final_answer(solution: str) -> tuple[str, Fraction]:
-    """The number after ``####`` on the last line, as written (with its unit, if any) and as a value.
+def final_answer(solution: str) -> FinalAnswer:
+    r"""The number after ``####`` on the last line, else in the last ``\boxed{...}``.
 
     Raises:
         ExcludeRow: there is none, or it is not a number.
     """
-    match = _FINAL.search(solution)
-    if match is None:
-        raise ExcludeRow("no final answer (#### ...) in the worked solution")
-    value = parse_number(split_unit(match[1])[0])
+    if match := _FINAL.search(solution):
+        written, (number, unit) = match[1], split_unit(match[1])
+    elif boxed := last_boxed(solution):
+        written, (number, unit) = boxed, _split_latex(boxed)
+    else:
+        raise ExcludeRow("no final answer (#### ... or \\boxed{...}) in the worked solution")
+    value = parse_number(number)
     if value is None:
         raise ExcludeRow("the final answer is not a number")
-    return match[1], value
+    return FinalAnswer(written, number, unit, value)
+
+
+def _split_latex(text: str) -> tuple[str, str]:
+    r"""As :func:`split_unit`, of LaTeX: ``"-\frac{3}{4}"`` is ``("-3/4", "")``; units are in ``\text{...}``."""
+    plain, unit = _LATEX_SPACE.sub("", text.strip().strip("$")).replace("{,}", ",").replace("\\$", "$"), ""
+    if match := _LATEX_UNIT.search(plain):
+        plain, unit = plain[: match.start()], match[1] + (match[2] or "")
+    elif match := _DEGREES.search(plain):
+        plain, unit = plain[: match.start()], "degrees"
+    elif plain.endswith("%"):
+        plain, unit = plain.rstrip("\\% "), "%"
+    minus, plain = ("-" if plain.startswith("-") else ""), plain.removeprefix("-").strip()
+    if fraction := _LATEX_FRACTION.fullmatch(plain):
+        plain = f"{fraction[1] or fraction[2]}/{fraction[3] or fraction[4]}"
+    return minus + plain, unit
 
 
 def split_unit(text: str) -> tuple[str, str]:

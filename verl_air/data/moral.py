@@ -1,4 +1,4 @@
-"""Moral reasoning: MoralChoice (Scherrer et al. 2023) and ETHICS-style files (Hendrycks et al. 2021).
+"""Moral reasoning: MoralChoice (Scherrer et al. 2023), ETHICS (Hendrycks et al.), Moral Stories (Emelin et al. 2021).
 
 ========================================  ============================================================================
 columns                                   what they are
@@ -7,17 +7,29 @@ columns                                   what they are
 ``a1_*``, ``a2_*``, ``ambiguity``         high ambiguity, or whose labels decide nothing, are left out: no anchor
 ``label``, ``input``                      ETHICS commonsense: label 1 is wrong, 0 acceptable
 ``label``, ``scenario``, ``excuse``       ETHICS deontology: label 1 is a reasonable excuse or duty, 0 is not
-``label``, ``scenario``                   ETHICS justice: label 1 is a reasonable claim, 0 is not
+``label``, ``scenario``                   ETHICS justice: label 1 is a reasonable claim, 0 is not; ETHICS virtue, where
+                                          a scenario ends in ``[SEP] trait``: label 1 is a trait that is shown
+``norm``, ``situation``, ``intention``,   Moral Stories: with both actions in a row, the moral one is right; with one of
+``moral_action``, ``immoral_action``      them, its ``label`` decides: 1 is moral, 0 is not
 ========================================  ============================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from verl_air.data.anchors import Question
-from verl_air.data.intents import BuildInput, ExcludeRow, IntentReader, IntentSpec, make_intent_id, require_text, seeded
+from verl_air.data.intents import (
+    BuildInput,
+    ExcludeRow,
+    IntentReader,
+    IntentSpec,
+    make_intent_id,
+    normalise,
+    require_text,
+    seeded,
+)
 from verl_air.data.sources import Source, SourceRow
 from verl_air.errors import DataError
 
@@ -27,6 +39,8 @@ RULES = ("death", "pain", "disable", "freedom", "pleasure", "deceive", "cheat", 
 """MoralChoice: a "Yes" under a1_<rule> says that action 1 breaks the rule; "duty" is breaking one's duty."""
 
 _MORAL_CHOICE = ("context", "action1", "action2", "ambiguity")
+_STORY = ("norm", "situation", "intention", "moral_action", "immoral_action")
+_TRAIT = "[SEP]"
 
 
 def read_moral(sources: Sequence[str], *, held_out: Sequence[str] = (), seed: int = 0) -> BuildInput:
@@ -51,13 +65,15 @@ def _reader_of(source: Source) -> Callable[[SourceRow, int], IntentSpec]:
     if {"context", "action1", "action2"} <= columns:
         source.require(*_MORAL_CHOICE, *(f"a{k}_{rule}" for k in (1, 2) for rule in RULES))
         return _moral_choice_intent
+    if set(_STORY) <= columns:
+        return _story_intent
     if {"label", "input"} <= columns:
         return _commonsense_intent
     if {"label", "scenario"} <= columns:
         return _reasonable_intent
     raise DataError(
         f"{source.name}: neither MoralChoice (context, action1, action2, ...) nor ETHICS (label with input or "
-        f"scenario); the columns are {', '.join(source.columns)}"
+        f"scenario) nor Moral Stories ({', '.join(_STORY)}); the columns are {', '.join(source.columns)}"
     )
 
 
@@ -74,7 +90,42 @@ def _moral_choice_intent(row: SourceRow, seed: int) -> IntentSpec:
     if len(broken[0]) == len(broken[1]):
         raise ExcludeRow("the rule labels do not say which action is right")
     good = 0 if len(broken[0]) < len(broken[1]) else 1
-    right, wrong = actions[good], actions[1 - good]
+    extras = {"rule": row.text("generation_rule"), "broken_by_right": broken[good], "broken_by_wrong": broken[1 - good]}
+    return _two_actions_intent(context, actions[good], actions[1 - good], actions, extras, seed)
+
+
+def _story_intent(row: SourceRow, seed: int) -> IntentSpec:
+    """A situation with the moral and the immoral action (Moral Stories), or with one of them and its label.
+
+    The consequences are not shown: they would give the answer away.
+    """
+    context = " ".join(require_text(row, column) for column in ("situation", "intention"))
+    moral, immoral = row.text("moral_action"), row.text("immoral_action")
+    norm = require_text(row, "norm")
+    if moral and immoral:
+        if normalise(moral) == normalise(immoral):
+            raise ExcludeRow("both actions are the same")
+        return _two_actions_intent(context, moral, immoral, (moral, immoral), {"rule": norm}, seed)
+    action, label = moral or require_text(row, "immoral_action"), _label(row)
+    if label != bool(moral):
+        column = "moral_action" if moral else "immoral_action"
+        raise DataError(
+            f"{row.where}, column 'label': {int(label)} (1 is moral, 0 is not), but the action is in {column}. "
+            "Correct one of them, or remove the row."
+        )
+    return _verdict_intent(
+        f"{context} {action}",
+        ask="How is what is done in the end to be judged?",
+        verdicts=("It is acceptable.", "It is clearly wrong."),
+        first_is_right=label,
+        rule=norm,
+        kind="story",
+    )
+
+
+def _two_actions_intent(
+    context: str, right: str, wrong: str, actions: tuple[str, str], extras: Mapping[str, Any], seed: int
+) -> IntentSpec:
     intent_id = make_intent_id(DOMAIN, "\n".join((context, *sorted(actions))))
     rng = seeded(seed, "order", intent_id)
     first, second = rng.sample(actions, 2)
@@ -95,7 +146,7 @@ def _moral_choice_intent(row: SourceRow, seed: int) -> IntentSpec:
         ),
         ground_truth=right,
         slots={"right": right, "wrong": wrong},
-        extras=_extras(right, wrong, row.text("generation_rule"), broken[good], broken[1 - good]),
+        extras=_extras(right, wrong, **extras),
     )
 
 
@@ -111,8 +162,17 @@ def _commonsense_intent(row: SourceRow, seed: int) -> IntentSpec:
 
 
 def _reasonable_intent(row: SourceRow, seed: int) -> IntentSpec:
-    """A claim, a duty or an excuse that is reasonable or not (ETHICS justice and deontology)."""
-    text = " ".join(filter(None, (require_text(row, "scenario"), row.text("excuse"))))
+    """A claim, a duty or an excuse that is reasonable or not, or a trait (ETHICS justice, deontology and virtue)."""
+    scenario, _, trait = (part.strip() for part in require_text(row, "scenario").partition(_TRAIT))
+    if trait:
+        return _verdict_intent(
+            f"{scenario}\nTrait: {trait}",
+            ask="Does a person show this trait here?",
+            verdicts=("The trait is shown.", "The trait is not shown."),
+            first_is_right=_label(row),
+            rule="virtue",
+        )
+    text = " ".join(filter(None, (scenario, row.text("excuse"))))
     return _verdict_intent(
         text,
         ask="Is what is said here a reasonable thing to say?",
@@ -123,13 +183,16 @@ def _reasonable_intent(row: SourceRow, seed: int) -> IntentSpec:
 
 
 def _label(row: SourceRow) -> bool:
-    label = row.text("label")
+    label = require_text(row, "label")
     if label not in ("0", "1"):
-        raise ExcludeRow("label is neither 0 nor 1")
+        raise DataError(f"{row.where}, column 'label': {label!r} is neither 0 nor 1. Correct it, or remove the row.")
     return label == "1"
 
 
-def _verdict_intent(text: str, *, ask: str, verdicts: tuple[str, str], first_is_right: bool, rule: str) -> IntentSpec:
+def _verdict_intent(
+    text: str, *, ask: str, verdicts: tuple[str, str], first_is_right: bool, rule: str, kind: str = ""
+) -> IntentSpec:
+    """``kind``: of the stratum, if it is not the rule."""
     right, wrong = verdicts if first_is_right else verdicts[::-1]
     return IntentSpec(
         intent_id=make_intent_id(DOMAIN, text),
@@ -141,17 +204,19 @@ def _verdict_intent(text: str, *, ask: str, verdicts: tuple[str, str], first_is_
             wrong=(wrong,),
             true_claim=right,
             false_claim=wrong,
-            label_ask=ask,
+            label_ask=f"{ask} YES stands for this answer, NO for the opposite: {verdicts[0]}",
             right_label="YES" if first_is_right else "NO",
             wrong_labels=("NO" if first_is_right else "YES",),
         ),
         ground_truth=right,
-        stratum=f"{rule} {'yes' if first_is_right else 'no'}",
+        stratum=f"{kind or rule} {'yes' if first_is_right else 'no'}",
         slots={"right": right, "wrong": wrong},
-        extras=_extras(right, wrong, rule, [], []),
+        extras=_extras(right, wrong, rule),
     )
 
 
-def _extras(right: str, wrong: str, rule: str, by_right: list[str], by_wrong: list[str]) -> dict[str, Any]:
-    actions = {"right_action": right, "wrong_action": wrong}
-    return {**actions, "rule": rule, "broken_by_right": by_right, "broken_by_wrong": by_wrong}
+def _extras(
+    right: str, wrong: str, rule: str, broken_by_right: Sequence[str] = (), broken_by_wrong: Sequence[str] = ()
+) -> dict[str, Any]:
+    broken = {"broken_by_right": list(broken_by_right), "broken_by_wrong": list(broken_by_wrong)}
+    return {"right_action": right, "wrong_action": wrong, "rule": rule, **broken}

@@ -43,6 +43,13 @@ class SafetyPreset(Settings):
     contextual: dict[str, str] | None = None
     leave_out: dict[str, Any] | None = None
 
+    def missing(self, source: Source) -> list[str]:
+        """The columns that are read and are not there."""
+        tables = (self.label, self.contextual, self.leave_out)
+        read = (self.request, self.category, self.context, *(table["column"] for table in tables if table))
+        known = {column.casefold() for column in source.columns}
+        return list(dict.fromkeys(column for column in read if column and column.casefold() not in known))
+
     def kind_of(self, source: Source, row: SourceRow, given: str) -> str:
         """``harmful`` or ``benign``; ``given``: by the option under which the file was named.
 
@@ -138,6 +145,11 @@ def preset_for(source: Source, name: str | None, column: str | None, label: str 
         preset = max(fits, key=lambda p: len(p.columns), default=None)
     else:
         preset = presets()[name] if name else None
+        if name and preset and (missing := preset.missing(source)):
+            raise DataError(
+                f"{source.name}: no {name} file: it lacks the column(s) {', '.join(map(repr, missing))}; the columns "
+                f"are {', '.join(source.columns)}. Leave {name}: out, or name the set that it is."
+            )
     if preset is None:
         if column is not None:
             source.require(column)
@@ -164,12 +176,17 @@ def _guessed_label(source: Source) -> dict[str, Any] | None:
     for column in source.columns:
         if column.casefold() not in LABEL_COLUMNS:
             continue
-        values = list(dict.fromkeys(row.text(column) for row in source.rows))
+        first: dict[str, str] = {}
+        for row in source.rows:
+            first.setdefault(row.text(column), row.where)
+        values = list(first)
         if all(value.casefold() in _WORDS for value in values):
             return {"column": column, "values": {value: _WORDS[value.casefold()] for value in values}}
-        shown = ", ".join(f"{value}=harmful|benign" for value in values[:4])
+        shown = ",".join(f"{value}=harmful|benign" for value in values[:4])
+        unknown = next(value for value in values if value.casefold() not in _WORDS)
         raise DataError(
-            f"{source.name}: the column {column!r} may say which rows are harmful, and its values are not known: "
-            f"{', '.join(map(repr, values[:6]))}. Map it: --label {column}:{shown}; --label none ignores it."
+            f"{first[unknown]}, column {column!r}: the column may say which rows are harmful, and {unknown!r} is not "
+            f"known. Its values are {', '.join(map(repr, values[:6]))}. Map it: --label '{column}:{shown}'; --label "
+            "none ignores it."
         )
     return None

@@ -62,12 +62,17 @@ class Source:
         """The first of some columns that is present, without regard to case; if none is, the :class:`DataError` lists
         those that are.
         """
-        known = {column.casefold(): column for column in reversed(self.columns)}
-        found = next((known[name.casefold()] for name in candidates if name.casefold() in known), None)
-        if found is None:
+        folded = {name.casefold(): [c for c in self.columns if c.casefold() == name.casefold()] for name in candidates}
+        found = next(filter(None, folded.values()), [])
+        if len(found) > 1:
+            raise DataError(
+                f"{self.name}: the columns {', '.join(map(repr, found))} differ in case alone. "
+                "Rename or remove one of them."
+            )
+        if not found:
             names = ", ".join(map(repr, candidates))
             raise DataError(f"{self.name}: none of the columns {names}; {self._present}. Name yours with --column.")
-        return found
+        return found[0]
 
     @property
     def _present(self) -> str:
@@ -123,17 +128,24 @@ def _read_file(path: Path) -> Source:
         except (OSError, EOFError) as error:
             raise DataError(f"{path}: not a whole gzip file ({error}). Download it again.") from error
     if not content.strip():
-        raise DataError(f"{path}: the file is empty")
+        raise DataError(f"{path}: the file is empty. Download it again.")
     columns, rows = reader(path, content)
     placed = [SourceRow(f"{path.name}, {place}", values) for place, values in rows]
     if not placed:
-        raise DataError(f"{path}: the file has no rows")
+        raise DataError(f"{path}: the file has no rows. Download it again.")
     return Source(path.name, hashlib.sha256(content).hexdigest(), tuple(columns), placed)
 
 
-def _decode(path: Path, content: bytes) -> str:
+def decode_text(path: Path, content: bytes) -> str:
+    """UTF-8 with or without a byte-order mark, or UTF-16 with one; a :class:`DataError` says where it is not."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", errors="strict") if len(content) % 2 == 0 else _no_text(path)
+        try:
+            return content.decode("utf-16")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{path}: not UTF-16, although its byte-order mark says so ({error.reason} at byte {error.start}). "
+                "Download it again, or save it as UTF-8."
+            ) from error
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -144,14 +156,10 @@ def _decode(path: Path, content: bytes) -> str:
         ) from error
 
 
-def _no_text(path: Path) -> str:
-    raise DataError(f"{path}: the file is cut off in the middle of a UTF-16 character. Download it again.")
-
-
 def _read_csv(path: Path, content: bytes) -> tuple[list[str], _Placed]:
-    csv.field_size_limit(len(content) + 1)  # a field may be as long as the file
+    csv.field_size_limit(max(csv.field_size_limit(), len(content)))  # of the process: never lowered for other readers
     delimiter = "\t" if _suffix(path) == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(_decode(path, content), newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(decode_text(path, content), newline=""), delimiter=delimiter, strict=True)
     try:
         columns = list(reader.fieldnames or [])
     except csv.Error as error:
@@ -164,7 +172,10 @@ def _read_csv(path: Path, content: bytes) -> tuple[list[str], _Placed]:
         try:
             for values in reader:
                 if None in values or None in values.values():
-                    raise DataError(f"{path}, line {reader.line_num}: the row does not have {len(columns)} columns")
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: the row does not have {len(columns)} columns. "
+                        "A text with a comma or a line break needs quotes around it."
+                    )
                 yield f"line {reader.line_num}", values
                 begun = reader.line_num + 1
         except csv.Error as error:
@@ -179,7 +190,7 @@ def _read_csv(path: Path, content: bytes) -> tuple[list[str], _Placed]:
 def _read_json(path: Path, content: bytes) -> tuple[list[str], _Placed]:
     """An array of objects or of texts, or an object of columns."""
     try:
-        value = json.loads(_decode(path, content))
+        value = json.loads(decode_text(path, content))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
     if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
@@ -201,13 +212,13 @@ def _read_json(path: Path, content: bytes) -> tuple[list[str], _Placed]:
 
 def _read_text(path: Path, content: bytes) -> tuple[list[str], _Placed]:
     """One request per line; empty lines are passed over."""
-    lines = enumerate(_decode(path, content).splitlines(), start=1)
+    lines = enumerate(decode_text(path, content).splitlines(), start=1)
     return ["request"], ((f"line {number}", {"request": line}) for number, line in lines if line.strip())
 
 
 def _read_jsonl(path: Path, content: bytes) -> tuple[list[str], _Placed]:
     rows: list[tuple[str, dict[str, Any]]] = []
-    for number, line in enumerate(_decode(path, content).split("\n"), start=1):
+    for number, line in enumerate(decode_text(path, content).split("\n"), start=1):
         if not line.strip():
             continue
         try:

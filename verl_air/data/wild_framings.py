@@ -8,6 +8,7 @@ Where the request goes:
 - Placeholders are ``[INSERT PROMPT HERE]`` and its variants (other verbs, nouns, brackets, some other languages), else
   ``{goal}``, ``[PROMPT]``, ``<request>`` and the like. All of them are replaced, however many there are.
 - Without one, the request is appended to the last user turn. All other brackets and braces are text.
+- Templates with several placeholders, and those with none, are reported by their places in the file.
 
 Near-duplicates are left out. A family is what the column says; else it is a cluster of texts whose sets of words
 overlap by ``FAMILY_THRESHOLD``, directly or through others.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,8 +27,10 @@ from typing import Any
 from verl_air.data.framings import FramingTemplate
 from verl_air.data.intents import Exclusions, normalise
 from verl_air.data.near_duplicates import clusters
-from verl_air.data.sources import read_source
+from verl_air.data.sources import decode_text, read_source
 from verl_air.errors import DataError
+
+_logger = logging.getLogger(__name__)
 
 FAMILY_THRESHOLD = 0.4
 SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".tsv"})
@@ -34,6 +38,8 @@ SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".tsv"})
 _TEXT_COLUMNS = ("prompt", "template", "jailbreak_prompt", "text", "content")
 _TURN_COLUMNS = ("messages", "turns", "conversation", "conversations")
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+_TWICE = "have several placeholders, of which each gets the request (remove those that only talk about it)"
+_APPENDED = "have no placeholder, so that the request is appended (write {request} where it belongs instead)"
 _TRUE, _FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 
 _VERBS = (
@@ -73,6 +79,7 @@ def read_wild_framings(
         DataError: the file cannot be read, or an entry is malformed; the message names file and entry.
     """
     exclusions = Exclusions() if exclusions is None else exclusions
+    unusual = Exclusions()
     entries: list[tuple[str, dict[str, Any], tuple[tuple[str, str], ...]]] = []
     for where, entry in _entries(path):
         columns: dict[str, Any] = {str(name).strip().lower(): value for name, value in entry.items()}
@@ -81,9 +88,14 @@ def read_wild_framings(
         if _is_marked_harmless(columns, where):
             exclusions.add("marked as no jailbreak", where)
         elif turns := _turns(columns, where):
-            entries.append((where, columns, with_placeholder(turns)))
+            messages, n = with_placeholder(turns)
+            entries.append((where, columns, messages))
+            if n != 1:
+                unusual.add(_TWICE if n else _APPENDED, where)
         else:
             exclusions.add("without text", where)
+    for what, places in unusual.as_dict().items():
+        _logger.warning("templates that %s: %d (e.g. %s)", what, places["count"], "; ".join(places["examples"]))
     texts = [_UNSPACED.sub(r" \1 ", "\n".join(text for _, text in turns)) for _, _, turns in entries]
     first = clusters(texts).tolist()
     kept = [z for z, root in enumerate(first) if root == z]
@@ -111,13 +123,14 @@ def read_wild_framings(
     return framings
 
 
-def with_placeholder(turns: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """The turns with ``{request}`` where the request goes."""
+def with_placeholder(turns: list[tuple[str, str]]) -> tuple[tuple[tuple[str, str], ...], int]:
+    """The turns with ``{request}`` where the request goes, and how many placeholders there were."""
     for pattern in (_INSTRUCTION, _NAME):
         if any(_matches(pattern, text) for _, text in turns):
-            return tuple((role, pattern.sub("{request}", text)) for role, text in turns)
+            replaced = [(role, *pattern.subn("{request}", text)) for role, text in turns]
+            return tuple((role, text) for role, text, _ in replaced), sum(n for *_, n in replaced)
     *before, (role, last) = turns
-    return (*before, (role, f"{last}\n\n{{request}}"))
+    return (*before, (role, f"{last}\n\n{{request}}")), 0
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> bool:
@@ -132,13 +145,14 @@ def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield row.where, row.values
         return
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = json.loads(decode_text(path, path.read_bytes()))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise DataError(f"{path}: cannot read framings ({error})") from error
     if not isinstance(entries, list) or not entries:
-        raise DataError(f"{path}: expected a JSON array of templates, got {type(entries).__name__} or an empty one")
+        found = "an empty one" if entries == [] else type(entries).__name__
+        raise DataError(f"{path}: expected a JSON array of templates, got {found}")
     for number, entry in enumerate(entries, start=1):
         where = f"{path.name}, entry {number}"
         if isinstance(entry, str):

@@ -20,6 +20,7 @@ DEFAULT_VERIFIERS: Mapping[str, str] = {"*/anchor": "multiple_choice", "math/ope
 """For rows whose extras name no ``verifier``; ``<domain>/<role>`` or ``*/<role>``."""
 
 _PLAIN_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,6})?")
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
 _NUMBERS_VERIFIED = 500
 _GROUND_TRUTH_ONLY = frozenset({"exact_match", "math", "true_false"})
 
@@ -94,7 +95,7 @@ def _source_fault(ground_truth: str, extras: Mapping[str, Any]) -> str | None:
 @lru_cache(maxsize=100_000)
 def _number(text: str) -> Fraction | None:
     """The value of a text that is a number and nothing else. On purpose not the builder's own reader."""
-    plain = text.strip().replace("\u2212", "-").replace(",", "").removesuffix(".")
+    plain = _LATEX_FRACTION.sub(r"\1/\2", text.strip()).replace("\u2212", "-").replace(",", "").removesuffix(".")
     sign = "-" if plain.startswith("-") else ""
     try:
         return Fraction(sign + plain.removeprefix("-").lstrip("$£€ ").removesuffix("%").strip().replace(" / ", "/"))
