@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from verl_air.data.contrast import matched_pairs
 from verl_air.data.framings import FramingTemplate
 from verl_air.data.intents import BuildInput, Exclusions, IntentSpec, seeded_rank
 from verl_air.data.near_duplicates import clusters, near_duplicates
@@ -42,7 +43,10 @@ def divide_intents(material: BuildInput, held_out: float, seed: int) -> dict[Spl
 def split_intents(
     intents: Sequence[IntentSpec], held_out: float, seed: int
 ) -> tuple[list[IntentSpec], list[IntentSpec]]:
-    """Training and held-out intents, stratum by stratum; near-duplicates stay on one side.
+    """Training and held-out intents, stratum by stratum, so that both sides have the same share of benign intents.
+
+    Near-duplicates stay on one side, and so do the harmful and the benign intent of a pair (``pair`` in extras), except
+    where the strata's numbers leave no other choice.
 
     Args:
         intents: with distinct ids.
@@ -55,17 +59,32 @@ def split_intents(
     wanted = _wanted(Counter(intent.stratum for intent in intents), held_out)
     ordered = sorted(intents, key=lambda intent: intent.intent_id)
     members: dict[int, list[IntentSpec]] = defaultdict(list)
+    cluster_of: dict[str, int] = {}
     for root, intent in zip(clusters([z.request for z in ordered]).tolist(), ordered, strict=True):
         members[root].append(intent)
-    train: list[IntentSpec] = []
+        cluster_of[intent.intent_id] = root
+    units = {root: [root] for root in members}  # of clusters; a pair is one unit if neither is in another pair
+    for match in matched_pairs(ordered):
+        first, second = sorted(cluster_of[intent.intent_id] for intent in match)
+        if first != second and len(units.get(first, ())) == len(units.get(second, ())) == 1:
+            units[first] += units.pop(second)
+    by_rank = sorted(units.values(), key=lambda unit: seeded_rank(seed, members[unit[0]][0].intent_id))
+    left: list[int] = []
     held: list[IntentSpec] = []
-    for cluster in sorted(members.values(), key=lambda cluster: seeded_rank(seed, cluster[0].intent_id)):
-        need = Counter(intent.stratum for intent in cluster)
-        if all(wanted[stratum] >= n for stratum, n in need.items()):
+
+    def hold_out(unit: list[int]) -> bool:
+        nonlocal wanted
+        own = [intent for root in unit for intent in members[root]]
+        need = Counter(intent.stratum for intent in own)
+        if fits := all(wanted[stratum] >= n for stratum, n in need.items()):
             wanted -= need
-            held.extend(cluster)
-        else:
-            train.extend(cluster)
+            held.extend(own)
+        return fits
+
+    for unit in by_rank:
+        if not hold_out(unit):
+            left += unit
+    train = [intent for root in left if not hold_out([root]) for intent in members[root]]
     missing = wanted.total()
     if not train or missing:
         raise DataError(
