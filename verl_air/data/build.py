@@ -91,7 +91,8 @@ def build(material: BuildInput, options: BuildOptions, out: Path) -> dict[str, A
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: --out must be a folder")
-    intents = divide_intents(material, options.held_out, options.seed)
+    warnings: list[str] = []
+    intents = divide_intents(material, options.held_out, options.seed, warnings)
     needed: dict[Split, int] = {split: options.rows_per_intent(split)[1] for split in SPLITS}
     found = framings_for(material.domain)
     framings = split_framings(found, ood_families(found, options.ood_families, options.seed), needed)
@@ -103,8 +104,10 @@ def build(material: BuildInput, options: BuildOptions, out: Path) -> dict[str, A
         fits = prompt_limit(options.max_prompt_length, options.tokenizer)
         renderers = {split: _Renderer(material, options, split, formats, framings[split], fits) for split in SPLITS}
         intents = _without_short(intents, renderers, options, material.exclusions)
-        if options.benign_share is not None:
-            intents = _with_benign_share(intents, options.benign_share, options.seed, material.exclusions)
+        if (share := options.benign_share) is not None:
+            both = (intents["train"], intents["id"])
+            train, held = (with_benign_share(own, share, options.seed, material.exclusions) for own in both)
+            intents = {"train": train, "id": held, "ood": held}
         for split, renderer in renderers.items():
             tally = {name: Counter[str]() for name in ("role", "family", "context")}
             rows = tqdm(
@@ -119,7 +122,7 @@ def build(material: BuildInput, options: BuildOptions, out: Path) -> dict[str, A
                 "contexts": dict(sorted(tally["context"].items())),
                 "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             }
-        manifest = _manifest(material, options, counts, _contrast(intents))
+        manifest = _manifest(material, options, counts, [*warnings, *_contrast(intents)])
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         for name in (*(f"{split}.parquet" for split in SPLITS), MANIFEST):
             os.replace(temporary / name, out / name)
@@ -151,13 +154,6 @@ def _without_short(
             "data.max_prompt_length of the recipe) or leave the long framings out"
         )
     return dict(left)
-
-
-def _with_benign_share(
-    intents: dict[Split, Sequence[IntentSpec]], share: float, seed: int, exclusions: Exclusions
-) -> dict[Split, Sequence[IntentSpec]]:
-    train, held = (with_benign_share(intents[split], share, seed, exclusions) for split in ("train", "id"))
-    return {"train": train, "id": held, "ood": held}
 
 
 def _contrast(intents: dict[Split, Sequence[IntentSpec]]) -> list[str]:

@@ -30,18 +30,23 @@ from verl_air.errors import DataError
 SHIFT: dict[Split, str] = {"train": "none", "id": "intent", "ood": "intent+framing"}
 
 
-def divide_intents(material: BuildInput, held_out: float, seed: int) -> dict[Split, Sequence[IntentSpec]]:
-    """The intents of each split; see :class:`~verl_air.data.intents.BuildInput` for which of them are split here."""
+def divide_intents(
+    material: BuildInput, held_out: float, seed: int, warnings: list[str]
+) -> dict[Split, Sequence[IntentSpec]]:
+    """The intents of each split; see :class:`~verl_air.data.intents.BuildInput` for which of them are split here.
+
+    ``warnings`` receives a sentence where near-duplicates may have been missed.
+    """
     to_split = [*(() if material.held_out else material.intents), *material.contrast]
-    train, held = split_intents(to_split, held_out, seed) if to_split else ([], [])
+    train, held = split_intents(to_split, held_out, seed, warnings) if to_split else ([], [])
     if material.held_out:
         train = [*material.intents, *train]
-        held = drop_leaks(train, [*material.held_out, *held], material.exclusions)
+        held = drop_leaks(train, [*material.held_out, *held], material.exclusions, warnings)
     return {"train": train, "id": held, "ood": held}
 
 
 def split_intents(
-    intents: Sequence[IntentSpec], held_out: float, seed: int
+    intents: Sequence[IntentSpec], held_out: float, seed: int, warnings: list[str] | None = None
 ) -> tuple[list[IntentSpec], list[IntentSpec]]:
     """Training and held-out intents, stratum by stratum, so that both sides have the same share of benign intents.
 
@@ -52,6 +57,7 @@ def split_intents(
         intents: with distinct ids.
         held_out: a share of each stratum if below 1, else a number of intents in all.
         seed: with the ids it decides the split; the order of ``intents`` does not matter.
+        warnings: receives a sentence where near-duplicates may have been missed.
 
     Raises:
         DataError: too few intents, or too many of them are near-duplicates of each other.
@@ -60,7 +66,7 @@ def split_intents(
     ordered = sorted(intents, key=lambda intent: intent.intent_id)
     members: dict[int, list[IntentSpec]] = defaultdict(list)
     cluster_of: dict[str, int] = {}
-    for root, intent in zip(clusters([z.request for z in ordered]).tolist(), ordered, strict=True):
+    for root, intent in zip(clusters([z.request for z in ordered], warnings=warnings).tolist(), ordered, strict=True):
         members[root].append(intent)
         cluster_of[intent.intent_id] = root
     units = {root: [root] for root in members}  # of clusters; a pair is one unit if neither is in another pair
@@ -95,11 +101,16 @@ def split_intents(
     return train, held
 
 
-def drop_leaks(train: Sequence[IntentSpec], held: Sequence[IntentSpec], exclusions: Exclusions) -> list[IntentSpec]:
+def drop_leaks(
+    train: Sequence[IntentSpec],
+    held: Sequence[IntentSpec],
+    exclusions: Exclusions,
+    warnings: list[str] | None = None,
+) -> list[IntentSpec]:
     """Those of ``held`` that are not near-duplicates of a training intent; the others are counted as exclusions."""
     texts = [intent.request for intent in (*train, *held)]
     side = [0] * len(train) + [1] * len(held)
-    leaked = {j - len(train): i for i, j, _ in near_duplicates(texts, np.array(side))}
+    leaked = {j - len(train): i for i, j, _ in near_duplicates(texts, np.array(side), warnings=warnings)}
     for j, i in sorted(leaked.items()):
         exclusions.add("held-out near-duplicate of a training intent", f"{held[j].intent_id} ~ {train[i].intent_id}")
     kept = [intent for j, intent in enumerate(held) if j not in leaked]

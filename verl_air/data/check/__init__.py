@@ -127,7 +127,11 @@ def _near_duplicates(rows: pd.DataFrame, requests: Mapping[int, str]) -> Iterato
     if side_Z.all() or not side_Z.any():
         return
     reported: set[int] = set()
-    for i, j, similarity in near_duplicates([requests[z] for z in intents["intent"]], side_Z):
+    warnings: list[str] = []
+    pairs = near_duplicates([requests[z] for z in intents["intent"]], side_Z, warnings=warnings)
+    for warning in warnings:
+        yield Finding("warning", "near-duplicate", "all files", -1, "extra_info.extras.request", warning)
+    for i, j, similarity in pairs:
         held, trained = (j, i) if side_Z[i] else (i, j)
         if held not in reported:
             reported.add(held)
