@@ -104,7 +104,7 @@ def _candidates(word_T: np.ndarray, offsets: np.ndarray, side_Z: np.ndarray | No
     keys = list(_band_keys(word_T, offsets))
     if side_Z is not None:
         return _pairs_across(keys, side_Z != side_Z[0])
-    distinct = np.unique(np.concatenate([_pairs_in_band(key_Z) for key_Z in keys]), axis=0)
+    distinct = _distinct(*np.concatenate([_pairs_in_band(key_Z) for key_Z in keys]).T, len(offsets) - 1)
     left_out = max(0, len(distinct) - _MAX_CANDIDATES)
     if left_out:
         distinct = distinct[np.linspace(0, len(distinct) - 1, _MAX_CANDIDATES, dtype=np.int64)]
@@ -115,12 +115,12 @@ def _pairs_across(keys: Sequence[np.ndarray], other_Z: np.ndarray) -> tuple[np.n
     """All pairs of a text of one side and one of the other in a bucket, the least crowded buckets first."""
     starts, sizes, members = [], [], []  # of each bucket in each band: first place and number of texts, per side
     for band, key_Z in enumerate(keys):
-        _, bucket_Z = np.unique(key_Z, return_inverse=True)
-        order = np.lexsort((other_Z, bucket_Z))
-        size = np.bincount(bucket_Z)
-        n_other = np.bincount(bucket_Z, weights=other_Z).astype(np.int64)
+        order = np.lexsort((other_Z, key_Z))
+        start = np.flatnonzero(np.r_[True, np.diff(key_Z[order]) != 0])
+        size = np.diff(np.r_[start, len(order)])
+        n_other = np.add.reduceat(other_Z[order].astype(np.int64), start)
         both = (n_other > 0) & (n_other < size)
-        starts.append((np.cumsum(size) - size)[both] + band * len(key_Z))
+        starts.append(start[both] + band * len(key_Z))
         sizes.append(np.stack([size - n_other, n_other], axis=1)[both])
         members.append(order)
     start_B, size_B2, member = np.concatenate(starts), np.concatenate(sizes), np.concatenate(members)
@@ -133,7 +133,12 @@ def _pairs_across(keys: Sequence[np.ndarray], other_Z: np.ndarray) -> tuple[np.n
     number_P = np.arange(len(bucket_P)) - np.repeat(np.cumsum(n_pairs) - n_pairs, n_pairs)
     first_P, n_first_P = start_B[bucket_P], size_B2[bucket_P, 0]
     i, j = member[first_P + number_P % n_first_P], member[first_P + n_first_P + number_P // n_first_P]
-    return np.unique(np.sort(np.stack([i, j], axis=1), axis=1), axis=0).reshape(-1, 2), left_out
+    return _distinct(np.minimum(i, j), np.maximum(i, j), len(other_Z)), left_out
+
+
+def _distinct(i_P: np.ndarray, j_P: np.ndarray, n_texts: int) -> np.ndarray:
+    """Each pair once, [P, 2], sorted; as one number per pair, since numpy sorts rows slowly."""
+    return np.stack(np.divmod(np.unique(i_P * n_texts + j_P), n_texts), axis=1)
 
 
 def _band_keys(word_T: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:
