@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.support import FORMATS, build_fixture, spoil
+from verl_air.data import near_duplicates
 from verl_air.data.build import BuildOptions
 from verl_air.data.check import CheckOptions, CheckReport, check_files
 from verl_air.data.check.contents import PromptLengths
@@ -302,3 +303,22 @@ def test_the_gold_answer_is_the_number_that_the_source_states(truth: str, answer
     found = [message for _, message in GoldCheck().faults(truth, info, {"verifier": "math", "answer": answer})]
     assert len(found) == bool(fault)
     assert (fault or "") in "".join(found)
+
+
+def test_near_duplicates_that_are_not_compared_are_a_warning(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in files[:2]:
+        intents = {row["extra_info"]["intent_id"]: n for n, row in enumerate(read_rows(file))}
+        spoil(
+            file,
+            lambda rows, intents=intents, stem=file.stem: [
+                extras(row, request=f"five words that are shared {stem}{intents[row['extra_info']['intent_id']]}")
+                for row in rows
+            ],
+        )
+    monkeypatch.setattr(near_duplicates, "_MAX_CANDIDATES", 1)
+    report = check_files(files[:2])
+    (finding,) = [f for f in report.findings if f.check == "near-duplicate" and f.row < 0]
+    assert (finding.severity, report.ok) == ("warning", True)
+    assert "were not compared (the limit is 1 pairs)" in finding.message

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -17,17 +19,25 @@ from verl_air.data.safety import read_safety
 pytestmark = [needs_shared, pytest.mark.slow]
 
 
-def build_and_check(material: BuildInput, out: Path) -> tuple[dict, dict[str, int], dict[str, int]]:
-    """The manifest, intents per split, and rows left out by reason."""
+def build_and_check(
+    material: BuildInput, out: Path, findings: Sequence[str] = ()
+) -> tuple[dict, dict[str, int], dict[str, int]]:
+    """The manifest, intents per split, and rows left out by reason; the check finds as many ``findings``, no other."""
     manifest = build(material, BuildOptions(formats=FORMATS), out)
-    assert check_files([out / name for name in SPLIT_FILES]).findings == []
+    found = check_files([out / name for name in SPLIT_FILES]).findings
+    assert [f"{Path(f.file).stem}: {f.message}"[: len(start)] for f, start in zip_longest(found, findings)] == [
+        *findings
+    ]
     intents = {split: entry["intents"] for split, entry in manifest["splits"].items()}
     return manifest, intents, {reason: entry["count"] for reason, entry in manifest["excluded"].items()}
 
 
 def test_advbench(tmp_path: Path) -> None:
     material = read_safety([str(SHARED / "advbench/harmful_behaviors.csv")])
-    manifest, intents, excluded = build_and_check(material, tmp_path)
+    few, alike = "{}: {} of {} intents are benign (10%, less than 20%)", "train: the length alone tells harmful from"
+    expected = [few.format("train", 48, 462), alike, few.format("id", 12, 115), few.format("ood", 12, 115)]
+    manifest, intents, excluded = build_and_check(material, tmp_path, expected)
+    assert len(manifest["warnings"]) == 3
     assert manifest["strata"] == {"benign": 60, "harmful": 517}
     assert (intents, excluded) == ({"train": 462, "id": 115, "ood": 115}, {})
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.support import SHARED, needs_shared
+from verl_air.data import near_duplicates as near_duplicates_module
 from verl_air.data.framings import FramingTemplate
 from verl_air.data.intents import Exclusions, IntentSpec
 from verl_air.data.near_duplicates import clusters, near_duplicates
@@ -152,6 +153,53 @@ def test_the_order_of_the_texts_does_not_matter(rng) -> None:
     order = rng.sample(range(5), 5)
     moved = {frozenset(order[z] for z in pair[:2]) for pair in near_duplicates([texts[z] for z in order])}
     assert moved == {frozenset(pair[:2]) for pair in near_duplicates(texts)}
+
+
+@pytest.mark.parametrize(("shared", "recall"), [(14, 0.97), (15, 0.99)], ids=["0.70", "0.79"])
+def test_recall_at_the_threshold(shared: int, recall: float) -> None:
+    """Pairs of 17 words each, 14 in common (Jaccard 14/20) or 15 (15/19); each pair has words of its own."""
+    texts = [
+        f"{' '.join(f'w{z}c{n}' for n in range(shared))} {' '.join(f'w{z}{side}{n}' for n in range(17 - shared))}"
+        for side in "ab"
+        for z in range(2000)
+    ]
+    expected = {(z, z + 2000) for z in range(2000)}
+    for sides in (None, np.arange(4000) >= 2000):
+        found = {pair[:2] for pair in near_duplicates(texts, sides)}
+        assert found <= expected
+        assert len(found) >= recall * len(expected)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_held_out_text_meets_every_training_text_of_its_bucket(seed: int) -> None:
+    template = "case {} of {}: ada brings many red apples and some green pears to the old market in the rain"
+    texts = [template.format(a, b) for a in SYLLABLES[:20] for b in SYLLABLES[:20]]
+    random.Random(seed).shuffle(texts)
+    side_Z = np.arange(len(texts)) < 40
+    warnings: list[str] = []
+    found = {pair[:2] for pair in near_duplicates(texts, side_Z, warnings=warnings)}
+    assert (len(found), warnings) == (40 * 360, [])
+
+
+def test_pairs_that_are_not_compared_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near_duplicates_module, "_MAX_CANDIDATES", 100)
+    alone = ["one two three four", "one two three four five"]
+    equal = ["the same six words again: here", "here the same six words again"]
+    texts = [*alone, *equal, *(f"the same six words again {n}" for n in ("now", "then") * 20)]
+    side_Z = np.arange(len(texts)) % 2 == 0
+    warnings: list[str] = []
+    assert {(0, 1), (2, 3)} <= {pair[:2] for pair in near_duplicates(texts, side_Z, warnings=warnings)}
+    assert re.fullmatch(
+        r"near-duplicates may .*: up to [\d,]+ pairs .* not compared \(the limit is 100 pairs\)", warnings[0]
+    )
+    assert len(warnings) == 1
+    clusters(texts, warnings=warnings)
+    assert len(warnings) == 2
+    with pytest.raises(DataError):
+        split_intents(
+            [make_safety_intent(f"{text} {'!' * n}", "benign") for n, text in enumerate(texts)], 40, 0, warnings
+        )
+    assert len(warnings) == 3
 
 
 @needs_shared

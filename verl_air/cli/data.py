@@ -28,6 +28,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     safety.add_argument(
         "--label", metavar="COLUMN:VALUE=KIND,...", help="which values are harmful, benign or drop; or none"
     )
+    safety.add_argument(
+        "--benign-share", type=float, metavar="S", help="share of harmless intents in every split; others are left out"
+    )
     moral = domains.add_parser("moral", help="dilemmas (MoralChoice, ETHICS, Moral Stories)")
     math = domains.add_parser("math", help="problems with worked solutions (GSM8K, MATH)")
     math.add_argument("--column", help="the column that holds the problem")
@@ -81,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
     names = ("seed", "held_out", "anchors", "train_anchors", "train_open", "max_prompt_length", "tokenizer")
     chosen = {name: getattr(args, name) for name in names}
     formats, ood_families = tuple(args.formats), tuple(sorted(args.ood_families))
-    options = BuildOptions(**chosen, open_=args.open, formats=formats, ood_families=ood_families)
+    share = getattr(args, "benign_share", None)
+    options = BuildOptions(**chosen, open_=args.open, formats=formats, ood_families=ood_families, benign_share=share)
     out = Path(args.out)
     manifest = build(_read(args), options, out)
     for split, counts in manifest["splits"].items():
@@ -90,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{out / f'{split}.parquet'}: {totals}")
     for reason, excluded in manifest["excluded"].items():
         print(f"left out: {excluded['count']} rows: {reason} (e.g. {excluded['examples'][0]})")
+    for warning in manifest["warnings"]:
+        print(f"warning: {warning}")
     return 0
 
 

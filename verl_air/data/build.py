@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from verl_air.data.anchors import AnchorFormat, BalancedPositions, get_anchor_format
 from verl_air.data.check.contents import prompt_limit
+from verl_air.data.contrast import contrast_warnings, with_benign_share
 from verl_air.data.framings import (
     OOD_FAMILIES,
     FramingTemplate,
@@ -48,6 +49,7 @@ class BuildOptions:
     ood_families: families of framings that training never meets.
     max_prompt_length: ``data.max_prompt_length`` of the recipe, in tokens; no row is longer.
     tokenizer: folder or hub name to count tokens with; without it a token is taken for three bytes of UTF-8.
+    benign_share: of every split's intents (safety); None keeps all.
     """
 
     seed: int = 0
@@ -60,6 +62,7 @@ class BuildOptions:
     ood_families: tuple[str, ...] = tuple(sorted(OOD_FAMILIES))
     max_prompt_length: int = 2048
     tokenizer: str | None = None
+    benign_share: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("anchors", "open_", "train_anchors", "train_open"):
@@ -67,6 +70,8 @@ class BuildOptions:
                 raise DataError(f"{name.rstrip('_')} must be at least 1, got {getattr(self, name)}")
         if self.train_anchors < self.anchors or self.train_open < self.open_:
             raise DataError("a training intent needs at least as many anchors and open rows as a visit takes")
+        if self.benign_share is not None and not 0 < self.benign_share < 1:
+            raise DataError(f"--benign-share must be between 0 and 1, got {self.benign_share:g}")
         if not self.formats:
             raise DataError("at least one anchor format is needed")
 
@@ -86,7 +91,8 @@ def build(material: BuildInput, options: BuildOptions, out: Path) -> dict[str, A
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: --out must be a folder")
-    intents = divide_intents(material, options.held_out, options.seed)
+    warnings: list[str] = []
+    intents = divide_intents(material, options.held_out, options.seed, warnings)
     needed: dict[Split, int] = {split: options.rows_per_intent(split)[1] for split in SPLITS}
     found = framings_for(material.domain)
     framings = split_framings(found, ood_families(found, options.ood_families, options.seed), needed)
@@ -98,6 +104,10 @@ def build(material: BuildInput, options: BuildOptions, out: Path) -> dict[str, A
         fits = prompt_limit(options.max_prompt_length, options.tokenizer)
         renderers = {split: _Renderer(material, options, split, formats, framings[split], fits) for split in SPLITS}
         intents = _without_short(intents, renderers, options, material.exclusions)
+        if (share := options.benign_share) is not None:
+            both = (intents["train"], intents["id"])
+            train, held = (with_benign_share(own, share, options.seed, material.exclusions) for own in both)
+            intents = {"train": train, "id": held, "ood": held}
         for split, renderer in renderers.items():
             tally = {name: Counter[str]() for name in ("role", "family", "context")}
             rows = tqdm(
@@ -112,7 +122,7 @@ def build(material: BuildInput, options: BuildOptions, out: Path) -> dict[str, A
                 "contexts": dict(sorted(tally["context"].items())),
                 "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             }
-        manifest = _manifest(material, options, counts)
+        manifest = _manifest(material, options, counts, [*warnings, *_contrast(intents)])
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         for name in (*(f"{split}.parquet" for split in SPLITS), MANIFEST):
             os.replace(temporary / name, out / name)
@@ -144,6 +154,15 @@ def _without_short(
             "data.max_prompt_length of the recipe) or leave the long framings out"
         )
     return dict(left)
+
+
+def _contrast(intents: dict[Split, Sequence[IntentSpec]]) -> list[str]:
+    """Warnings about harmful and benign intents; ID and OOD hold the same ones."""
+    found = []
+    for name, own in (("train", intents["train"]), ("id, ood", intents["id"])):
+        kinds = ([z.request for z in own if z.stratum == kind] for kind in ("harmful", "benign"))
+        found += [f"{name}: {warning}" for warning in contrast_warnings(*kinds)]
+    return found
 
 
 class _Renderer:
@@ -254,7 +273,9 @@ def _tallied(rows: Iterable[DataRow], tally: dict[str, Counter[str]]) -> Iterato
         yield row
 
 
-def _manifest(material: BuildInput, options: BuildOptions, counts: dict[str, Any]) -> dict[str, Any]:
+def _manifest(
+    material: BuildInput, options: BuildOptions, counts: dict[str, Any], warnings: list[str]
+) -> dict[str, Any]:
     everything = (*material.intents, *material.held_out, *material.contrast)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -265,6 +286,7 @@ def _manifest(material: BuildInput, options: BuildOptions, counts: dict[str, Any
         "splits": counts,
         "strata": dict(sorted(Counter(intent.stratum for intent in everything).items())),
         "excluded": material.exclusions.as_dict(),
+        "warnings": warnings,
     }
 
 

@@ -6,6 +6,7 @@ given. A column that looks like a label is never ignored: it is used, or the bui
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,7 @@ class SafetyPreset(Settings):
     columns: list[str] = Field(default_factory=list)
     request: str
     category: str | None = None
+    pair: dict[str, Any] | None = None
     kind: str | None = None
     label: dict[str, Any] | None = None
     by_name: dict[str, str] = Field(default_factory=dict)
@@ -102,8 +104,12 @@ class SafetyPreset(Settings):
         return f"{request}\n\n{context}" if context else request
 
     def extras_of(self, source: Source, row: SourceRow) -> dict[str, str]:
-        """What evaluation can tell rows apart by."""
-        return {"category": row.text(source.find_column(self.category))} if self.category else {}
+        """What evaluation can tell rows apart by, and what pairs a harmful row with a benign one."""
+        extras = {"category": row.text(source.find_column(self.category))} if self.category else {}
+        if self.pair:
+            values = (row.text(source.find_column(column)) for column in self.pair["columns"])
+            extras["pair"] = "/".join(re.sub(self.pair.get("remove", "$"), "", value) for value in values)
+        return extras
 
 
 @cache

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from verl_air.data.contrast import matched_pairs
 from verl_air.data.framings import FramingTemplate
 from verl_air.data.intents import BuildInput, Exclusions, IntentSpec, seeded_rank
 from verl_air.data.near_duplicates import clusters, near_duplicates
@@ -29,25 +30,34 @@ from verl_air.errors import DataError
 SHIFT: dict[Split, str] = {"train": "none", "id": "intent", "ood": "intent+framing"}
 
 
-def divide_intents(material: BuildInput, held_out: float, seed: int) -> dict[Split, Sequence[IntentSpec]]:
-    """The intents of each split; see :class:`~verl_air.data.intents.BuildInput` for which of them are split here."""
+def divide_intents(
+    material: BuildInput, held_out: float, seed: int, warnings: list[str]
+) -> dict[Split, Sequence[IntentSpec]]:
+    """The intents of each split; see :class:`~verl_air.data.intents.BuildInput` for which of them are split here.
+
+    ``warnings`` receives a sentence where near-duplicates may have been missed.
+    """
     to_split = [*(() if material.held_out else material.intents), *material.contrast]
-    train, held = split_intents(to_split, held_out, seed) if to_split else ([], [])
+    train, held = split_intents(to_split, held_out, seed, warnings) if to_split else ([], [])
     if material.held_out:
         train = [*material.intents, *train]
-        held = drop_leaks(train, [*material.held_out, *held], material.exclusions)
+        held = drop_leaks(train, [*material.held_out, *held], material.exclusions, warnings)
     return {"train": train, "id": held, "ood": held}
 
 
 def split_intents(
-    intents: Sequence[IntentSpec], held_out: float, seed: int
+    intents: Sequence[IntentSpec], held_out: float, seed: int, warnings: list[str] | None = None
 ) -> tuple[list[IntentSpec], list[IntentSpec]]:
-    """Training and held-out intents, stratum by stratum; near-duplicates stay on one side.
+    """Training and held-out intents, stratum by stratum, so that both sides have the same share of benign intents.
+
+    Near-duplicates stay on one side, and so do the harmful and the benign intent of a pair (``pair`` in extras), except
+    where the strata's numbers leave no other choice.
 
     Args:
         intents: with distinct ids.
         held_out: a share of each stratum if below 1, else a number of intents in all.
         seed: with the ids it decides the split; the order of ``intents`` does not matter.
+        warnings: receives a sentence where near-duplicates may have been missed.
 
     Raises:
         DataError: too few intents, or too many of them are near-duplicates of each other.
@@ -55,17 +65,32 @@ def split_intents(
     wanted = _wanted(Counter(intent.stratum for intent in intents), held_out)
     ordered = sorted(intents, key=lambda intent: intent.intent_id)
     members: dict[int, list[IntentSpec]] = defaultdict(list)
-    for root, intent in zip(clusters([z.request for z in ordered]).tolist(), ordered, strict=True):
+    cluster_of: dict[str, int] = {}
+    for root, intent in zip(clusters([z.request for z in ordered], warnings=warnings).tolist(), ordered, strict=True):
         members[root].append(intent)
-    train: list[IntentSpec] = []
+        cluster_of[intent.intent_id] = root
+    units = {root: [root] for root in members}  # of clusters; a pair is one unit if neither is in another pair
+    for match in matched_pairs(ordered):
+        first, second = sorted(cluster_of[intent.intent_id] for intent in match)
+        if first != second and len(units.get(first, ())) == len(units.get(second, ())) == 1:
+            units[first] += units.pop(second)
+    by_rank = sorted(units.values(), key=lambda unit: seeded_rank(seed, members[unit[0]][0].intent_id))
+    left: list[int] = []
     held: list[IntentSpec] = []
-    for cluster in sorted(members.values(), key=lambda cluster: seeded_rank(seed, cluster[0].intent_id)):
-        need = Counter(intent.stratum for intent in cluster)
-        if all(wanted[stratum] >= n for stratum, n in need.items()):
+
+    def hold_out(unit: list[int]) -> bool:
+        nonlocal wanted
+        own = [intent for root in unit for intent in members[root]]
+        need = Counter(intent.stratum for intent in own)
+        if fits := all(wanted[stratum] >= n for stratum, n in need.items()):
             wanted -= need
-            held.extend(cluster)
-        else:
-            train.extend(cluster)
+            held.extend(own)
+        return fits
+
+    for unit in by_rank:
+        if not hold_out(unit):
+            left += unit
+    train = [intent for root in left if not hold_out([root]) for intent in members[root]]
     missing = wanted.total()
     if not train or missing:
         raise DataError(
@@ -76,11 +101,16 @@ def split_intents(
     return train, held
 
 
-def drop_leaks(train: Sequence[IntentSpec], held: Sequence[IntentSpec], exclusions: Exclusions) -> list[IntentSpec]:
+def drop_leaks(
+    train: Sequence[IntentSpec],
+    held: Sequence[IntentSpec],
+    exclusions: Exclusions,
+    warnings: list[str] | None = None,
+) -> list[IntentSpec]:
     """Those of ``held`` that are not near-duplicates of a training intent; the others are counted as exclusions."""
     texts = [intent.request for intent in (*train, *held)]
     side = [0] * len(train) + [1] * len(held)
-    leaked = {j - len(train): i for i, j, _ in near_duplicates(texts, np.array(side))}
+    leaked = {j - len(train): i for i, j, _ in near_duplicates(texts, np.array(side), warnings=warnings)}
     for j, i in sorted(leaked.items()):
         exclusions.add("held-out near-duplicate of a training intent", f"{held[j].intent_id} ~ {train[i].intent_id}")
     kept = [intent for j, intent in enumerate(held) if j not in leaked]

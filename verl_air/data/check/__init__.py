@@ -25,6 +25,7 @@ from verl_air.data.check.structure import (
     read_short_columns,
     summarise,
 )
+from verl_air.data.contrast import contrast_warnings
 from verl_air.data.near_duplicates import near_duplicates
 from verl_air.errors import DataError
 
@@ -103,10 +104,20 @@ def check_files(paths: Sequence[str | os.PathLike[str]], options: CheckOptions |
     lengths = PromptLengths(options.tokenizer, options.max_prompt_length) if options.tokenizer else None
     contents = ContentCheck(rows, GoldCheck({**DEFAULT_VERIFIERS, **options.verifiers}), lengths)
     report.add(contents.check(files))
+    report.add(_contrast(rows, contents.requests, contents.harmful))
     report.add(_near_duplicates(rows, contents.requests))
     if lengths is not None:
         report.notes.append(lengths.note())
     return report
+
+
+def _contrast(rows: pd.DataFrame, requests: Mapping[int, str], harmful: Mapping[int, bool]) -> Iterator[Finding]:
+    """Files whose harmful and benign intents are easily told apart, or with few benign ones."""
+    known = rows[rows["intent"].isin(harmful.keys())].drop_duplicates(["file", "intent"])
+    for file, intents in known.groupby("file", observed=True)["intent"]:
+        kinds = ([requests[z] for z in intents if harmful[z] is kind] for kind in (True, False))
+        for warning in contrast_warnings(*kinds):
+            yield Finding("warning", "contrast", str(file), -1, "extra_info.extras.harmful", warning)
 
 
 def _near_duplicates(rows: pd.DataFrame, requests: Mapping[int, str]) -> Iterator[Finding]:
@@ -116,7 +127,11 @@ def _near_duplicates(rows: pd.DataFrame, requests: Mapping[int, str]) -> Iterato
     if side_Z.all() or not side_Z.any():
         return
     reported: set[int] = set()
-    for i, j, similarity in near_duplicates([requests[z] for z in intents["intent"]], side_Z):
+    warnings: list[str] = []
+    pairs = near_duplicates([requests[z] for z in intents["intent"]], side_Z, warnings=warnings)
+    for warning in warnings:
+        yield Finding("warning", "near-duplicate", "all files", -1, "extra_info.extras.request", warning)
+    for i, j, similarity in pairs:
         held, trained = (j, i) if side_Z[i] else (i, j)
         if held not in reported:
             reported.add(held)

@@ -98,7 +98,7 @@ def prompt_limit(limit: int, tokenizer: str | None) -> Callable[[list[PromptMess
 
 
 class ContentCheck:
-    """Streams the files once; afterwards ``requests`` holds the plain request of each intent, by number."""
+    """Streams the files once; then ``requests`` and ``harmful`` hold each intent's request and kind, by its number."""
 
     def __init__(self, rows: pd.DataFrame, gold: GoldCheck, lengths: PromptLengths | None) -> None:
         self._rows = rows
@@ -106,6 +106,7 @@ class ContentCheck:
         self._lengths = lengths
         self._positions = AnswerPositions()
         self.requests: dict[int, str] = {}
+        self.harmful: dict[int, bool] = {}
 
     def check(self, paths: Iterable[Path]) -> Iterator[Finding]:
         """All faults of the long columns, batch by batch, then those that only all rows together show."""
@@ -177,6 +178,8 @@ class ContentCheck:
             known = self.requests.setdefault(info["intent"], request)
             if known != request:
                 yield "extra_info.intent_id", f"{info['intent_id']!r} has another request elsewhere: {known[:60]!r}"
+            if isinstance(extras.get("harmful"), bool):
+                self.harmful[info["intent"]] = extras["harmful"]
         if info["role"] == "anchor":
             self._positions.add(info["file"], str(info["context"]), truth, extras)
         yield from self._gold.faults(truth, info, extras)
