@@ -112,6 +112,15 @@ def test_what_cannot_be_read_is_named(
         read(write(tmp_path / "set.csv", columns, [row]), **options)
 
 
+@pytest.mark.parametrize("column", ["safety", "kind_of", "prompt_harm_label"])
+def test_a_column_whose_values_say_so_is_a_label_whatever_its_name(tmp_path: Path, column: str) -> None:
+    file = write(tmp_path / "own.csv", f"prompt,{column},n", ["Water plants,Benign,1", "Do it,harmful,2"])
+    assert kinds(read(file)) == [("Water plants", "benign"), ("Do it", "harmful")]
+    file = write(tmp_path / "own.csv", f"prompt,{column}", ["Water plants,safe", "Do it,controversial"])
+    with pytest.raises(DataError, match=rf"line 3, column '{column}': .* 'controversial' is not known"):
+        read(file)
+
+
 def test_a_label_of_ones_own_is_used_mapped_or_ignored(tmp_path: Path) -> None:
     words = write(tmp_path / "words.csv", "prompt,Label", ["Water plants,harmless", "Do it,UNSAFE"])
     assert kinds(read(words)) == [("Water plants", "benign"), ("Do it", "harmful")]

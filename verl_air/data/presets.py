@@ -22,11 +22,15 @@ from verl_air.settings import Settings, closest
 
 KINDS = ("harmful", "benign")
 REQUEST_COLUMNS = ("goal", "request", "prompt", "behavior", "instruction", "question", "text")
-LABEL_COLUMNS = ("label", "labels", "kind", "is_safe", "safe", "is_harmful", "harmful", "toxic", "toxicity")
+LABEL_COLUMNS = (
+    *("label", "labels", "kind", "safety", "is_safe", "safe", "benign", "is_benign", "harmless"),
+    *("is_harmful", "harmful", "unsafe", "is_unsafe", "toxic", "toxicity", "prompt_harm_label", "verdict"),
+)
 _WORDS = {
-    **dict.fromkeys(("safe", "benign", "harmless"), "benign"),
-    **dict.fromkeys(("unsafe", "harmful", "toxic"), "harmful"),
+    **dict.fromkeys(("safe", "benign", "harmless", "unharmful", "non-toxic", "not harmful", "not toxic"), "benign"),
+    **dict.fromkeys(("unsafe", "harmful", "toxic", "malicious"), "harmful"),
 }
+_FEW_VALUES = 20  # a column with more is not a label
 
 
 class SafetyPreset(Settings):
@@ -180,12 +184,16 @@ def _read_label(label: str) -> dict[str, Any] | None:
 def _guessed_label(source: Source) -> dict[str, Any] | None:
     """The mapping of a column that looks like a label; None if there is no such column."""
     for column in source.columns:
-        if column.casefold() not in LABEL_COLUMNS:
-            continue
         first: dict[str, str] = {}
         for row in source.rows:
-            first.setdefault(row.text(column), row.where)
+            value = row.values.get(column)
+            first.setdefault("" if value is None else str(value).strip(), row.where)
+            if len(first) > _FEW_VALUES:
+                break
         values = list(first)
+        says_so = len(values) <= _FEW_VALUES and any(value.casefold() in _WORDS for value in values)
+        if column.casefold() not in LABEL_COLUMNS and not says_so:
+            continue
         if all(value.casefold() in _WORDS for value in values):
             return {"column": column, "values": {value: _WORDS[value.casefold()] for value in values}}
         shown = ",".join(f"{value}=harmful|benign" for value in values[:4])
