@@ -104,7 +104,8 @@ def _candidates(word_T: np.ndarray, offsets: np.ndarray, side_Z: np.ndarray | No
     keys = list(_band_keys(word_T, offsets))
     if side_Z is not None:
         return _pairs_across(keys, side_Z != side_Z[0])
-    distinct = _distinct(*np.concatenate([_pairs_in_band(key_Z) for key_Z in keys]).T, len(offsets) - 1)
+    i_P, j_P = np.concatenate([_pairs_in_band(key_Z) for key_Z in keys]).T
+    distinct = _distinct(i_P, j_P, len(offsets) - 1)
     left_out = max(0, len(distinct) - _MAX_CANDIDATES)
     if left_out:
         distinct = distinct[np.linspace(0, len(distinct) - 1, _MAX_CANDIDATES, dtype=np.int64)]
