@@ -150,3 +150,10 @@ def test_reading_a_short_table_does_not_lower_the_limit_of_other_csv_readers(tmp
     (tmp_path / "short.csv").write_text("goal\nDo it\n")
     read_source(str(tmp_path / "short.csv"))
     assert csv.field_size_limit() >= limit
+
+
+def test_a_chat_that_a_table_holds_as_text_is_read_or_refused() -> None:
+    chat = '[{"role": "user", "content": "a"}]'
+    assert SourceRow("row 3", {"request": chat}).text("request") == "a"
+    with pytest.raises(DataError, match="row 3, column 'request': a chat as text that is not JSON"):
+        SourceRow("row 3", {"request": chat.replace('"', "'")}).text("request")

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from verl_air.errors import DataError
 
 _Placed = Iterator[tuple[str, dict[str, Any]]]  # each row with its place in the file
+_CHAT_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*["'](?:role|content)["']\s*:""")
 _HUB_NAME = re.compile(r"(?P<name>[^:@]+)(:(?P<config>[^:@]+))?(@(?P<split>[^:@]+))?")
 
 
@@ -39,6 +40,14 @@ class SourceRow:
             DataError: the value is a list or a mapping and no chat.
         """
         value = self.values.get(column)
+        if isinstance(value, str) and _CHAT_AS_TEXT.match(value):
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError as error:
+                raise DataError(
+                    f"{self.where}, column {column!r}: a chat as text that is not JSON ({error.msg}). Store it as JSON "
+                    "or parquet, or write the request as plain text."
+                ) from error
         if isinstance(value, list | dict):
             return _chat_text(value, f"{self.where}, column {column!r}")
         return "" if value is None else str(value).strip()
