@@ -81,6 +81,7 @@ def test_two_files_with_the_same_columns_are_told_apart_by_their_names(tmp_path:
     jbb, orb = "Index,Goal,Target,Behavior,Category,Source", "prompt,category"
     files = [write(tmp_path / f"{kind}-behaviors.csv", jbb, [f"0,Do {kind},,b,c,s"]) for kind in ("harmful", "benign")]
     files += [write(tmp_path / f"or-bench-{kind}.csv", orb, [f"Ask {kind},c"]) for kind in ("hard-1k", "toxic")]
+    files[2:] = [f"orbench:{file}" for file in files[2:]]
     assert [kind for _, kind in kinds(read(*files))] == ["harmful", "benign", "benign", "harmful"]
     with pytest.raises(DataError, match=r"behaviors.csv: the set has a harmful and a benign file .* Rename the file"):
         read(write(tmp_path / "behaviors.csv", jbb, ["0,Do it,,b,c,s"]))
@@ -160,3 +161,26 @@ def test_harmbench_and_strongreject_as_published() -> None:
     strong = read(str(SHARED / "strongreject/strongreject_dataset.csv"))
     assert {kind for _, kind in kinds(strong)} == {"harmful"}
     assert len(strong) > 300
+
+
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [("goal,label", "a"), ("prompt,category,label", "toxic"), ("forbidden_prompt,category,label", "b")],
+)
+def test_a_label_of_ones_own_goes_before_what_the_columns_look_like(tmp_path: Path, columns: str, name: str) -> None:
+    row = ",".join(["x"] * (columns.count(",") - 1))
+    rows = [f"Ask {label},{row}{',' if row else ''}{label}" for label in ("safe", "unsafe")]
+    assert [kind for _, kind in kinds(read(write(tmp_path / f"{name}.csv", columns, rows)))] == ["benign", "harmful"]
+    if columns == "goal,label":
+        with pytest.raises(DataError, match="the columns 'label', 'kind' all say which rows are harmful"):
+            read(write(tmp_path / "two.csv", "goal,label,kind", ["a,safe,harmful"]))
+
+
+def test_what_was_given_as_benign_is_not_taken_for_harmful(tmp_path: Path) -> None:
+    plain = write(tmp_path / "nontoxic.csv", "prompt,category", ["Water plants,garden"])
+    goals = write(tmp_path / "goals.csv", "goal", ["Bake bread"])
+    material = read_safety([], benign=[plain, goals], shipped_benign=False)
+    assert {kind for _, kind in kinds(tuple(material.contrast))} == {"benign"}
+    columns, rows, _ = SETS["strongreject"]
+    with pytest.raises(DataError, match="a set of harmful requests; give it under --source"):
+        read_safety([], benign=[write(tmp_path / "s.csv", columns, rows)], shipped_benign=False)

@@ -150,6 +150,8 @@ def _split_latex(text: str) -> tuple[str, str]:
 
 def split_unit(text: str) -> tuple[str, str]:
     """A number and its unit, empty if there is none: ``"12.5 cm"`` is ``("12.5", "cm")``, ``"50%"`` ``("50", "%")``."""
+    if not text.rstrip(" .").endswith("%") and parse_number(text) is not None:
+        return text, ""  # "2e3" has an exponent, and no unit
     match = _WITH_UNIT.fullmatch(text)
     return (match["number"], match["unit"].strip()) if match else (text, "")
 

@@ -55,7 +55,12 @@ def mix(weights: Mapping[str, float], index: GroupIndex, extras: Any) -> Mixture
         if parts:
             rows = extras.take(pa.array(index.anchor_rows[index.anchor_offsets[own_Z]]))
             for z, text in zip(own_Z.tolist(), rows.to_pylist(), strict=True):
-                values = json.loads(text or "{}")
+                try:
+                    values = dict(json.loads(text or "{}"))
+                except (ValueError, TypeError) as error:
+                    raise DataError(
+                        f"intent {index.names[z]}: extras is {text[:80]!r}, expected a JSON object"
+                    ) from error
                 found = [number for number, (extra, value) in parts.items() if _text(values.get(extra)) == value]
                 if len(found) > 1:
                     raise DataError(_fault(f"intent {index.names[z]} has {len(found)} keys", [names[n] for n in found]))

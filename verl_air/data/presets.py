@@ -44,6 +44,7 @@ class SafetyPreset(Settings):
     pair: dict[str, Any] | None = None
     kind: str | None = None
     label: dict[str, Any] | None = None
+    by_prefix: bool = False
     by_name: dict[str, str] = Field(default_factory=dict)
     context: str | None = None
     contextual: dict[str, str] | None = None
@@ -76,14 +77,17 @@ class SafetyPreset(Settings):
                 raise ExcludeRow(found)
             return found
         if self.by_name:
-            kinds = {kind for part, kind in self.by_name.items() if part in source.name.casefold()}
+            parts = re.split(r"[^a-z0-9]+", source.name.casefold())
+            kinds = {kind for part, kind in self.by_name.items() if part in parts}
             if len(kinds) != 1:
                 raise DataError(
                     f"{source.name}: the set has a harmful and a benign file with the same columns, and the name has "
                     f"none of {', '.join(self.by_name)}. Rename the file, so that it says which it is."
                 )
             return kinds.pop()
-        return self.kind or given
+        if self.kind is not None and self.kind != given:
+            raise DataError(f"{source.name}: a set of {self.kind} requests; give it under --source, not under --benign")
+        return given
 
     def request_of(self, source: Source, row: SourceRow) -> str:
         """The request, with its context below it.
@@ -151,7 +155,7 @@ def preset_for(source: Source, name: str | None, column: str | None, label: str 
     """
     if name is None and column is None:
         columns = {known.casefold() for known in source.columns}
-        fits = [p for p in presets().values() if {c.casefold() for c in p.columns} <= columns]
+        fits = [p for p in presets().values() if not p.by_prefix and {c.casefold() for c in p.columns} <= columns]
         preset = max(fits, key=lambda p: len(p.columns), default=None)
     else:
         preset = presets()[name] if name else None
@@ -166,8 +170,8 @@ def preset_for(source: Source, name: str | None, column: str | None, label: str 
         preset = SafetyPreset(request=source.find_column(*([column] if column else REQUEST_COLUMNS)))
     if label is not None:
         return preset.model_copy(update={"label": _read_label(label), "by_name": {}})
-    if preset.label is None and not preset.columns:
-        return preset.model_copy(update={"label": _guessed_label(source)})
+    if preset.label is None and (guessed := _guessed_label(source, preset)):
+        return preset.model_copy(update={"label": guessed, "by_name": {}})
     return preset
 
 
@@ -181,9 +185,14 @@ def _read_label(label: str) -> dict[str, Any] | None:
     return {"column": column, "values": {v: "dropped by --label" if k == "drop" else k for v, k in values.items()}}
 
 
-def _guessed_label(source: Source) -> dict[str, Any] | None:
+def _guessed_label(source: Source, preset: SafetyPreset) -> dict[str, Any] | None:
     """The mapping of a column that looks like a label; None if there is no such column."""
+    known = [preset.request, preset.category, preset.context, *(preset.leave_out or {}).values()]
+    used = {str(column).casefold() for column in known if column}
+    labels = []
     for column in source.columns:
+        if column.casefold() in used:
+            continue
         first: dict[str, str] = {}
         for row in source.rows:
             value = row.values.get(column)
@@ -195,7 +204,8 @@ def _guessed_label(source: Source) -> dict[str, Any] | None:
         if column.casefold() not in LABEL_COLUMNS and not says_so:
             continue
         if all(value.casefold() in _WORDS for value in values):
-            return {"column": column, "values": {value: _WORDS[value.casefold()] for value in values}}
+            labels.append({"column": column, "values": {value: _WORDS[value.casefold()] for value in values}})
+            continue
         shown = ",".join(f"{value}=harmful|benign" for value in values[:4])
         unknown = next(value for value in values if value.casefold() not in _WORDS)
         raise DataError(
@@ -203,4 +213,9 @@ def _guessed_label(source: Source) -> dict[str, Any] | None:
             f"known. Its values are {', '.join(map(repr, values[:6]))}. Map it: --label '{column}:{shown}'; --label "
             "none ignores it."
         )
-    return None
+    if len(labels) > 1:
+        raise DataError(
+            f"{source.name}: the columns {', '.join(repr(label['column']) for label in labels)} all say which rows are "
+            "harmful. Choose one with --label."
+        )
+    return labels[0] if labels else None

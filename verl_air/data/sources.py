@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -134,7 +135,7 @@ def _read_file(path: Path) -> Source:
     if path.suffix.lower() == ".gz":
         try:
             content = gzip.decompress(content)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path}: not a whole gzip file ({error}). Download it again.") from error
     if not content.strip():
         raise DataError(f"{path}: the file is empty. Download it again.")

@@ -171,6 +171,7 @@ _KINDS: dict[str, Callable[[ScoredRollout], str | None]] = {
     "harm": lambda rollout: (
         {True: "harmful", False: "benign", None: None}[rollout.harmful] if rollout.role == "open" else None
     ),
+    "category": lambda rollout: str(rollout.extras.get("category") or "") if rollout.role == "open" else None,
     "family": lambda rollout: rollout.family if rollout.role == "open" else None,
     "context": lambda rollout: rollout.context if rollout.context != rollout.family else None,
 }
@@ -180,6 +181,7 @@ def _section(
     domain: str, split: str, groups: list[MetaGroup], seen: SeenInTraining | None, level: float | None
 ) -> Section:
     absent = absent_intents(groups).total()
+    sized = all(group.rollouts[0].sized for group in groups)
     missing = {group.key: group.missing for group in groups}
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     lines = []
@@ -189,7 +191,10 @@ def _section(
             if name := name_of(rollout):
                 named[name].append(rollout)
         for name, rows in sorted(named.items()):
-            found = estimate(meta_groups(rows, missing), level, absent if kind == "role" else 0)
+            own = meta_groups(rows, missing)
+            # An intent of a data file has anchors and open rows: one without any of a role lost them.
+            lost = absent + (len(groups) - len(own)) * sized if kind == "role" else 0
+            found = estimate(own, level, lost)
             lines.append(SectionLine(kind, name, found))
     new: dict[str, list[MetaGroup]] = defaultdict(list)
     for group in groups:

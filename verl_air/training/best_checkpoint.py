@@ -22,6 +22,9 @@ from verl_air.errors import ConfigError
 from verl_air.files import write_atomically
 from verl_air.settings import closest
 
+LEFT_OUT = ("acc", "anchor_acc", "open_acc", "abstain_rate")
+"""Metrics of a data source that a validation leaves out where they are over nothing."""
+
 FOLDER, RECORD = "best", "best_checkpoint.json"
 TRACKER = "latest_checkpointed_iteration.txt"
 """verl's own (``verl.utils.checkpoint.checkpoint_manager``): names the checkpoint of a folder that is to be read."""
@@ -91,6 +94,9 @@ def metric_value(metric: str, metrics: Mapping[str, float]) -> float:
         values = [value for name, value in found.items() if name.endswith("/id/group_acc")] or list(found.values())
         return float(np.mean(values)) if values else math.nan
     if metric not in metrics:
+        head, _, name = metric.rpartition("/")
+        if name in LEFT_OUT and f"{head}/group_acc" in metrics:
+            return math.nan  # every row that it is over abstained in this validation
         raise ConfigError(
             f"air.best_metric={metric}: not a metric of this run's validation{closest(metric, metrics)}; "
             f"there are {', '.join(sorted(metrics))}"

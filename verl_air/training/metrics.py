@@ -108,7 +108,7 @@ def without_constants(infos: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]
     failed session, and leaves it out of ``acc_success_only``.
     """
     return {
-        name: [None if value != value else value for value in values]
+        name: [None if isinstance(value, float) and value != value else value for value in values]
         for name, values in infos.items()
         if name not in RANGES
     }

@@ -19,6 +19,7 @@ from verl_air.data.mixing import mix
 from verl_air.data.schema import open_table, read_extra_columns
 from verl_air.errors import ConfigError
 from verl_air.rewards import ScoringPlan
+from verl_air.training.rows import GROUP_KEY
 
 OUR_REWARD = "pkg://verl_air.rewards"
 
@@ -52,6 +53,8 @@ def check_data(config: DictConfig, air: AirConfig) -> None:
     """Data files are there, readable, and hold whole meta-groups, enough for a batch."""
     for path in _local_files(config, "train_files", "val_files"):
         open_table(path)
+    for path in _local_files(config, "val_files"):
+        read_extra_columns(path, GROUP_KEY)  # of which validation counts every intent
     local = _local_files(config, "train_files")
     index = read_groups(local, air.anchors_per_intent, air.open_per_intent)
     intents = int(config.data.train_batch_size) // air.group_size
