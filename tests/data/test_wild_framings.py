@@ -215,3 +215,15 @@ def test_the_published_file(own_registry: None) -> None:
         assert text.count("<<the request>>") == 1
     filled = [framing for framing in found if not framing.messages[-1][1].endswith("\n\n{request}")]
     assert len(filled) >= 7
+
+
+def test_templates_that_overlap_by_forty_percent_are_one_family(tmp_path: Path) -> None:
+    """Every pair is compared: near-duplicate search, made for 70 %, finds half of such pairs only."""
+    templates = []
+    for n in range(60):
+        common = [f"common{n}x{k}" for k in range(10)]
+        templates += [" ".join([*common, *(f"own{n}{side}{k}" for k in range(6))]) for side in "ab"]
+    (tmp_path / "wild.json").write_text(json.dumps(templates))
+    families = [framing.family for framing in read_wild_framings(tmp_path / "wild.json")]
+    assert len(set(families)) == 60
+    assert families[::2] == families[1::2]

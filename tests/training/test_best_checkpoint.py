@@ -23,6 +23,7 @@ class Run:
 
     def step(self, step: int, value: float, *, saved: bool = True) -> None:
         if saved:
+            self.best.before_save(step)
             actor = self.folder / f"global_step_{step}" / "actor"
             self.manager.ensure_checkpoint_capacity(2)
             (actor / "huggingface").mkdir(parents=True, exist_ok=True)
@@ -51,6 +52,19 @@ def test_the_best_survives_verls_removal_of_older_checkpoints(tmp_path: Path) ->
     assert run.record == {"global_step": 2, "metric": "group_acc", "value": 0.7, "mode": "max"}
     assert run.weights == "weights of step 2"
     assert [path.name for path in (tmp_path / "best").iterdir() if path.is_dir()] == ["global_step_2"]
+
+
+def test_a_later_run_in_the_folder_does_not_rewrite_what_is_kept(tmp_path: Path) -> None:
+    """It starts before the best step: until it has a best of its own, record and weights are the earlier run's."""
+    Run(tmp_path).step(1, 0.8)
+    weights = tmp_path / "global_step_1" / "actor" / "model_world_size_1_rank_0.pt"
+    weights.write_text("weights of the first run")  # the kept file is the same one
+    again = Run(tmp_path, resumed=0)
+    again.best.before_save(1)
+    weights.parent.mkdir(parents=True)
+    weights.write_text("weights of the second run")
+    assert again.weights == "weights of the first run"
+    assert again.record["value"] == 0.8
 
 
 def test_it_takes_no_space_of_its_own_while_verl_keeps_it_too(tmp_path: Path) -> None:

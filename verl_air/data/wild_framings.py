@@ -24,6 +24,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
+
 from verl_air.data.framings import FramingTemplate
 from verl_air.data.intents import Exclusions, normalise
 from verl_air.data.near_duplicates import clusters
@@ -33,6 +37,7 @@ from verl_air.errors import DataError
 _logger = logging.getLogger(__name__)
 
 FAMILY_THRESHOLD = 0.4
+_MOST_EXACT = 4000  # templates whose pairs are all compared
 SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".tsv"})
 
 _TEXT_COLUMNS = ("prompt", "template", "jailbreak_prompt", "text", "content")
@@ -102,7 +107,7 @@ def read_wild_framings(
     for z, root in enumerate(first):
         if z != root:
             exclusions.add("near-duplicate template", entries[z][0])
-    family = clusters([texts[z] for z in kept], threshold=FAMILY_THRESHOLD).tolist()
+    family = _families([texts[z] for z in kept])
     column = family_column.lower() or "family"
     framings = []
     for z, root in zip(kept, family, strict=True):
@@ -121,6 +126,21 @@ def read_wild_framings(
             f"{path}: no usable template ({', '.join(f'{n} {why}' for why, n in exclusions.counts.items())})"
         )
     return framings
+
+
+def _families(texts: list[str]) -> list[int]:
+    """The first text of each text's family: texts that overlap, directly or through others."""
+    if len(texts) > _MOST_EXACT:
+        return clusters(texts, threshold=FAMILY_THRESHOLD).tolist()  # its bands propose about half of such pairs
+    words = [set(normalise(text).split()) for text in texts]
+    number = {word: column for column, word in enumerate(sorted(set().union(*words)))}
+    rows = [z for z, own in enumerate(words) for _ in own]
+    columns = [number[word] for own in words for word in own]
+    has_ZT = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(texts), len(number) or 1))
+    shared_ZZ, size_Z = (has_ZT @ has_ZT.T).toarray(), np.array([len(own) for own in words])
+    union_ZZ = size_Z[:, None] + size_Z[None] - shared_ZZ
+    _, family_Z = connected_components(csr_matrix(shared_ZZ >= FAMILY_THRESHOLD * np.maximum(union_ZZ, 1)))
+    return np.unique(family_Z, return_index=True)[1][family_Z].tolist()
 
 
 def with_placeholder(turns: list[tuple[str, str]]) -> tuple[tuple[tuple[str, str], ...], int]:

@@ -51,6 +51,12 @@ class BestCheckpoint:
             if record["metric"] == metric and record["global_step"] <= resumed:
                 self.value = record["value"]
 
+    def before_save(self, step: int) -> None:
+        """Remove what an earlier run saved of a step whose checkpoint is kept: verl would rewrite the linked files."""
+        earlier = self.checkpoints / f"global_step_{step}"
+        if earlier.is_dir() and (self.checkpoints / FOLDER / earlier.name).is_dir():
+            shutil.rmtree(earlier)
+
     def consider(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep the checkpoint of a step if it was saved and no earlier one has a value as high.
 

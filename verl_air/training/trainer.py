@@ -251,6 +251,8 @@ class AirTrainerMixin(_Base):
         return metrics
 
     def _save_checkpoint(self) -> None:
+        if self.best_checkpoint:
+            self.best_checkpoint.before_save(self.global_steps)
         super()._save_checkpoint()
         if self.best_checkpoint:
             self.best_checkpoint.saved_step = self.global_steps
