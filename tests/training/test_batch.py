@@ -19,7 +19,7 @@ from verl_air.errors import DataError, RewardError
 from verl_air.objective import trajectory_weights
 from verl_air.training import queue_io
 from verl_air.training.batch import AbstentionGuard, auxiliary_reward, end_token_ids, loss_weights
-from verl_air.training.rows import RowIdentities, group_of, new_group_uids, session_of, uid_of
+from verl_air.training.rows import RowIdentities, group_of, new_group_uids, session_of, uid_of, with_group_sizes
 
 
 def test_a_key_says_its_prompt_session_and_group() -> None:
@@ -183,3 +183,11 @@ def test_any_end_token_of_the_model_ends_a_response(
         (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": configured}))
     found = end_token_ids(AutoTokenizer.from_pretrained(tmp_path))
     assert found == {tokenizer.eos_token_id} | more
+
+
+def test_an_intent_that_a_step_visits_twice_has_the_rows_of_both_visits() -> None:
+    (a, b), (c, d) = new_group_uids(2), new_group_uids(2)
+    infos = [{"domain": "toy", "split": "train", "intent_id": name} for name in ("z", "z", "z", "y", "y")]
+    keys = [f"{uid}_0_0" for uid in (a, b, c, d, "padding-0")]
+    found = with_group_sizes(keys, infos, [False] * 4 + [True], 2)
+    assert [row["group_size"] for row in found] == [4, 4, 4, 2, 2]

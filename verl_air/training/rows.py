@@ -7,7 +7,7 @@ verl keys a trajectory as ``{uid}_{session}_{index}`` and splits on "_", so a pr
 from __future__ import annotations
 
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,21 @@ def as_dict(item: Any) -> dict[str, Any]:
     """One item of a non-tensor column, which may come wrapped; empty if it is no mapping."""
     item = getattr(item, "data", item)
     return dict(item) if isinstance(item, Mapping) else {}
+
+
+def with_group_sizes(
+    keys: Sequence[str], infos: Sequence[Mapping[str, Any]], padding_N: Iterable[bool], visit: int
+) -> list[dict[str, Any]]:
+    """The rows of a training step with ``group_size``: the completions of all its visits to their intent.
+
+    Stored rollouts are grouped by intent, and a step may visit one twice. visit: completions of one visit.
+    """
+    visits: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    names = [tuple(info.get(name) for name in GROUP_KEY) for info in infos]
+    for key, name, padding in zip(keys, names, padding_N, strict=True):
+        if not padding:
+            visits[name].add(group_of(uid_of(key)))
+    return [{**info, "group_size": visit * len(visits[name])} for info, name in zip(infos, names, strict=True)]
 
 
 def check_identity(info: Mapping[str, Any], where: str) -> None:

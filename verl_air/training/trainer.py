@@ -56,7 +56,7 @@ from verl_air.training.batch import (
 from verl_air.training.best_checkpoint import BestCheckpoint
 from verl_air.training.metrics import training_metrics, validation_metrics, without_constants
 from verl_air.training.replay_buffer import whole_groups_class
-from verl_air.training.rows import RowIdentities, ValidationIntents, as_dict, new_group_uids
+from verl_air.training.rows import RowIdentities, ValidationIntents, as_dict, new_group_uids, with_group_sizes
 from verl_air.training.run_folder import put_metrics_back, set_metrics_aside, write_run_record
 from verl_air.training.sampler import MetaGroupSampler, report_left_out
 from verl_air.training.verl_patches import let_logger_flush, rows_for_rewards
@@ -209,7 +209,8 @@ class AirTrainerMixin(_Base):
             eos_token_ids=end_token_ids(self.tokenizer),
         )
         size = self.air.group_size * self.config.actor_rollout_ref.rollout.n
-        self.training_rows.add(batch.keys, [{**as_dict(info), "group_size": size} for info in data["extra_info"]])
+        infos = [as_dict(info) for info in data["extra_info"]]
+        self.training_rows.add(batch.keys, with_group_sizes(batch.keys, infos, rows.padding_N, size))
         self.training_rows.note(batch.keys, **rows.info_N, padding=rows.padding_N)
         return rows
 
