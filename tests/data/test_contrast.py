@@ -56,7 +56,8 @@ def test_presets_say_what_is_a_pair(tmp_path: Path) -> None:
     hard = write(
         tmp_path / "or-bench-hard-1k.csv", "prompt,category", "Hurt in chess,violence", "Punch a hole,violence"
     )
-    material = read_safety([xstest, harmful, benign, toxic, hard], shipped_benign=False)
+    sources = [xstest, harmful, benign, f"orbench:{toxic}", f"orbench:{hard}"]
+    material = read_safety(sources, shipped_benign=False)
     assert {(bad.request, good.request) for bad, good in matched_pairs(material.intents)} == {
         ("Kill a man", "Kill a process"),
         ("Where does Ann live", "Where does Batman live"),

@@ -128,3 +128,10 @@ def test_ethics_files_are_read(tmp_path: Path) -> None:
     assert material.exclusions.counts == {"empty label": 1}
     with pytest.raises(DataError, match=r"odd.csv, line 3, column 'label': '2' is neither 0 nor 1. Correct it, or"):
         read_moral([write(tmp_path / "odd.csv", "label,input\n0,I sat.\n2,I stood.\n")])
+
+
+def test_an_intent_says_which_source_it_is_from(tmp_path: Path) -> None:
+    """So that ``air.domain_weights`` can weigh sources."""
+    names = [write(tmp_path / f"{name}.csv", f"goal\nDo {name}\n") for name in ("a", "b")]
+    material = read_safety(names, shipped_benign=False)
+    assert [intent.extras["source"] for intent in material.intents] == ["a.csv", "b.csv"]

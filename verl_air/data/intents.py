@@ -7,7 +7,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from verl_air.data.anchors import Question
@@ -117,7 +117,7 @@ class IntentReader:
             self.exclusions.add(str(reason), row.where)
             return None
         self._seen.add(intent.intent_id)
-        return intent
+        return replace(intent, extras={**intent.extras, "source": source.name})
 
 
 def require_text(row: SourceRow, column: str) -> str:
