@@ -68,8 +68,8 @@ LABELS = {
         "",
     ),
     "pt": (
-        "a o minha portanto melhor",
-        "resposta solução resultado opção alternativa",
+        "a_minha minha portanto a_melhor melhor",  # no bare "a" or "o": "A, option B" names two letters
+        "a_resposta resposta a_solução solução o_resultado resultado a_opção opção a_alternativa alternativa",
         "é é_a final correta certa correta_é final_é certa_é",
         "",
     ),
@@ -176,7 +176,7 @@ _JOINED = re.compile(
 )
 _DOUBTED = re.compile(
     r"[\s*_$}]*(?:\\[)\]])?[\s*_$]*"
-    r"(?:\?|\bor\b|\bis (?:not|wrong|incorrect|false)\b|\bisn.t\b|\(?(?:maybe|perhaps|probably)\b)",
+    r"(?:\?|\bor\b|\b(?:is|was|would be) (?:not|wrong|incorrect|false)\b|\bisn.t\b|\(?(?:maybe|perhaps|probably)\b)",
     re.IGNORECASE,
 )
 
@@ -206,7 +206,7 @@ def final_answer(text: str) -> str | None:
         before = boxes[-2]
         closed = _closing(text, before.end())
         between = text[closed + 1 : last.start()] if 0 <= closed < last.start() else None
-        joined = between is not None and len(between) < 40 and between.strip() and _JOINED.fullmatch(between)
+        joined = between is not None and len(between) < 40 and _JOINED.fullmatch(between)
         if joined and text[before.end() : closed].strip() != text[last.end() : end].strip():
             return None
     return text[last.end() : end].strip()

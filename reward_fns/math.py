@@ -60,6 +60,10 @@ def math(
     if not truth:
         raise RewardError(f"{sample.where}: the ground truth {sample.ground_truth!r} holds no answer; correct the data")
     answer = _clean(sample.answer)
+    if answer and any("\\begin{" in text for text in (sample.ground_truth, sample.answer)):
+        # A matrix: its rows and columns are math-verify's to read.
+        raw = [final_answer(text) or "" for text in (sample.ground_truth, sample.answer)]
+        return _ask_child(raw[0], raw[1], right, wrong, deadline_s, workers)
     correct = bool(answer) and (truth == answer or compare(read(truth), read(answer), require_units))
     if correct is None:
         return _ask_child(truth, answer, right, wrong, deadline_s, workers)

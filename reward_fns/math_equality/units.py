@@ -48,8 +48,11 @@ probably approximately about around roughly ish wrong incorrect false squared cu
 modulo choose percentile remainder r base when where for with without but because unless either neither nor only
 except vs versus true sin cos tan log ln exp max lim gcd lcm sqrt score tens ones half halves third thirds quarter
 quarters tenth tenths hundredth hundredths thousandth thousandths th st nd rd cannot dont impossible undefined
-unknown hundred hundreds thousand thousands million millions billion billions trillion dozen dozens
+unknown hundred hundreds thousand thousands million millions billion billions trillion dozen dozens lakh lakhs crore
+crores gross below above twice negative root inverse reciprocal nope approx est guess guessed rejected disproved
+doubtful uncertain factorials
 """
+_NO_UNIT_FORM = re.compile(r"(?:fif|six|seven|eigh|nin|\w+illion|\w+een|\w+tie)ths?|\w+(?:ly|fold|illions?)")
 _NO_UNIT = frozenset(_OPERATORS.split())
 _LETTERS = r"[A-Za-z\u00b5\u03a9]"
 _UNIT_WORD = (
@@ -108,7 +111,7 @@ def _with_unit(text: str) -> list[tuple[Number, str]]:
     factor = 1
     while words and words[0].lower() in _FACTORS:
         factor *= _FACTORS[words.pop(0).lower()]
-    if len(words) > 8 or any(word.lower() in _NO_UNIT for word in words):
+    if len(words) > 8 or any(map(_is_no_unit, words)):
         return []
     if "\\" not in match["unit"] and "\u00b0" not in words and not _free_standing(words, match["gap"]):
         return []
@@ -121,6 +124,11 @@ def _with_unit(text: str) -> list[tuple[Number, str]]:
 
 def _texts(unit: str) -> str:
     return re.sub(r"\\[A-Za-z]+\s*\{([^{}]*)\}", r" \1 ", unit)
+
+
+def _is_no_unit(word: str) -> bool:
+    """A word that says another number, or doubts or denies the one before it."""
+    return word.lower() in _NO_UNIT or bool(_NO_UNIT_FORM.fullmatch(word.lower()))
 
 
 def _free_standing(words: list[str], gap: str) -> bool:

@@ -187,7 +187,8 @@ class JudgeClient:
         return await self._server.post(path, payload)
 
     def _key(self, model: str, *parts: Any) -> bytes:
-        return VerdictCache.key(model, self._server.max_prompt_tokens, *parts)
+        asked = (self.settings.base_url, self.settings.tokenizer, sorted(self.settings.chat_template_kwargs.items()))
+        return VerdictCache.key(model, self._server.max_prompt_tokens, asked, *parts)
 
     def _recall(self, key: bytes) -> Any:
         return None if self._cache is None else self._cache.get(key)

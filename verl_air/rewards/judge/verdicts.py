@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -31,7 +32,7 @@ MASSES: ContextVar[list[float] | None] = ContextVar("MASSES", default=None)
 
 _ONE_TOKEN: Mapping[str, Any] = {"max_tokens": 1, "temperature": 0.0}
 _SMALLEST_REST = 1e-6  # of the probability that a server's log-probs leave over: they are rounded
-_FINAL_CHANNEL = "<|channel|>final<|message|>"
+_FINAL_CHANNEL = re.compile(r"<\|channel\|>final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _SCHEMA = "CREATE TABLE IF NOT EXISTS verdict (key BLOB PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 
 
@@ -137,9 +138,10 @@ def final_text(answer: Any, text: Any) -> str:
     if not isinstance(text, str):
         raise JudgeError(f"the judge's answer holds no text: {text!r}")
     if "<|channel|>" in text:
-        _, found, text = text.rpartition(_FINAL_CHANNEL)
-        if not found:
+        channels = list(_FINAL_CHANNEL.finditer(text))
+        if not channels:
             raise JudgeError("the judge's answer has no final channel")
+        text = text[channels[-1].end() :]
     thought, found, rest = text.rpartition("</think>")
     if (rest if found else text).count("<think>"):
         raise JudgeError("the judge's thought has no end")
