@@ -166,7 +166,8 @@ _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
 _DENIED = re.compile(
     r"(?:\b(?:not|never|neither|nor|cannot|no|than|nicht|kein|keine|pas|non|não|нет|не|isn.t)|n.t|\\neq?|\\not=?|[\u2260!]=?|"
     r"不是|不|아닌)"
-    r"[\s*_$:(]*(?:\\[(\[])?[\s*_]*$",
+    r"[\s*_$:(]*(?:\\[(\[])?[\s*_]*$|"
+    r"\b(?:wrong|incorrect|doubt|unlikely|rule out|eliminate|either)\b[^.\n]{0,25}$",
     re.IGNORECASE,
 )
 _JOINED = re.compile(
@@ -175,8 +176,9 @@ _JOINED = re.compile(
     re.IGNORECASE,
 )
 _DOUBTED = re.compile(
-    r"[\s*_$}]*(?:\\[)\]])?[\s*_$]*"
-    r"(?:\?|\bor\b|\b(?:is|was|would be) (?:not|wrong|incorrect|false)\b|\bisn.t\b|\(?(?:maybe|perhaps|probably)\b)",
+    r"[\s*_$}]*(?:\\[)\]])?[\s*_$.,;:]*"
+    r"(?:\?|\bor\b|\bno\b|\bactually\b|\bwrong\b|\bif\b|\bunless\b|\bcannot be\b|"
+    r"\b(?:is|was|would be) (?:not|wrong|incorrect|false)\b|\bisn.t\b|\(?(?:maybe|perhaps|probably)\b)",
     re.IGNORECASE,
 )
 

@@ -19,7 +19,21 @@ GUARD = Path(__file__).parents[2] / "reward_fns" / "guards" / "gpt_oss_safeguard
     [
         *(("multiple_choice", text, "B") for text in ("A, option B", "A, the answer is B", r"\boxed{A}\boxed{B}")),
         ("true_false", r"\boxed{False} \boxed{True}", "true"),
-        ("multiple_choice", r"\boxed{B} would be wrong", "B"),
+        *(
+            ("multiple_choice", text, "B")
+            for text in (
+                r"\boxed{B} would be wrong",
+                r"\boxed{B}: wrong",
+                r"\boxed{B} cannot be right",
+                r"\boxed{B}. No, A.",
+                r"\boxed{B}, or A",
+                r"I doubt \boxed{B}",
+                r"The wrong answer is \boxed{B}",
+                r"I can rule out \boxed{B}",
+                r"Either \boxed{A}, or perhaps \boxed{B}",
+            )
+        ),
+        ("true_false", r"\boxed{true}. Actually false.", "true"),
         *(("math", f"72 {word}", "72") for word in ("lakh", "twice", "approx", "possibly", "tenfold", "quadrillion")),
         *(("math", f"3 {word}", "3") for word in ("fifths", "eighths", "sevenths")),
     ],
