@@ -22,15 +22,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import sparse
 
 THRESHOLD = 0.7
 _BANDS, _HASHES_PER_BAND = 16, 4
 _NEIGHBOURS = 4  # each text of a crowded bucket is compared with its first text and with this many after it
+_PAIRS_AT_ONCE = 20_000
 _MAX_CANDIDATES = 1_000_000  # bounds the time on files whose texts are all alike
 
 
@@ -51,24 +52,16 @@ def near_duplicates(
     """
     if len(texts) < 2:
         return []
-    word_T, offsets = _hashed_words(texts)
-
-    @cache
-    def words_of(z: int) -> frozenset[int]:
-        return frozenset(word_T[offsets[z] : offsets[z + 1]].tolist())
-
-    candidates, left_out = _candidates(word_T, offsets, side_Z)
+    word_T, hash_T, offsets = _hashed_words(texts)
+    pair_P2, left_out = _candidates(hash_T, offsets, side_Z)
     if left_out and warnings is not None:
         warnings.append(
             f"near-duplicates may have been missed: up to {left_out:,} pairs of texts that share many words were not "
             f"compared (the limit is {_MAX_CANDIDATES:,} pairs)"
         )
-    found = []
-    for i, j in candidates.tolist():
-        shared = len(words_of(i) & words_of(j))
-        similarity = shared / (len(words_of(i)) + len(words_of(j)) - shared)
-        if similarity >= threshold:
-            found.append((i, j, similarity))
+    similarity_P = _jaccard(word_T, offsets, pair_P2)
+    near_P = similarity_P >= threshold
+    found = zip(*pair_P2[near_P].T.tolist(), similarity_P[near_P].tolist(), strict=True)
     return sorted(found, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
 
@@ -88,20 +81,37 @@ def clusters(texts: Sequence[str], *, threshold: float = THRESHOLD, warnings: li
     return np.array([root(z) for z in range(len(texts))], dtype=np.int64)
 
 
-def _hashed_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all words in a row, and where each text's words begin [Z + 1]; a text without words has one, empty."""
+def _hashed_words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers and hashes of all words in a row [T], and where each text's words begin [Z + 1].
+
+    A text without words has one, the empty one.
+    """
     plain = pc.replace_substring_regex(pc.utf8_lower(pa.array(texts, pa.large_string())), r"[^\p{L}\p{N}]+", " ")
     split = pc.split_pattern(pc.utf8_trim_whitespace(plain), " ")
     encoded = pc.dictionary_encode(split.flatten())
     digests = b"".join(
         hashlib.blake2b(word.encode(), digest_size=8).digest() for word in encoded.dictionary.to_pylist()
     )
-    return np.frombuffer(digests, dtype="<u8")[encoded.indices.to_numpy()], split.offsets.to_numpy().astype(np.int64)
+    word_T = encoded.indices.to_numpy()
+    return word_T, np.frombuffer(digests, dtype="<u8")[word_T], split.offsets.to_numpy().astype(np.int64)
 
 
-def _candidates(word_T: np.ndarray, offsets: np.ndarray, side_Z: np.ndarray | None) -> tuple[np.ndarray, int]:
+def _jaccard(word_T: np.ndarray, offsets: np.ndarray, pair_P2: np.ndarray) -> np.ndarray:
+    """Words that the two texts of a pair share over all words of both, [P]."""
+    shape = (len(offsets) - 1, int(word_T.max()) + 1)
+    has_word = sparse.csr_array((np.ones(len(word_T), dtype=np.int32), word_T, offsets), shape=shape)
+    has_word.sum_duplicates()
+    has_word.data[:] = 1
+    size_Z = np.diff(has_word.indptr)
+    chunks = np.array_split(pair_P2, len(pair_P2) // _PAIRS_AT_ONCE + 1)
+    shared_P = np.concatenate([(has_word[pair[:, 0]] * has_word[pair[:, 1]]).sum(axis=1) for pair in chunks])
+    both_P = size_Z[pair_P2].sum(axis=1) - shared_P
+    return np.asarray(shared_P / both_P)
+
+
+def _candidates(hash_T: np.ndarray, offsets: np.ndarray, side_Z: np.ndarray | None) -> tuple[np.ndarray, int]:
     """Pairs that agree in some band, [P, 2], each once, and how many more there are, counted in each band."""
-    keys = list(_band_keys(word_T, offsets))
+    keys = list(_band_keys(hash_T, offsets))
     if side_Z is not None:
         return _pairs_across(keys, side_Z != side_Z[0])
     i_P, j_P = np.concatenate([_pairs_in_band(key_Z) for key_Z in keys]).T
@@ -138,17 +148,18 @@ def _pairs_across(keys: Sequence[np.ndarray], other_Z: np.ndarray) -> tuple[np.n
 
 
 def _distinct(i_P: np.ndarray, j_P: np.ndarray, n_texts: int) -> np.ndarray:
-    """Each pair once, [P, 2], sorted; as one number per pair, since numpy sorts rows slowly."""
-    return np.stack(np.divmod(np.unique(i_P * n_texts + j_P), n_texts), axis=1)
+    """Each pair once, [P, 2], sorted; as one number per pair: numpy sorts rows slowly, and ``unique`` hashes first."""
+    number_P = np.sort(i_P * n_texts + j_P)
+    return np.stack(np.divmod(number_P[np.diff(number_P, prepend=-1) > 0], n_texts), axis=1)
 
 
-def _band_keys(word_T: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:
+def _band_keys(hash_T: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(0)
     all_Z = np.zeros(len(offsets) - 1, dtype=np.uint64)
     for _ in range(_BANDS):
         key_Z = np.zeros(len(offsets) - 1, dtype=np.uint64)
         for odd in rng.integers(0, 2**63, size=_HASHES_PER_BAND, dtype=np.uint64) * np.uint64(2) + np.uint64(1):
-            mixed_T = (word_T ^ (word_T >> np.uint64(29))) * odd
+            mixed_T = (hash_T ^ (hash_T >> np.uint64(29))) * odd
             minimum_Z = np.minimum.reduceat(mixed_T ^ (mixed_T >> np.uint64(32)), offsets[:-1])
             key_Z = (key_Z ^ minimum_Z) * np.uint64(0x9E3779B97F4A7C15)
         all_Z = (all_Z ^ key_Z) * np.uint64(0x9E3779B97F4A7C15)

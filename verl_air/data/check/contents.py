@@ -6,7 +6,6 @@ Axes: B rows of a batch, M messages of a batch. ``rows`` is the table of :mod:`~
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic_core import from_json
 from tqdm import tqdm
 
 from verl_air.data.check.gold import AnswerPositions, GoldCheck
@@ -148,8 +148,7 @@ class ContentCheck:
     def _answers(self, batch: pa.RecordBatch, rows: pd.DataFrame) -> Iterator[Finding]:
         reward_model, extras = batch.column("reward_model"), batch.column("extra_info").field("extras")
         styles, truths = (reward_model.field(name).to_pylist() for name in ("style", "ground_truth"))
-        known = (rows[name].astype(object).where(rows[name].notna(), None) for name in _INFO)
-        infos = zip(*known, strict=True)
+        infos = zip(*(_values(rows[name]) for name in _INFO), strict=True)
         for values, style, truth, raw in zip(infos, styles, truths, extras.to_pylist(), strict=True):
             info: dict[str, Any] = dict(zip(_INFO, values, strict=True))
             info["extras"] = raw
@@ -166,8 +165,8 @@ class ContentCheck:
             yield "reward_model.ground_truth", "is missing or empty"
             return
         try:
-            extras = json.loads(info["extras"] or "{}")
-        except json.JSONDecodeError as error:
+            extras = from_json(info["extras"] or "{}")  # in two thirds of json's time
+        except ValueError as error:
             yield "extra_info.extras", f"is not JSON ({error})"
             return
         if not isinstance(extras, dict):
@@ -196,6 +195,13 @@ class ContentCheck:
             for intent, index in zip(twice["intent_id"], earlier.dropna(), strict=True)
         ]
         yield from findings_at(twice, "repeated prompt", "prompt", messages)
+
+
+def _values(column: pd.Series) -> list[Any]:
+    """The values of a column of the table of rows, None where missing."""
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        return list(column.tolist())
+    return list(np.append(column.cat.categories.to_numpy(object), None)[column.cat.codes].tolist())  # code -1: missing
 
 
 def _hashes(prompt_B: pa.ListArray) -> np.ndarray:

@@ -52,7 +52,7 @@ class GoldCheck:
         if verifier is None:
             return
         choices = extras.get("choices")
-        if verifier == "math" and (fault := _source_fault(ground_truth, extras)):
+        if verifier == "math" and (fault := _source_fault(ground_truth, str(extras.get("answer", "")))):
             yield "reward_model.ground_truth", fault
         if isinstance(choices, list):
             messages = _choice_faults(verifier, ground_truth, [str(choice) for choice in choices], extras)
@@ -84,12 +84,13 @@ def _relevant(verifier: str, extras: Mapping[str, Any]) -> tuple[Any, ...]:
     return (json.dumps(extras, sort_keys=True),)
 
 
-def _source_fault(ground_truth: str, extras: Mapping[str, Any]) -> str | None:
+@lru_cache(maxsize=10_000)  # rows of one intent follow each other
+def _source_fault(ground_truth: str, answer: str) -> str | None:
     """The gold answer is the number that the source states: no builder has rounded or rewritten it."""
-    source, gold = _source_value(str(extras.get("answer", ""))), _number(ground_truth)
+    source, gold = _source_value(answer), _number(ground_truth)
     if source is None or gold is None or source == gold:
         return None
-    return f"{ground_truth} is not the source's answer {extras['answer']} (off by {float(gold - source):g})"
+    return f"{ground_truth} is not the source's answer {answer} (off by {float(gold - source):g})"
 
 
 @lru_cache(maxsize=100_000)
@@ -103,6 +104,7 @@ def _number(text: str) -> Fraction | None:
         return None
 
 
+@lru_cache(maxsize=10_000)
 def _source_value(text: str) -> Fraction | None:
     """The same of a source's answer, which may end in a unit."""
     first = text.split(" ", 1)[0]
