@@ -221,12 +221,15 @@ def distractors(problem: str, solution: str, answer: str, rng: random.Random, *,
     """
     right = _numbers_in([answer])[0]
     step = _step(right, answer)
+    largest = 20 * abs(right) + 100 * step
     chosen: list[Fraction] = []
 
     def take(candidates: Iterable[Fraction], most: int) -> None:
         for value in candidates:
-            fits = _plausible(value, right, step) and _as_short(value, right, step, answer)
-            if len(chosen) < most and value not in chosen and fits:
+            if len(chosen) >= most:
+                return
+            fits = value not in chosen and _plausible(value, right, largest)
+            if fits and _as_short(value, right, step, answer):
                 chosen.append(value)
 
     others = [right + sign * number for number in _numbers_of(problem) for sign in (1, -1)]
@@ -241,13 +244,13 @@ def distractors(problem: str, solution: str, answer: str, rng: random.Random, *,
     return [format_like(value, answer) for value in chosen]
 
 
-def _plausible(value: Fraction, right: Fraction, step: Fraction) -> bool:
+def _plausible(value: Fraction, right: Fraction, largest: Fraction) -> bool:
     """Not the answer, and not given away by its sign, its decimals or its size."""
     return (
         value != right
         and (value >= 0 or right < 0)
         and (value.denominator == 1 or right.denominator != 1)
-        and abs(value) <= 20 * abs(right) + 100 * step
+        and abs(value) <= largest
     )
 
 

@@ -201,7 +201,8 @@ def _values(column: pd.Series) -> list[Any]:
     """The values of a column of the table of rows, None where missing."""
     if not isinstance(column.dtype, pd.CategoricalDtype):
         return list(column.tolist())
-    return list(np.append(column.cat.categories.to_numpy(object), None)[column.cat.codes].tolist())  # code -1: missing
+    names = [*column.cat.categories, None]  # a missing value has code -1
+    return [names[code] for code in column.cat.codes]
 
 
 def _hashes(prompt_B: pa.ListArray) -> np.ndarray:
