@@ -13,7 +13,7 @@ help:
 	@echo "make test-fast    the tests that take seconds"
 	@echo "make check        format, lint, types, shell scripts"
 	@echo "make docs         these pages as a site, in build/docs/site; a broken link is an error"
-	@echo "make bench        ratios of time and memory against stock verl"
+	@echo "make bench        ratios of time and memory, compared with the committed ones"
 	@echo "make experiment   methods compared over seeds, by a plan: PLAN=FILE (studies/experiment)"
 	@echo "make env          the virtual environment in .venv (done by the others too)"
 
@@ -50,11 +50,7 @@ docs: env
 	@echo "build/docs/site/index.html"
 
 bench: env
-	VERL_PLATFORM=cpu $(PY) -W ignore benchmarks/driver.py
-	VERL_PLATFORM=cpu $(PY) -W ignore benchmarks/actor_update.py
-	$(PY) -W ignore benchmarks/data.py
-	$(PY) -W ignore -m benchmarks.rewards
-	OMP_NUM_THREADS=1 taskset -c 0 $(PY) -W ignore -m benchmarks.judge
+	$(PY) -m benchmarks.gate
 
 experiment: env
 	@$(PY) -m studies.experiment $(PLAN)

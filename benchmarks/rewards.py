@@ -129,6 +129,8 @@ def main() -> int:
         "math": asyncio.run(math()),
         "math_busy": asyncio.run(math_beside_busy_neighbours()),
     }
+    rates = report["rules_per_s"]
+    report["rules_over_format"] = {name: round(rate / rates["format"], 3) for name, rate in rates.items()}
     met = {
         "rules": min(report["rules_per_s"].values()) > 20_000,
         "cache": max(report["cache"].values()) < 1.0,
