@@ -12,6 +12,7 @@ from pathlib import Path
 
 from studies.experiment.driver import Experiment
 from studies.experiment.plan import Study, read_plan
+from studies.experiment.power import power_of
 from studies.experiment.report import write_report
 from verl_air.errors import AirError
 
@@ -67,6 +68,8 @@ def _list(experiment: Experiment, studies: Sequence[Study]) -> None:
         seen |= new
         hours = experiment.hours(len(new))
         print(f"{study.name:<16}{len(asked):>4} runs, {len(new):>3} missing{hours:>7.1f} h  {study.title}")
+        if study.against and experiment.plan.aa_spread and len(study.seeds) > 1:
+            print(f"{'':<16}{power_of(experiment.plan.aa_spread, len(study.seeds))}")
     print(f"{'':<16}{len(seen):>13} missing in all{experiment.hours(len(seen)):>7.1f} h")
 
 

@@ -18,8 +18,11 @@ from statistics import fmean
 from types import FrameType
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from studies.experiment.plan import ExperimentPlan, Study
-from studies.experiment.runs import Run, RunRecord, curves_in, read_records, recipe_text
+from studies.experiment.runs import Run, RunRecord, curves_in, read_records, recipe_text, refuse_other_settings
+from verl_air.compose import read_recipe
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation import area_under
 from verl_air.playground.build import PlaygroundConfig, build_playground
@@ -31,6 +34,14 @@ RECORDS = "records.jsonl"
 
 Launch = Callable[[Path, str, Sequence[str]], int]
 """Starts ``main_ppo`` in a folder with a recipe and overrides; returns its exit status."""
+
+Resolve = Callable[[str, Sequence[str]], Any]
+"""The recipe with overrides, composed and resolved, as a mapping."""
+
+
+def resolve(recipe: str, overrides: Sequence[str]) -> Any:
+    """What ``main_ppo`` will run; see :func:`~verl_air.compose.read_recipe`."""
+    return OmegaConf.to_container(read_recipe(recipe, overrides), resolve=True)
 
 
 @dataclass
@@ -44,6 +55,7 @@ class Experiment:
     out: Path
     recipes: Path = Path("recipes")
     launch: Launch = train
+    resolve: Resolve = resolve
     say: Callable[[str], None] = print
     playground: PlaygroundConfig = field(default_factory=PlaygroundConfig)
 
@@ -70,7 +82,8 @@ class Experiment:
             settings += chosen
         recipe, world = self._meaning
         meaning = f"{recipe}\n{json.dumps({**world, 'seed': seed}, sort_keys=True)}"
-        return Run.of(method, seed, settings, self.plan.recipe, meaning, self.out / "runs")
+        repeats = self.plan.repeats(method) is not None
+        return Run.of(method, seed, settings, self.plan.recipe, meaning, self.out / "runs", repeats=repeats)
 
     def record(self, method: str, seed: int) -> RunRecord | None:
         """What a finished run left, here or next to the plan; None if it has to be run, or does not count.
@@ -176,8 +189,16 @@ class Experiment:
         return runs * (fmean(seconds) / 60 if seconds else self.plan.minutes_per_run) / 60
 
     def _do(self, run: Run, interrupts: list[int]) -> bool:
-        """Run one run until it is finished or has failed too often."""
+        """Run one run until it is finished or has failed too often.
+
+        Raises:
+            ConfigError: the run would resolve, or has resolved, to other settings than the plan expects of its method.
+        """
+        expected = self.plan.expected(run.method)
         world = self.out / "worlds" / str(run.seed)
+        if expected:
+            resolved = self.resolve(run.recipe, [*run.settings, f"run_dir={run.folder}", f"playground={world}"])
+            refuse_other_settings(run.method, expected, resolved)
         # Each seed has a world of its own: intents, splits and warm start differ, not only the luck of sampling.
         measured = build_playground(world, replace(self.playground, seed=run.seed), progress=None)["measured"]
         if short := shortfalls(measured):
@@ -192,7 +213,7 @@ class Experiment:
             run.end(status, time.monotonic() - started)
             try:
                 if status == 0:
-                    run.finish(self.plan.measure.steps, self.plan.measure.sources, measured)
+                    run.finish(self.plan.measure.steps, self.plan.measure.sources, measured, expected)
                     return True
                 self.say(f"  main_ppo stopped with status {status}; see {run.folder / 'train.log'}")
             except DataError as error:

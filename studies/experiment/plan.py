@@ -6,12 +6,17 @@
     common: [KEY=VALUE, ...]             # of every run
     measure: {steps: [...], sources: [...]}
     methods:
-      NAME: {title: ..., extends: OTHER, set: [KEY=VALUE, ...], tuned_by: STUDY}
+      NAME: {title: ..., extends: OTHER, set: [KEY=VALUE, ...], tuned_by: STUDY, expect: {KEY: VALUE}}
+      AGAIN: {title: ..., repeats: NAME}
+    aa_spread: 0.115
     studies:
       - {name: ..., question: ..., methods: [...], seeds: [...], against: NAME, charts: true,
          choose: {source: ..., of: group_acc, by: area, hand_over: KEY}}
 
-A method that ``extends`` another has its settings and its ``tuned_by``, then its own. A study with ``choose`` picks one
+A method that ``extends`` another has its settings, its ``tuned_by`` and what it expects, then its own. ``expect`` says
+what the resolved settings of its runs must be: a run that resolves to anything else is refused. A method that
+``repeats`` another is the same with other sampling seeds (an A/A arm). Every comparison has one: all other differences
+are read on the scale of what two equal methods differ by. A study with ``choose`` picks one
 of its methods; a method with ``tuned_by`` takes over one setting of the chosen method: its learning rate, unless
 ``hand_over`` names another key.
 """
@@ -22,7 +27,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import yaml
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from verl_air.errors import ConfigError
 from verl_air.evaluation import METRICS
@@ -44,13 +49,24 @@ class Measure(Settings):
 
 
 class Method(Settings):
-    """set: Hydra overrides of its own. tuned_by: the study that chooses a setting for it."""
+    """set: Hydra overrides of its own. tuned_by: the study that chooses a setting for it.
+
+    expect: dotted keys of the resolved recipe with the values that they must have. repeats: see the module.
+    """
 
     prefix: ClassVar[str] = "method"
     title: str
     set: tuple[str, ...] = ()
     extends: str | None = None
+    repeats: str | None = None
     tuned_by: str | None = None
+    expect: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check(self) -> Method:
+        if self.repeats and (self.extends or self.set or self.tuned_by):
+            raise ConfigError(f"{self.title}: repeats {self.repeats}, so it has no settings of its own")
+        return self
 
 
 class Choice(Settings):
@@ -98,7 +114,8 @@ class ExperimentPlan(Settings):
     """A plan; see the module.
 
     archived: why the plan is finished for good: nothing is run, and its records are taken as they are, by method and
-    seed, whatever the recipes have become. minutes_per_run: measured, for the estimate of the whole.
+    seed, whatever the recipes have become. minutes_per_run: measured, for the estimate of the whole. aa_spread: the
+    standard deviation over seeds of the difference between two equal methods, measured before; the power of the design.
     """
 
     prefix: ClassVar[str] = "plan"
@@ -109,6 +126,7 @@ class ExperimentPlan(Settings):
     studies: tuple[Study, ...]
     common: tuple[str, ...] = ()
     minutes_per_run: float = 0.0
+    aa_spread: float = 0.0
     archived: str = ""
 
     def study(self, name: str) -> Study:
@@ -126,6 +144,14 @@ class ExperimentPlan(Settings):
         """Overrides of a method: the common ones, those it extends, its own. Without what was chosen for it."""
         return [*self.common, *(item for link in reversed(self._chain(method)) for item in link.set)]
 
+    def expected(self, method: str) -> dict[str, Any]:
+        """What the resolved settings of a method must be, with what the methods expect that it extends."""
+        return {key: value for link in reversed(self._chain(method)) for key, value in link.expect.items()}
+
+    def repeats(self, method: str) -> str | None:
+        """The method that this one repeats, if it is an A/A arm."""
+        return self.methods[method].repeats
+
     def tuned_by(self, method: str) -> Study | None:
         """The study that chooses for a method, its own or one it inherits."""
         name = next((link.tuned_by for link in self._chain(method) if link.tuned_by), None)
@@ -141,7 +167,7 @@ class ExperimentPlan(Settings):
             if self.methods[name] in chain:
                 raise ConfigError(f"method {method} extends itself")
             chain.append(self.methods[name])
-            name = chain[-1].extends
+            name = chain[-1].extends or chain[-1].repeats
         return chain
 
     @model_validator(mode="after")
@@ -164,7 +190,20 @@ class ExperimentPlan(Settings):
                     raise ConfigError(
                         f"study {study.name}: {name} is tuned by {tuning.name}, which must come first and have `choose`"
                     )
+            if study.against and not self.archived:
+                self._check_comparison(study)
         return self
+
+    def _check_comparison(self, study: Study) -> None:
+        """A comparison has an A/A arm, and says of each method what its runs must resolve to."""
+        if not any(self.methods[name].repeats == study.against for name in study.methods):
+            raise ConfigError(
+                f"study {study.name}: compares with {study.against} and has no A/A arm; add a method with "
+                f"`repeats: {study.against}`"
+            )
+        for name in study.methods:
+            if not self.expected(name):
+                raise ConfigError(f"method {name}: add `expect`, the resolved settings that make it this method")
 
 
 def read_plan(path: Path) -> ExperimentPlan:

@@ -6,18 +6,23 @@ Tables and charts without a word of interpretation, from the records alone; READ
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from scipy import stats
+
 from studies.experiment.driver import RECORDS, Experiment
 from studies.experiment.plan import ExperimentPlan, Study
+from studies.experiment.power import power_of
 from studies.experiment.runs import RunRecord, curves_in
 from verl_air.errors import ConfigError
 from verl_air.evaluation import (
     ChartAxis,
     ChartLine,
     Curves,
+    Estimate,
     SeedDifference,
     SeedRow,
     line_chart,
@@ -238,6 +243,9 @@ def _areas(plan: ExperimentPlan, found: Findings, source: str) -> list[str]:
 
 def _differences(plan: ExperimentPlan, differences: Sequence[SeedDifference]) -> list[str]:
     head = ["paired by seed", "seeds", "metric", "end point", "p", "mean over steps", "p", "ahead at the end"]
+    same = {d.metric: d for d in differences if plan.repeats(d.method) == d.against}
+    if same:
+        head.append("A/A, mean over steps")
     rows = [
         [
             f"{plan.methods[d.method].title} minus {plan.methods[d.against].title}",
@@ -245,10 +253,20 @@ def _differences(plan: ExperimentPlan, differences: Sequence[SeedDifference]) ->
             _METRICS[d.metric],
             *(points(d.end), _p(d.p_end), points(d.area), _p(d.p_area)),
             f"{d.ahead} of {d.seeds}",
+            *([points(same[d.metric].area)] if same else []),
         ]
         for d in differences
     ]
-    return markdown_table([head, *rows])
+    lines = markdown_table([head, *rows])
+    if same and (half := _half_width(same["group_acc"].area)):
+        seeds = same["group_acc"].seeds
+        spread = half * math.sqrt(seeds) / float(stats.t.ppf(0.975, seeds - 1))
+        lines += ["", f"A/A, group accuracy, mean over steps: {power_of(spread, seeds)}"]
+    return lines
+
+
+def _half_width(e: Estimate) -> float:
+    return 0.0 if e.low is None or e.high is None else (e.high - e.low) / 2
 
 
 def _p(p: float | None) -> str:

@@ -15,6 +15,7 @@ import yaml
 
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation import Curves, curves_of, read_run_folder
+from verl_air.evaluation.report.settings import select
 from verl_air.files import write_atomically
 
 RunRecord: TypeAlias = dict[str, Any]
@@ -31,6 +32,24 @@ TRAINING = (
 )
 """Training metrics that are kept in a record."""
 
+RESOLVED = (
+    "air",
+    "algorithm",
+    "data.seed",
+    "data.train_batch_size",
+    "actor_rollout_ref.actor.loss_agg_mode",
+    "actor_rollout_ref.actor.optim",
+    "actor_rollout_ref.actor.policy_loss",
+    "actor_rollout_ref.rollout.n",
+    "actor_rollout_ref.rollout.seed",
+    "actor_rollout_ref.rollout.temperature",
+    "reward.custom_reward_function.reward_kwargs",
+    "trainer.total_training_steps",
+)
+"""Parts of the resolved recipe that are kept in a record: what makes the method."""
+
+_OTHER_SAMPLING = 10_000  # what an A/A arm adds to the rollout's seed
+
 _LEFT_BY_A_CRASH = ("metrics.jsonl", "validation", "rollouts", "checkpoints", "hydra")
 
 
@@ -46,7 +65,17 @@ class Run:
     folder: Path
 
     @classmethod
-    def of(cls, method: str, seed: int, settings: Sequence[str], recipe: str, meaning: str, out: Path) -> Run:
+    def of(
+        cls,
+        method: str,
+        seed: int,
+        settings: Sequence[str],
+        recipe: str,
+        meaning: str,
+        out: Path,
+        *,
+        repeats: bool = False,
+    ) -> Run:
         """A run with its folder, and the hash that says whether a record is of this very run.
 
         Args:
@@ -54,8 +83,10 @@ class Run:
             settings: overrides of the method; those of the seed are added here.
             meaning: text of all else that decides the outcome: the recipe and the world.
             out: folder of the runs.
+            repeats: an A/A arm: the same world and order of the data, other samples.
         """
-        seeded = (*settings, f"data.seed={seed}", f"actor_rollout_ref.rollout.seed={seed}")
+        sampling = seed + _OTHER_SAMPLING * repeats
+        seeded = (*settings, f"data.seed={seed}", f"actor_rollout_ref.rollout.seed={sampling}")
         digest = hashlib.sha256("\n".join([*seeded, meaning]).encode()).hexdigest()[:10]
         return cls(method, seed, recipe, seeded, digest, out / f"{method}-seed{seed}-{digest}")
 
@@ -96,17 +127,22 @@ class Run:
         """Note how an attempt ended."""
         self._note({"status": status, "seconds": round(seconds, 1)})
 
-    def finish(self, steps: Sequence[int], sources: Sequence[str], world: Mapping[str, float]) -> RunRecord:
+    def finish(
+        self, steps: Sequence[int], sources: Sequence[str], world: Mapping[str, float], expected: Mapping[str, Any]
+    ) -> RunRecord:
         """Read what the run measured and mark it as finished.
 
         Args:
             steps, sources: validations that have to be there.
             world: what policy and judge could do before training (``measured`` of the playground's manifest).
+            expected: resolved settings that make the method.
 
         Raises:
             DataError: a validation that the plan wants is missing or not whole.
+            ConfigError: the run resolved to other settings.
         """
         folder = read_run_folder(self.folder)
+        refuse_other_settings(self.method, expected, folder.config)
         curves = curves_of(folder)
         for source in sources:
             found = curves.get(source, {}).get("acc", {})
@@ -117,6 +153,7 @@ class Run:
             "seed": self.seed,
             "hash": self.hash,
             "settings": list(self.settings),
+            "resolved": {key: select(folder.config, key) for key in RESOLVED},
             "attempts": len(self.attempts),
             "seconds": self.attempts[-1].get("seconds"),
             "finished": _now(),
@@ -135,6 +172,17 @@ class Run:
     def _note(self, entry: dict[str, Any]) -> None:
         with (self.folder / "attempts.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(entry) + "\n")
+
+
+def refuse_other_settings(method: str, expected: Mapping[str, Any], resolved: Any) -> None:
+    """Refuse settings that are not those of the method: a run is what it resolves to, not its name.
+
+    Raises:
+        ConfigError: names the method, the key and both values.
+    """
+    for key, wanted in expected.items():
+        if (got := select(resolved, key)) != wanted:
+            raise ConfigError(f"method {method}: expects {key}={wanted}, and the run resolves to {got}")
 
 
 def read_records(path: Path) -> dict[tuple[str, int], RunRecord]:

@@ -8,9 +8,11 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from studies.experiment import driver
 from studies.experiment.__main__ import main
@@ -40,7 +42,7 @@ class FakeMainPpo:
     def __call__(self, folder: Path, recipe: str, settings: Sequence[str]) -> int:
         self.launched.append((folder, tuple(settings)))
         chosen = dict(item.lstrip("+").split("=", 1) for item in settings)
-        rng = random.Random(f"{chosen['data.seed']}-{sorted(chosen)}")
+        rng = random.Random(f"{chosen['actor_rollout_ref.rollout.seed']}-{sorted(chosen)}")
         (folder / "train.log").write_text("all is well\n")
         if self.crashes:
             self.crashes -= 1
@@ -60,7 +62,14 @@ class FakeMainPpo:
         record = {"git": {"commit": "abc123", "modified": False}, "versions": {"verl": "0.9.1"}}
         (folder / "checkpoints").mkdir()
         (folder / "checkpoints" / "run.json").write_text(json.dumps(record))
+        (folder / "checkpoints" / "config.yaml").write_text(yaml.safe_dump(resolved(recipe, settings)))
         return 0
+
+
+def resolved(recipe: str, settings: Sequence[str]) -> dict[str, Any]:
+    """The overrides alone; of a key that is there twice the last value wins, as in Hydra."""
+    dotlist = [item.lstrip("+") for item in settings]
+    return OmegaConf.to_container(OmegaConf.from_dotlist(dotlist))  # type: ignore[return-value]
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +80,7 @@ def _no_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def experiment_in(folder: Path, launch: FakeMainPpo, recipes: Path = RECIPES) -> Experiment:
     plan = read_plan(write_plan(folder / "study" / "plan.yaml"))
-    return Experiment(plan, folder / "out", recipes, launch, say=lambda text: None)
+    return Experiment(plan, folder / "out", recipes, launch, resolved, lambda text: None)
 
 
 def test_everything_is_run_once(tmp_path: Path) -> None:
@@ -87,7 +96,7 @@ def test_another_clone_resumes_from_the_records_beside_the_plan(tmp_path: Path) 
     first.run([first.plan.study("first")])
     write_report(first)
     launch = FakeMainPpo()
-    clone = Experiment(first.plan, tmp_path / "elsewhere", RECIPES, launch, say=lambda text: None)
+    clone = Experiment(first.plan, tmp_path / "elsewhere", RECIPES, launch, resolved, lambda text: None)
     assert len(clone.published) == 2
     assert clone.run() == 0
     assert len(launch.launched) == 4
@@ -103,9 +112,9 @@ def test_a_withdrawn_record_does_not_count_and_is_kept_until_its_run_is_repeated
     lines = path.read_text().splitlines()
     path.write_text("\n".join([json.dumps({**json.loads(lines[0]), "withdrawn": "a mistake"}), *lines[1:]]) + "\n")
     launch = FakeMainPpo()
-    clone = Experiment(first.plan, tmp_path / "elsewhere", RECIPES, launch, say=lambda text: None)
+    clone = Experiment(first.plan, tmp_path / "elsewhere", RECIPES, launch, resolved, lambda text: None)
     write_report(clone)
-    assert "**Withdrawn: A** (a slip)." in (path.parent / "results.md").read_text()
+    assert "**Withdrawn: A** (a mistake)." in (path.parent / "results.md").read_text()
     assert "withdrawn" in read_records(path)["a", 9]
     clone.run([clone.plan.study("first")])
     assert len(launch.launched) == 1
@@ -189,6 +198,46 @@ def test_the_best_mean_is_chosen_and_hands_over_its_rate_and_nothing_else(tmp_pa
     assert all("seed" in setting for setting in experiment.run_of("c", 1).settings[3:])
 
 
+def test_an_arm_that_repeats_a_method_differs_in_its_samples_only(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path, FakeMainPpo())
+    experiment.run([experiment.plan.study("first")])
+    c, d = (experiment.run_of(method, 1) for method in "cd")
+    assert set(c.settings) ^ set(d.settings) == {
+        "actor_rollout_ref.rollout.seed=1",
+        "actor_rollout_ref.rollout.seed=10001",
+    }
+    assert c.hash != d.hash
+
+
+def test_a_method_that_would_run_as_another_one_is_refused_before_it_runs(tmp_path: Path) -> None:
+    launch = FakeMainPpo()
+    experiment = experiment_in(tmp_path, launch)
+    experiment.plan.methods["c"].expect["z"] = 4
+    with pytest.raises(ConfigError, match="method c: expects z=4, and the run resolves to 3"):
+        experiment.run()
+    assert len(launch.launched) == 2  # those of the study before
+
+
+def test_a_run_that_resolved_to_other_settings_leaves_no_record(tmp_path: Path) -> None:
+    class Disobedient(FakeMainPpo):
+        def __call__(self, folder: Path, recipe: str, settings: Sequence[str]) -> int:
+            return super().__call__(folder, recipe, [*settings, "z=5"] if "z=3" in settings else settings)
+
+    experiment = experiment_in(tmp_path, Disobedient())
+    with pytest.raises(ConfigError, match="method c: expects z=3, and the run resolves to 5"):
+        experiment.run()
+    assert experiment.record("c", 1) is None
+
+
+def test_the_record_has_the_resolved_settings(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path, FakeMainPpo())
+    experiment.run()
+    record = experiment.record("d", 2)
+    assert record is not None
+    assert record["resolved"]["actor_rollout_ref.rollout.seed"] == 10002
+    assert record["resolved"]["trainer.total_training_steps"] == 2
+
+
 def test_a_choice_that_sets_no_rate_is_named(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path, FakeMainPpo())
     experiment.run([experiment.plan.study("first")])
@@ -261,9 +310,12 @@ def test_the_report_says_what_the_runs_say(tmp_path: Path) -> None:
     assert "Commit abc123." in page
     records = read_records(folder / "records.jsonl")
     ends = [records["c", seed]["curves"]["playground/id"]["group_acc"]["2"] for seed in (1, 2)]
-    (row,) = [line for line in page.splitlines() if line.startswith("| C | 2 | ")]
+    row, *_ = [line for line in page.splitlines() if line.startswith("| C | 2 | ")]
     assert row.startswith(f"| C | 2 | {50 * sum(ends):.1f} % ")
-    assert "| D minus C | 2 | group accuracy | " in page
+    (same,) = [line for line in page.splitlines() if line.startswith("| D minus C | 2 | group accuracy | ")]
+    cells = [cell.strip() for cell in same.strip("|").split("|")]
+    assert cells[-1] == cells[5], "D repeats C: its difference is the A/A difference"
+    assert "equal methods have a standard deviation of " in page
     assert [path.name for path in folder.glob("*.svg")] == ["second-playground-id.svg"]
     assert "(second-playground-id.svg)" in page
     assert (folder / "second-playground-id.svg").read_text().startswith('<svg xmlns="http://www.w3.org/2000/svg"')
@@ -275,7 +327,11 @@ def test_a_study_with_nothing_new_is_mentioned_without_tables(tmp_path: Path) ->
     first = {name: value for name, value in content["studies"][0].items() if name != "choose"}
     more = {**first, "name": "more", "title": "More seeds", "seeds": [*first["seeds"], 99]}
     experiment = Experiment(
-        read_plan(write_plan(path, studies=[*content["studies"], more])), tmp_path / "out", RECIPES, FakeMainPpo()
+        read_plan(write_plan(path, studies=[*content["studies"], more])),
+        tmp_path / "out",
+        RECIPES,
+        FakeMainPpo(),
+        resolved,
     )
     experiment.run([experiment.plan.study("first")])
     write_report(experiment)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from scipy import stats
 
 from studies.experiment.driver import refuse_contradictions
 from studies.experiment.plan import read_plan
+from studies.experiment.power import detectable_difference
 from studies.experiment.runs import curves_in, read_records
 from verl_air.errors import ConfigError
 from verl_air.evaluation import Curves, seed_differences
@@ -31,8 +34,8 @@ def write_plan(path: Path, **changes: Any) -> Path:
         "methods": {
             "a": {"title": "A", "set": ["x=1", "lr=1"]},
             "b": {"title": "B", "extends": "a", "set": ["y=2", "lr=2"]},
-            "c": {"title": "C", "set": ["z=3"], "tuned_by": "first"},
-            "d": {"title": "D", "extends": "c"},
+            "c": {"title": "C", "set": ["z=3"], "tuned_by": "first", "expect": {"z": 3}},
+            "d": {"title": "D", "repeats": "c"},
         },
         "studies": [
             {**first, "choose": {"source": "playground/id", "hand_over": "lr"}},
@@ -52,6 +55,7 @@ def test_settings_are_the_common_ones_then_those_it_extends_then_its_own(tmp_pat
     assert plan.tuned_by("d") is plan.study("first")
 
 
+PAIR = {"a": {"title": "A"}, "b": {"title": "B", "repeats": "a"}}
 STUDY = {"name": "s", "question": "?", "methods": ["a"], "seeds": [1]}
 
 
@@ -69,6 +73,15 @@ STUDY = {"name": "s", "question": "?", "methods": ["a"], "seeds": [1]}
         ({"studies": [{**STUDY, "methods": ["e"]}]}, "no method 'e'"),
         ({"studies": [{**STUDY, "seeds": [1, 1]}]}, "each once"),
         ({"studies": [{**STUDY, "against": "b"}]}, "not among"),
+        (
+            {"studies": [{**STUDY, "against": "a"}]},
+            "compares with a and has no A/A arm; add a method with `repeats: a`",
+        ),
+        (
+            {"methods": {**PAIR, "b": {"title": "B", "repeats": "a", "set": ["x=2"]}}},
+            "repeats a, so it has no settings",
+        ),
+        ({"methods": PAIR, "studies": [{**STUDY, "methods": ["a", "b"], "against": "a"}]}, "method a: add `expect`"),
         ({"studies": [{**STUDY, "methods": ["c"]}]}, "no study 'first'"),
         ({"studies": [{**STUDY, "choose": {"source": "elsewhere"}}]}, "choose.source must be one of playground/id"),
         ({"studies": [{**STUDY, "choose": {"source": "playground/id", "by": "luck"}}]}, r"choose\.by: 'luck'"),
@@ -149,3 +162,11 @@ def test_the_page_quotes_what_the_records_say() -> None:
             (difference,) = seed_differences(both, against, source, "group_acc")
             cells += [points(estimate).replace(" points", "") for estimate in (difference.end, difference.area)]
         assert " | ".join(cells) in page.replace("**", "")
+
+
+def test_what_a_design_can_see_is_that_of_a_paired_t_test() -> None:
+    # By simulation: that share of 20,000 experiments with ten pairs finds a true difference of this size.
+    seen = detectable_difference(0.115, 10)
+    pairs = np.random.default_rng(0).normal(seen, 0.115, size=(20_000, 10))
+    assert (stats.ttest_1samp(pairs, 0.0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.01)
+    assert 0.11 < seen < 0.12

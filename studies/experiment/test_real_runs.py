@@ -42,8 +42,15 @@ def test_two_runs_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             tmp_path / "study" / "plan.yaml",
             common=SETTINGS,
             measure={"steps": [1, 2], "sources": sources},
-            methods={"grpo": {"title": "GRPO", "set": ["++air.regularizer=none"]}, "air": {"title": "GRPO + AIR"}},
-            studies=[{"name": "s", "question": "?", "methods": ["grpo", "air"], "seeds": [1], "against": "grpo"}],
+            methods={
+                "vrex": {
+                    "title": "GRPO + V-REx",
+                    "set": ["++air.regularizer=vrex"],
+                    "expect": {"air.regularizer": "vrex"},
+                },
+                "again": {"title": "GRPO + V-REx, again", "repeats": "vrex"},
+            },
+            studies=[{"name": "s", "question": "?", "methods": ["vrex", "again"], "seeds": [1], "against": "vrex"}],
         )
     )
     said: list[str] = []
@@ -52,6 +59,7 @@ def test_two_runs_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert experiment.run() == 0, "\n".join(said)
     for by_seed in experiment.records(plan.study("s")).values():
         assert by_seed[1]["attempts"] == 1
+        assert by_seed[1]["resolved"]["air"]["regularizer"] == "vrex"
         assert set(by_seed[1]["curves"]["playground/id"]["acc"]) == {"1", "2"}
         assert by_seed[1]["training"]["air/open_reward/mean"].keys() == {"1", "2"}
 
@@ -60,5 +68,5 @@ def test_two_runs_and_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not [line for line in said if "attempt" in line], "a finished run was repeated"
 
     write_report(experiment)
-    assert set(read_records(tmp_path / "study" / "records.jsonl")) == {("grpo", 1), ("air", 1)}
+    assert set(read_records(tmp_path / "study" / "records.jsonl")) == {("vrex", 1), ("again", 1)}
     assert (tmp_path / "study" / "results.md").is_file()
