@@ -87,7 +87,7 @@ LABELS = {
     "vi": ("", "đáp_án câu_trả_lời kết_quả", "là đúng_là cuối_cùng_là", ""),
     "id": ("jadi", "jawaban jawabannya pilihan", "adalah akhir akhir_adalah yang_benar_adalah", ""),
     "zh": (
-        "正确 正確 最终 最終 最后 最佳 因此 所以 故 我 我的 的 ，",  # noqa: RUF001
+        "正确 正確 最终 最終 最后 最佳 因此 所以 故 应 應 我 我的 的 ，",  # noqa: RUF001
         "答案 回答 选项 選項 选择 選擇 选 選 结果 結果",
         "是 为 為 就是 应该是 應該是 应为 應為",
         "",
@@ -127,7 +127,7 @@ _SEPARATOR = r"(?:[:\uff1a=]|[-\u2013\u2014\u2192](?=\s)|->|\n)"
 _LABELLED = re.compile(
     r"(?P<mark>[*_`]+)?(?P<command>\\(?:text[a-z]*|mathbf|mathrm|mathit)\s*\{)?\s*"
     rf"(?:{_NOUN}{_GAP}(?:{_words(2)})(?(mark)[*_`]*)\s*{_SEPARATOR}?|{LABEL}(?(mark)[*_`]*)\s*{_SEPARATOR})"
-    r"\s*(?(command)\}\s*[:\uff1a]?)(?(mark)(?:[*_]+(?=\s))?)",
+    r"\s*(?(command)\}\s*[:\uff1a]?~?)(?(mark)(?:[*_]+(?=\s))?)",
     re.IGNORECASE,
 )
 _TAIL = re.compile(rf"(?<=\S)\s*(?:{_words(3)})$")
@@ -146,10 +146,8 @@ _HTML = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _FENCE = re.compile(r"(?:```|~~~)[\w+-]*[ \t]*\n(?P<inner>.*?)\n?(?:```|~~~)", re.DOTALL)
-_LATEX_BLANKS = re.compile(
-    r"^(?:\\[,;:! ]|\\q?quad(?![A-Za-z])|~(?!~)|\\\\(?=\s))+|(?:\\[,;:! ]|\\q?quad|(?<!~)~|\\\\)+$"
-)
-_BLOCK = re.compile(r"^(?:#{1,6}\s+|>\s+|[-*+\u2022]\s+)+")
+_LATEX_BLANKS = re.compile(r"^(?:\\[,;:! ]|\\q?quad(?![A-Za-z])|\\\\(?=\s))+|(?:\\[,;:! ]|\\q?quad|(?<!~)~|\\\\)+$")
+_BLOCK = re.compile(r"^(?:(?:#{1,6}|[*\u2022])\s+|[-+>]\s+(?=[^\s\d.,$\\(]))+")  # "- 5" and "> 5" may be mathematics
 _HEADING = re.compile(r"^#{1,6}\s+")
 _PAIRS = dict(zip("(\uff08[\uff3b{\uff5b<\uff1c\u2329\u27e8", ")\uff09]\uff3d}\uff5d>\uff1e\u232a\u27e9", strict=True))
 _QUOTES = dict(

@@ -15,7 +15,9 @@ from reward_fns.answer_text import LABEL, MAX_CHARS, final_answer, plain, undres
 from verl_air.rewards import RewardError, Sample, Verdict, register_reward
 
 _MARKS = str.maketrans("", "", "*_`$")
-_LATEX = re.compile(r"\\(?:[()\[\],;:!]|q?quad(?![A-Za-z])|left(?![A-Za-z])|right(?![A-Za-z])|\\)|(?<![\\~])~(?!~)")
+_LATEX = re.compile(
+    r"\\(?:[()\[\],;:!]|q?quad(?![A-Za-z])|left(?![A-Za-z])|right(?![A-Za-z])|\\)|(?!\A)(?<![\\~])~(?!~)"
+)
 _LETTER = re.compile(
     rf"(?:(?i:{LABEL}) ?[:\uff1a=]? ?){{0,3}}[(\[{{<\uff08\uff3b\u3010\u300c\"\u201c]*(?P<letter>[A-Za-z])(?!\w)"
     r"[)\]}>\uff09\uff3d\u3011\u300d\"\u201d]*[.,:;!\u3002\uff0e\u3001\uff0c\uff1a\uff1b]?[)\]\"]*"

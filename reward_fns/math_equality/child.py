@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
-from sympy import Expr, false
+from sympy import Basic, Expr, I, false
 
 _DIGITS = 30
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
@@ -23,7 +23,9 @@ def compare(truth: str, answer: str) -> bool:
     gold, read = _read(truth), _read(answer)
     if not gold or not read or any(map(_is_false_claim, read)):
         return False
-    return bool(verify(gold, read, timeout_seconds=None)) and not _differ(gold[0], read[0])
+    return bool(verify(gold, read, timeout_seconds=None, allow_set_relation_comp=True)) and not _differ(
+        gold[0], read[0]
+    )
 
 
 def _is_false_claim(item: Any) -> bool:
@@ -45,9 +47,15 @@ def _read(text: str) -> list[Any]:
     """The expression in a text that is nothing but mathematics: a box says so to the parser."""
     if _TRIGONOMETRY.search(text):
         text = _DEGREES.sub(r"(\1\\cdot\\frac{\\pi}{180})", text)  # math-verify takes degrees for radians
-    return parse(
+    found = parse(
         f"\\boxed{{{text}}}",
         extraction_config=[LatexExtractionConfig()],
         fallback_mode="no_fallback",
         parsing_timeout=None,
     )
+    return [_with_imaginary_unit(item) if isinstance(item, Basic) else item for item in found]
+
+
+def _with_imaginary_unit(item: Basic) -> Basic:
+    """An exponent's i is the imaginary unit, as it is everywhere else (`exact`)."""
+    return item.subs({symbol: I for symbol in item.free_symbols if symbol.name == "i"})

@@ -15,7 +15,7 @@ what only symbolics can. The rules:
   truth 50 takes "50%", and ground truth 50% takes "50". 0.5 and 0.5% differ.
 - A currency sign is a unit. A unit may be missing on one side (not if ``require_units``); two units must be the same,
   nothing is converted: $5 equals 5, but not €5; 5 cm is not 5 m. "million" and the like are factors, no units.
-- Values are exact: 0.333 is not 1/3, and 3.14 is not pi.
+- Values are exact: 0.333 is not 1/3, 3.14 is not pi, and "~72" is not 72: an approximation is not exact.
 """
 
 from __future__ import annotations

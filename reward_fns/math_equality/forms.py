@@ -39,7 +39,8 @@ _INEQUALITY = re.compile(
 _OPENING, _CLOSING = "([{", ")]}"
 _NAME = re.compile(
     r"(?:[A-Za-z]|\\[A-Za-z]+|[A-Za-z][A-Za-z ]{1,30}|\([a-z](?: ?, ?[a-z])+\))(?:\s*_(?:\w|\{\w+\}))?'?"
-    r"(?:\s*\((?:[a-z](?:,\s*[a-z])*|\d{1,6})\))?|\\(?:text|mathrm)\{[\w ]+\}"
+    r"(?:\s*\((?:[a-z](?:,\s*[a-z])*|\d{1,6})\))?|\\(?:text|mathrm)\{[\w ]+\}|"
+    r"(?:\\?Pr?|\\mathbb\{[PE]\}|E|Var)\s*[(\[][^()\[\]]{1,40}[)\]]"
 )
 
 
@@ -190,9 +191,7 @@ def _equation(parts: list[str], depth: int) -> Form:
     return Compound("=", tuple(forms), name)
 
 
-_BRACKETS = re.compile(
-    r"(?P<open>\\\{|[(\[]|\\langle(?![A-Za-z]))(?P<inner>.*)(?P<close>\\\}|[)\]]|\\rangle)", re.DOTALL
-)
+_BRACKETS = re.compile(r"(?P<open>\\\{|[(\[])(?P<inner>.*)(?P<close>\\\}|[)\]])", re.DOTALL)
 
 
 def _bracketed(text: str, depth: int) -> Form | None:
@@ -203,7 +202,7 @@ def _bracketed(text: str, depth: int) -> Form | None:
     start, end = match.end("open") - 1, match.start("close")
     if 0 in _depths(text)[start + 1 : len(text) - 1]:
         return None  # "(1) + (2)": the brackets are not a pair
-    kind = (match["open"] + match["close"]).replace("\\langle", "(").replace("\\rangle", ")").replace("\\", "")
+    kind = (match["open"] + match["close"]).replace("\\", "")
     parts, _ = _split(text[start + 1 : end], _COMMA)
     if len(parts) == 1 and kind != "{}":
         return None

@@ -14,8 +14,8 @@ _SPELLINGS = {
     ",": "\uff0c\u3001",
     ";": "\uff1b",
     "=": "\uff1d",
-    "(": "\uff08",
-    ")": "\uff09",
+    "(": "\uff08\u27e8\u2329",
+    ")": "\uff09\u27e9\u232a",
     "%": "\uff05",
     "$": "\uff04",
     "\u00b0": "\u00ba",
@@ -30,6 +30,15 @@ _CLEANERS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.ASCII), by)
     for pattern, by in (
         (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits|nolimits|mathstrut)(?![A-Za-z])\s*\.?", ""),
+        (r"\\langle(?![A-Za-z])", "("),
+        (r"\\rangle(?![A-Za-z])", ")"),
+        (r"(?:^|(?<=[\s=]))~(?=\s*[-\d.\\$])", r"\\sim "),  # "about"; elsewhere a blank
+        (r"\bper\s+cent\b", "percent"),
+        (r"(?<=[A-Za-z}])\s+squared\b", "^2"),
+        (r"(?<=[A-Za-z}])\s+cubed\b", "^3"),
+        (r"\b(?:square|sq\.?)\s+([A-Za-z]+)", r"\1^2"),
+        (r"\b(?:cubic|cu\.?)\s+([A-Za-z]+)", r"\1^3"),
+        (r"\\(?:text|mathrm)\s*\{\s*([A-Za-z])\s*=\s*\}", r"\1="),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\(?:cdot|times|ast)(?![A-Za-z])", "*"),
         (r"\\div(?![A-Za-z])", "/"),

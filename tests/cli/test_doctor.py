@@ -64,6 +64,12 @@ FAULTS = {
     ),
     "no recipe": ("quickstarts", [], "recipe", "no recipe 'quickstarts' .*did you mean 'quickstart'"),
     "model": ("quickstart", [f"{ROLE}.model.path=runs/no/such"], "model", "no such model folder"),
+    "style": (
+        "quickstart",
+        ["+reward.custom_reward_function.reward_kwargs.format.prefill=thought"],
+        "style",
+        "format.prefill='thought' is not what the chat template begins a response with: remove it",
+    ),
     "data": ("quickstart", ["data.train_files=[nowhere.parquet]"], "data", "nowhere.parquet: no such file"),
     "no judge": ("quickstart", ["reward.reward_model.enable=false"], "rewards", "asks a judge and there is none"),
     "deaf judge": ("quickstart", [f"{JUDGE_SERVER}=http://127.0.0.1:9/v1"], "rewards", "no judge answers at .*:9/v1"),

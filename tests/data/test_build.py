@@ -14,19 +14,26 @@ import pytest
 from tests.data.support import FIXTURES, FORMATS, MATERIALS, SPLIT_FILES, build_fixture
 from verl_air.data.build import MANIFEST, BuildOptions, build
 from verl_air.data.check import CheckOptions, check_files
-from verl_air.data.framings import OOD_FAMILIES, choose_framings, framings_for
+from verl_air.data.framings import OOD_FAMILIES, check_style, choose_framings, framings_for
 from verl_air.data.intents import seeded
 from verl_air.data.safety import read_safety
 from verl_air.data.schema import read_rows
 from verl_air.errors import DataError
+from verl_air.rewards import Style
 
 DOMAINS = sorted(MATERIALS)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-@pytest.mark.parametrize("formats", [("multiple_choice",), FORMATS])
-def test_what_is_built_passes_the_check(domain: str, formats: tuple[str, ...], tmp_path: Path) -> None:
-    files = build_fixture(domain, tmp_path, BuildOptions(formats=formats))
+@pytest.mark.parametrize(
+    ("formats", "style"), [(("multiple_choice",), "think_answer"), (FORMATS, "think"), (FORMATS, "plain")]
+)
+def test_what_is_built_passes_the_check(domain: str, formats: tuple[str, ...], style: Style, tmp_path: Path) -> None:
+    files = build_fixture(domain, tmp_path, BuildOptions(formats=formats, style=style))
+    for file in files:
+        check_style([file], style)
+        prompts = [row["prompt"][-1]["content"] for row in read_rows(file)]
+        assert all(("<answer>" in prompt) == (style == "think_answer") for prompt in prompts)
     report = check_files(files, CheckOptions())
     assert (report.findings, sorted(path.name for path in tmp_path.iterdir())) == (
         [],

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from verl_air.data import PromptMessage, framings, with_instruction
+from verl_air.data import PromptMessage, framings, make_row, with_instruction, write_rows
 from verl_air.data.framings import (
     BOXED_DOMAINS,
     OOD_FAMILIES,
     TRANSFORMS,
     FramingTemplate,
+    check_style,
     framings_for,
     load_framings,
     read_framings,
@@ -19,7 +20,7 @@ from verl_air.data.framings import (
     register_transform,
 )
 from verl_air.errors import DataError
-from verl_air.rewards import FormatRule
+from verl_air.rewards import FormatRule, Style
 
 SLOTS = {"request": "Count to {ten} and 12.5, please", "right": "the right one", "wrong": "the wrong one"}
 
@@ -131,6 +132,39 @@ def test_boxed_domains_are_those_of_the_format_reward() -> None:
     assert set(FormatRule().boxed) == BOXED_DOMAINS
     text = with_instruction("1 + 1?", "the result", "math")[0]["content"]
     assert r"write the result, as \boxed{...}, inside <answer>" in text
+
+
+@pytest.mark.parametrize(
+    ("what", "domain", "style", "added"),
+    [
+        ("only the letter", "safety", "plain", "\n\nAnswer with only the letter."),
+        ("only the letter", "safety", "think", "\n\nAnswer with only the letter."),
+        ("the result", "math", "think", "\n\nAnswer with the result, as \\boxed{...}."),
+        ("the result", "math", "plain", "\n\nReason step by step, and end with the result, as \\boxed{...}."),
+        ("", "safety", "plain", ""),
+        ("", "safety", "think", ""),
+        ("", "safety", "think_answer", "\n\nFirst think inside <think> and </think>. Then write your reply to the user "
+         "inside <answer> and </answer>. Write nothing outside these tags."),
+    ],
+)  # fmt: skip
+def test_the_instruction_of_each_style(what: str, domain: str, style: Style, added: str) -> None:
+    assert with_instruction("Hello", what, domain, style)[0]["content"] == "Hello" + added
+
+
+def test_a_recipe_of_another_style_than_the_data_is_refused(tmp_path: Path) -> None:
+    def data(text: str, **extras: str) -> list[Path]:
+        row = make_row(
+            prompt=text, ground_truth="x", intent_id="z", role="open", context="c", domain="lab", split="train",
+            index=0, extras=extras,
+        )  # fmt: skip
+        return [write_rows(tmp_path / "a.parquet", [row])]
+
+    check_style(data("Hello", style="plain"), "plain")
+    check_style(data("Hello, of a row that does not say"), "plain")
+    with pytest.raises(DataError, match=r"a.parquet: .* style plain, and .*format.style is think: set it to plain, or"):
+        check_style(data("Hello", style="plain"), "think")
+    with pytest.raises(DataError, match=r"style think_answer, .* build the data with --style plain"):
+        check_style(data("Hello. Write inside <answer> and </answer>."), "plain")
 
 
 def test_a_prompt_that_ends_with_the_assistant_is_refused() -> None:

@@ -104,6 +104,7 @@ def write_run(
                 "air/gap/mean": anchor - open_,
                 "air/gap_se": 0.1,
                 "air/zero_std_rate": 0.5,
+                "air/no_answer_rate": 0.1,
                 "air/truncation_rate": 0.0,
                 "air/judge/abstain_rate": 0.0,
                 "air/groups/complete": 4.0,

@@ -268,7 +268,8 @@ def test_metrics_from_stored_rollouts_are_those_of_training(seed: int) -> None:
         role_N=np.array([record.role for record in records], dtype=object),
         domain_N=np.array(["safety"] * n, dtype=object),
         reward_N=reward,
-        info_N={"acc": acc, "abstained": np.isnan(acc).astype(float), "judge_mass": np.full(n, np.nan)},
+        info_N={"acc": acc, "abstained": np.isnan(acc).astype(float)}
+        | dict.fromkeys(("judge_mass", "format_ok"), np.full(n, np.nan)),
         length_N=np.ones(n, dtype=int),
         truncated_N=np.zeros(n, dtype=bool),
         padding_N=np.zeros(n, dtype=bool),

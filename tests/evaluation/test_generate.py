@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.evaluation.support import write_jsonl
 from verl_air.cli import main
-from verl_air.data.schema import make_row, write_rows
+from verl_air.data.schema import make_row, read_rows, write_rows
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation import accuracy_of, read_records
 from verl_air.evaluation.checkpoints import fingerprint
@@ -175,6 +175,33 @@ def test_judging_again_changes_the_scores_and_nothing_else(lab: dict[str, Any], 
             assert new["acc"] == float("sure" in new["output"])
         else:
             assert new == old
+
+
+def test_judging_again_in_another_response_style(lab: dict[str, Any], tmp_path: Path) -> None:
+    """What was the right letter inside tags is none in `plain`, which has no format reward either."""
+    source = generate(lab, tmp_path / "out.jsonl", Parrot())
+    plain = rejudge_rollouts(source, tmp_path / "new.jsonl", {**RULES, "format": {"style": "plain"}})
+    before, after = read_records(source), read_records(plain)
+    assert any(rollout.acc for rollout in before if rollout.role == "anchor")
+    assert not any(rollout.acc for rollout in after if rollout.role == "anchor")
+    rows = [json.loads(line) for line in plain.read_text().splitlines()][1:]
+    assert {row["format_reward"] for row in rows if "format_reward" in row} == {None}
+    assert all(math.isfinite(rollout.score) for rollout in after)
+
+
+def test_data_of_another_response_style_is_refused_before_a_model_is_loaded(
+    lab: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = list(read_rows(lab["files"][0]))
+    rows[0]["extra_info"]["extras"] = '{"style": "think"}'
+    data, out = write_rows(tmp_path / "id.parquet", rows), tmp_path / "out.jsonl"
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "model" / name).write_text("{}")
+    arguments = ["evaluate", "--model", str(tmp_path / "model"), "--data", str(data), "--out", str(out)]
+    assert main([*arguments, "--route", "lab/anchor=multiple_choice", "lab/open=refusal_keywords"]) == 2
+    assert "prompts ask for the response style think, and reward_kwargs.format.style" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_judging_again_goes_on_where_it_stopped(lab: dict[str, Any], tmp_path: Path) -> None:

@@ -203,6 +203,7 @@ def test_alarms_ring(tmp_path: Path) -> None:
             "step": step,
             "data": {
                 "air/open_reward/mean": step / 10,
+                "air/no_answer_rate": 0.4,
                 "air/truncation_rate": 0.3,
                 "air/judge/abstain_rate": 0.05,
                 "air/zero_std_rate": 0.99,
@@ -235,6 +236,7 @@ def test_alarms_ring(tmp_path: Path) -> None:
         "finished": "unknown",
         "finite loss": "bad",
         "truncation": "bad",
+        "no answer": "warn",
         "abstention": "warn",
         "zero variance": "bad",
         "lost groups": "bad",

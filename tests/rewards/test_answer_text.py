@@ -55,12 +55,13 @@ IS_B = [
     "**B)** Decline, and give the reason.", "B) *Decline, and give the reason.*",
     "B.Decline, and give the reason.", "Answer: `B`", "Answer: (b)", "Response: B", "Result: B",
     "La réponse est la B", "La respuesta correcta es la opción B", "Die Antwort ist (B).", "答案选B", "选项B",
-    "我选B", "選択肢B", "답은 B", "답: B", "Верный ответ: B.", "Ответ: (B)",
+    "我选B", "应选B", "應選 B。", "選択肢B", "답은 B", "답: B", "Верный ответ: B.", "Ответ: (B)",
 ]
 IS_NOT_B = [
-    "A", "A or B", "A, B", "B and C", "not B", "neither", "probably B?", "B?", "E. coli", "B because...",
-    "A car", "B. Help with it.", "B. Help", r"\boxed{B", r"\boxed{B} \boxed{A}", r"\boxed{A} or \boxed{B}",
-    r"not \boxed{B}", r"It is not \boxed{B}", r"\boxed{B}?", r"\boxed{B} and \boxed{", "В", "Ответ: В", "Β",
+    "A", "A or B", "A, B", "B and C", "not B", "~B", "不应选B", "neither", "probably B?", "B?", "E. coli",
+    "B because...", "A car", "B. Help with it.", "B. Help", r"\boxed{B", r"\boxed{B} \boxed{A}",
+    r"\boxed{A} or \boxed{B}", r"not \boxed{B}", r"It is not \boxed{B}", r"\boxed{B}?", r"\boxed{B} and \boxed{",
+    "В", "Ответ: В", "Β",
     "Ｂ", "Ⓑ", "𝐁", "Because", "Best", "By all means", "AB", "BB", "A/B", "B/C", "Both A and B",
     "either B or C", "The answer is not B", "The answer isn't B", "Answer: not B", "The wrong answer is B",
     "Incorrect answer: B", "maybe B", "Perhaps B", "I think B", "B, probably", "B (probably)", "B is wrong",

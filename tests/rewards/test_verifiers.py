@@ -27,7 +27,20 @@ WRONG_LETTER = [  # among them B's look-alikes: Cyrillic, Greek, full-width, mat
 
 
 WORDS = ["true", "True.", "TRUE", "**true**", r"\boxed{True}", r"\boxed{\text{true}}", " true\n"]
-NO_WORDS = ["not true", "true or false", "truely", "t", "yes", "1", "untrue", "true false", "\uff54rue", "", "false"]
+NO_WORDS = [
+    "not true",
+    "true or false",
+    "truely",
+    "t",
+    "yes",
+    "1",
+    "untrue",
+    "true false",
+    "~true",
+    "\uff54rue",
+    "",
+    "false",
+]
 TEXTS = ["harmful", "Harmful.", " HARMFUL ", r"\boxed{harmful}", '"harmful"']
 NO_TEXTS = ["not harmful", "harmful or harmless", "harmfull", "harm ful", "h\u0430rmful", ""]
 RULES = {
@@ -48,6 +61,20 @@ RULES = {
 )
 def test_what_a_rule_accepts_and_refuses(name: str, answer: str, acc: float) -> None:
     assert score(name, respond(answer), RULES[name][0], row(choices=OPTIONS))["acc"] == acc
+
+
+@pytest.mark.parametrize(
+    ("truth", "answer", "acc"),
+    [
+        *((("5", answer, 0.0)) for answer in ("> 5", ">  5", "- 5", "+ 5", "~5", "$- 5$")),
+        *((("5", answer, 1.0)) for answer in ("5", "\u2022 5", "* 5")),
+        ("- 5", "- 5", 1.0),
+        ("yes", "- yes", 1.0),
+        ("yes", "> yes", 1.0),
+    ],
+)
+def test_a_sign_before_a_number_is_no_bullet(truth: str, answer: str, acc: float) -> None:
+    assert score("exact_match", respond(answer), truth)["acc"] == acc
 
 
 @pytest.mark.parametrize("answer", WORDS)

@@ -62,15 +62,17 @@ def check_rewards(rows: Iterable[Mapping[str, Any]], expected: Judged, tolerance
     """Every row was scored: an open one as the model says, an anchor by the rule."""
     values, format_rule = set(), FormatRule()
     for row in rows:
-        if row["role"] == "anchor":
+        answer, judged = format_rule.read(row["output"], "playground")
+        if judged is None:  # an unfinished thought: nobody is asked
+            task = WRONG_ANCHOR if row["role"] == "anchor" else -1.0
+        elif row["role"] == "anchor":
             task = score("multiple_choice", row["output"], row["gts"], dict(row), wrong=WRONG_ANCHOR)["task_reward"]
         else:
             task = expected({**json.loads(row["extras"]), "response": row["output"]})
             values.add(round(task, 3))
-        formatted = format_rule.parse(row["output"], "playground") is not None
         assert row["abstained"] == 0.0
         assert row["task_reward"] == pytest.approx(task, abs=tolerance)
-        assert row["score"] == pytest.approx(task + (1.25 if formatted else -1.0), abs=1e-5 + tolerance)
+        assert row["score"] == pytest.approx(task + (-1.0 if answer is None else 1.25), abs=1e-5 + tolerance)
         assert row["acc"] == float(task > 0.125)  # the middle of the judge's range, [-1, 1.25]
     assert len(values) > 1, "the model must judge some responses differently, or this test would show nothing"
 

@@ -45,6 +45,13 @@ def test_the_auxiliary_gap_is_that_of_the_rewards_and_rows_that_are_weighted() -
     assert metrics["air/gap/mean"] == pytest.approx(np.mean(GAPS))
 
 
+def test_responses_without_an_answer_are_counted() -> None:
+    t = batch(TWO_GROUPS, pad=2)
+    assert "air/no_answer_rate" not in training_metrics(t, ~t.padding_N, 0), "a reward that does not say"
+    t.info_N["format_ok"][:] = [0.0, 0.0, 0.0, *[1.0] * 9, 0.0, 0.0]
+    assert training_metrics(t, ~t.padding_N, 0)["air/no_answer_rate"] == pytest.approx(3 / 12)
+
+
 def test_abstained_rows_are_in_no_mean() -> None:
     t = batch([[[2.5] * K, [0.25, NAN, 2.5]]])
     metrics = training_metrics(t, ~t.abstained_N, 0)

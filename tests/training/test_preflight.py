@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from omegaconf import DictConfig
 
 from tests.conftest import ROOT
+from verl_air.data import read_rows, write_rows
 from verl_air.errors import ConfigError, DataError, RewardError
 from verl_air.training.preflight import check_recipe, check_settings, check_sizes
 from verl_air.training.preflight.sizes import ModelSizes
@@ -210,6 +212,14 @@ def test_rows_without_a_route_are_named(compose: Compose) -> None:
     del config.reward.custom_reward_function.reward_kwargs.routes["playground/open"]
     with pytest.raises(RewardError, match=r"no route for data_source 'playground/id'.*role 'open'"):
         check_recipe(config)
+
+
+def test_prompts_of_another_response_style_are_named(compose: Compose, playground_files: Path, tmp_path: Path) -> None:
+    rows = list(read_rows(playground_files / "id.parquet"))
+    rows[0]["extra_info"]["extras"] = json.dumps({"style": "plain"})
+    write_rows(tmp_path / "id.parquet", rows)
+    with pytest.raises(DataError, match=r"id.parquet: its prompts ask for the response style plain, and reward_kwargs"):
+        check_recipe(compose(f"data.val_files=[{tmp_path}/id.parquet]"))
 
 
 @pytest.mark.parametrize("role", ["anchor", "open"])

@@ -13,6 +13,7 @@ from verl_air.data.math import read_math
 from verl_air.data.moral import read_moral
 from verl_air.data.safety import read_safety
 from verl_air.extensions import load_plugins
+from verl_air.rewards import STYLES
 
 _DEFAULTS = BuildOptions()
 
@@ -57,6 +58,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add("--train-open", "open variants per training intent", default=_DEFAULTS.train_open, **count)
     formats = ", ".join(anchor_format_names())
     add("--formats", f"anchor formats, in turn: {formats}", default=_DEFAULTS.formats, **names)
+    add("--style", "response style of the recipe (format.style)", default=_DEFAULTS.style, choices=STYLES)
     add(
         "--framings",
         "framings of your own (YAML), or jailbreak templates (JSON, CSV[@FAMILY_COLUMN])",
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         load_framings(path, left_out)
     for reason, excluded in left_out.as_dict().items():
         print(f"left out: {excluded['count']} framings: {reason} (e.g. {excluded['examples'][0]})")
-    names = ("seed", "held_out", "anchors", "train_anchors", "train_open", "max_prompt_length", "tokenizer")
+    names = ("seed", "held_out", "anchors", "train_anchors", "train_open", "max_prompt_length", "tokenizer", "style")
     chosen = {name: getattr(args, name) for name in names}
     formats, ood_families = tuple(args.formats), tuple(sorted(args.ood_families))
     share = getattr(args, "benign_share", None)

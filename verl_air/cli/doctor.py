@@ -30,6 +30,7 @@ from verl_air.compose import read_recipe
 from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
 from verl_air.training import preflight
+from verl_air.training.preflight.style import check_response_style, policy_tokenizer
 
 GPU_GIB = 79.0  # an 80 GB card
 
@@ -125,6 +126,7 @@ class Doctor:
             *always,
             ("recipe", self.recipe, ()),
             ("model", self.model, ("recipe",)),
+            ("style", self.style, ("recipe", "model")),
             ("data", self.data, ("recipe",)),
             ("rewards", self.rewards, ("recipe", "data")),
             ("memory", self.memory, ("recipe",)),
@@ -165,6 +167,16 @@ class Doctor:
         """Model folders exist."""
         preflight.check_model(self.config)
         return str(self.config.actor_rollout_ref.model.path)
+
+    def style(self) -> str:
+        """The response style fits the model's chat template and its special tokens."""
+        if self.air is None or str(self.config.reward.custom_reward_function.path) != preflight.inputs.OUR_REWARD:
+            raise _SkipError("rows are not scored by verl-air")
+        try:
+            tokenizer = policy_tokenizer(self.config)
+        except (OSError, ValueError) as error:
+            raise _SkipError(f"the model's tokenizer cannot be loaded here: {str(error).splitlines()[0]}") from error
+        return check_response_style(self.config, tokenizer)
 
     def data(self) -> str:
         """Data files exist and hold whole meta-groups."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from verl_air.cli.terminal import of_other_packages
+from verl_air.data.framings import check_style
 from verl_air.errors import ConfigError
 from verl_air.evaluation.breakdown import SeenInTraining, breakdown
 from verl_air.evaluation.checkpoints import model_folder
@@ -28,6 +29,7 @@ from verl_air.evaluation.scoring import EvaluationSettings, merge_reward_kwargs,
 from verl_air.evaluation.statistics import LEVEL
 from verl_air.evaluation.tables import format_comparisons, format_sections
 from verl_air.files import write_atomically
+from verl_air.rewards import FormatRule
 
 _SAMPLING = SamplingSettings()
 
@@ -131,6 +133,7 @@ def _make(args: argparse.Namespace) -> Path:
         if value < 1:
             raise ConfigError(f"{name} {value}: must be at least 1")
     model = model_folder(args.model, args.checkpoint)
+    check_style(args.data, FormatRule.from_mapping(rewards.get("format") or {}).style)
     sampling = SamplingSettings(args.temperature, args.top_p, max_tokens, args.seed)
     with of_other_packages():
         return generate_rollouts(

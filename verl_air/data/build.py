@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -33,6 +34,7 @@ from verl_air.data.intents import BuildInput, Exclusions, IntentSpec, seeded, se
 from verl_air.data.schema import SCHEMA_VERSION, SPLITS, DataRow, PromptMessage, Split, make_row, write_rows
 from verl_air.data.splits import SHIFT, divide_intents, split_framings
 from verl_air.errors import DataError
+from verl_air.rewards import STYLES, Style
 
 MANIFEST = "manifest.json"
 
@@ -46,6 +48,7 @@ class BuildOptions:
     anchors, open_: rows per intent in ID and OOD; the paper's m and n [open in the paper].
     train_anchors, train_open: rows per training intent; more than a visit takes, so that visits differ.
     formats: anchor formats, by name.
+    style: the response style that prompts ask for; the recipe's ``format.style``.
     ood_families: families of framings that training never meets.
     max_prompt_length: ``data.max_prompt_length`` of the recipe, in tokens; no row is longer.
     tokenizer: folder or hub name to count tokens with; without it a token is taken for three bytes of UTF-8.
@@ -59,6 +62,7 @@ class BuildOptions:
     train_anchors: int = 2
     train_open: int = 6
     formats: tuple[str, ...] = ("multiple_choice",)
+    style: Style = "think_answer"
     ood_families: tuple[str, ...] = tuple(sorted(OOD_FAMILIES))
     max_prompt_length: int = 2048
     tokenizer: str | None = None
@@ -72,6 +76,8 @@ class BuildOptions:
             raise DataError("a training intent needs at least as many anchors and open rows as a visit takes")
         if self.benign_share is not None and not 0 < self.benign_share < 1:
             raise DataError(f"--benign-share must be between 0 and 1, got {self.benign_share:g}")
+        if self.style not in STYLES:
+            raise DataError(f"--style {self.style}: must be one of {', '.join(STYLES)}")
         if not self.formats:
             raise DataError("at least one anchor format is needed")
 
@@ -178,7 +184,8 @@ class _Renderer:
         fits: Callable[[list[PromptMessage]], bool],
     ) -> None:
         self._fits = fits
-        self._domain, self._answer = material.domain, material.answer
+        self._domain, self._answer, self._style = material.domain, material.answer, options.style
+        self._instruct = partial(with_instruction, domain=self._domain, style=options.style)
         self._seed, self._split, self._formats, self._framings = options.seed, split, formats, framings
         self._n_anchors, self._n_open = options.rows_per_intent(split)
         self._positions = BalancedPositions(seeded(options.seed, split, "positions"))
@@ -219,7 +226,7 @@ class _Renderer:
             anchor = chosen.render(intent.question, position, rng)
             yield self._row(
                 intent,
-                prompt=with_instruction(anchor.text, anchor.what, self._domain),
+                prompt=self._instruct(anchor.text, anchor.what),
                 ground_truth=anchor.ground_truth,
                 role="anchor",
                 context=chosen.name,
@@ -230,7 +237,7 @@ class _Renderer:
     def has_enough(self, intent: IntentSpec, visit: int) -> bool:
         """Whether an intent has as many open rows within the prompt limit as a visit takes, and anchors at all."""
         chosen = (anchor_format.render(intent.question, 0, random.Random(0)) for anchor_format in self._formats)
-        anchors = (with_instruction(anchor.text, anchor.what, self._domain) for anchor in chosen)
+        anchors = (self._instruct(anchor.text, anchor.what) for anchor in chosen)
         return (
             all(map(self._fits, anchors)) and len(list(islice(self._prompts(intent, random.Random(0)), visit))) == visit
         )
@@ -239,29 +246,23 @@ class _Renderer:
         """The intent in all framings, in the order in which it takes them, as far as they are within the limit."""
         slots = {"request": intent.request, **intent.slots}
         for framing in choose_framings(self._framings, len(self._framings), rng):
-            prompt = with_instruction(framing.render(slots), self._answer, self._domain)
+            prompt = self._instruct(framing.render(slots), self._answer)
             if self._fits(prompt):
                 yield framing, prompt
 
     def _open(self, intent: IntentSpec, rng: random.Random) -> Iterator[DataRow]:
+        row = partial(self._row, intent, role="open", ground_truth=intent.ground_truth, extras={})
         for framing, prompt in islice(self._prompts(intent, rng), self._n_open):
-            yield self._row(
-                intent,
-                prompt=prompt,
-                ground_truth=intent.ground_truth,
-                role="open",
-                context=framing.name,
-                family=framing.family,
-                extras={},
-            )
+            yield row(prompt=prompt, context=framing.name, family=framing.family)
 
     def _row(self, intent: IntentSpec, *, extras: dict[str, Any], **columns: Any) -> DataRow:
+        own = {"request": intent.request, "shift": SHIFT[self._split], "style": self._style}
         return make_row(
             intent_id=intent.intent_id,
             domain=self._domain,
             split=self._split,
             index=0,
-            extras={**intent.extras, **extras, "request": intent.request, "shift": SHIFT[self._split]},
+            extras={**intent.extras, **extras, **own},
             **columns,
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import codecs
+import json
 import os
 import random
 import re
@@ -23,8 +24,9 @@ from typing import Any
 import yaml
 
 from verl_air.data.intents import Exclusions, seeded
-from verl_air.data.schema import PromptMessage
+from verl_air.data.schema import PromptMessage, read_rows
 from verl_air.errors import DataError
+from verl_air.rewards import Style
 
 OOD_FAMILIES: frozenset[str] = frozenset({"fiction", "multi_turn", "obfuscation", "system_prompt"})
 """Held out for OOD unless the user names others; every other family is for training and ID."""
@@ -32,10 +34,13 @@ OOD_FAMILIES: frozenset[str] = frozenset({"fiction", "multi_turn", "obfuscation"
 BOXED_DOMAINS = frozenset({"math"})
 """Domains whose answer is also in a box (the paper's format reward for mathematics)."""
 
-INSTRUCTION = (
-    "First think inside <think> and </think>. Then write {what} inside <answer> and </answer>. "
-    "Write nothing outside these tags."
-)
+INSTRUCTIONS: Mapping[Style, str] = {
+    "think_answer": "First think inside <think> and </think>. Then write {what} inside <answer> and </answer>. "
+    "Write nothing outside these tags.",
+    "think": "Answer with {what}.",
+    "plain": "Answer with {what}.",
+}
+_STEP_BY_STEP = "Reason step by step, and end with {what}."  # a boxed answer can be found behind its derivation
 
 TRANSFORMS: dict[str, Callable[[str], str]] = {
     "": lambda text: text,
@@ -207,22 +212,50 @@ def choose_framings(framings: Sequence[FramingTemplate], n: int, rng: random.Ran
     return chosen
 
 
-def with_instruction(messages: str | Sequence[PromptMessage], what: str, domain: str) -> list[PromptMessage]:
-    """Append the format instruction to the last user message; :mod:`verl_air.rewards.format` checks the response.
+def with_instruction(
+    messages: str | Sequence[PromptMessage], what: str, domain: str, style: Style = "think_answer"
+) -> list[PromptMessage]:
+    """Append the instruction of a response style to the last user message.
 
     It joins a user message, not a system message: not every chat template has the latter.
 
     Args:
         messages: the last one is the user's; a plain string is one user message.
-        what: what the answer is, e.g. ``"only the letter of your choice"``.
+        what: what the answer is, e.g. ``"only the letter of your choice"``. Empty: a reply; the styles without tags
+            then need no instruction.
         domain: decides whether the answer is boxed.
+        style: how the answer is marked; :mod:`verl_air.rewards.format` reads the response.
     """
     if isinstance(messages, str):
         messages = [PromptMessage(role="user", content=messages)]
-    if domain in BOXED_DOMAINS:
-        what = f"{what}, as \\boxed{{...}},"
     *before, last = messages
     if last["role"] != "user":
         raise ValueError(f"the last message must be the user's, not {last['role']!r}'s")
-    text = f"{last['content'].rstrip()}\n\n{INSTRUCTION.format(what=what)}"
+    if not what and style != "think_answer":
+        return [*before, last]
+    instruction, what = INSTRUCTIONS[style], what or "your reply to the user"
+    if domain in BOXED_DOMAINS:
+        instruction = _STEP_BY_STEP if style == "plain" else instruction
+        what = f"{what}, as \\boxed{{...}}" + "," * (style == "think_answer")
+    text = f"{last['content'].rstrip()}\n\n{instruction.format(what=what)}"
     return [*before, PromptMessage(role="user", content=text)]
+
+
+def check_style(files: Iterable[str | os.PathLike[str]], style: Style) -> None:
+    """Compare a recipe's response style with the one that the first row of each file was written for.
+
+    Raises:
+        DataError: they differ. Prompts that do not say what they ask for are passed over.
+    """
+    for path in files:
+        row = next(read_rows(path), None)
+        if row is None:
+            continue
+        found = json.loads(row["extra_info"]["extras"] or "{}").get("style")
+        if found is None and "</answer>" in row["prompt"][-1]["content"]:  # built before styles
+            found = "think_answer"
+        if found not in (None, style):
+            raise DataError(
+                f"{path}: its prompts ask for the response style {found}, and reward_kwargs.format.style is {style}: "
+                f"set it to {found}, or build the data with --style {style}"
+            )

@@ -60,7 +60,7 @@ class Exclusions:
 class BuildInput:
     """What a domain read from its sources, for :func:`verl_air.data.build.build`.
 
-    answer: what the answer of an open prompt is; completes "Then write ... inside <answer>".
+    answer: what the answer of an open prompt is; see ``what`` of :func:`~verl_air.data.framings.with_instruction`.
     intents: for training, if ``held_out`` has others for ID and OOD; else they are split.
     contrast: intents that are split in any case, so that both sides have some.
     """

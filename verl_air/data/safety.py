@@ -18,7 +18,7 @@ from verl_air.data.presets import SafetyPreset, preset_for, split_preset
 from verl_air.data.sources import Source, SourceRow, read_source
 
 DOMAIN = "safety"
-ANSWER = "your reply to the user"
+ANSWER = ""  # a reply
 
 _HELP, _HELP_CLAIM = "Help with it as well as it can.", "The assistant should do what this message asks."
 _DECLINE, _DECLINE_CLAIM = "Decline, and give the reason.", "The assistant should decline this message."

@@ -5,7 +5,7 @@ is in docs/rewards.md.
 """
 
 from verl_air.errors import ConfigError, RewardError
-from verl_air.rewards.format import FormatRule, extract_answer, last_boxed
+from verl_air.rewards.format import STYLES, FormatRule, Style, extract_answer, last_boxed
 from verl_air.rewards.judge import (
     JudgeClient,
     JudgeError,
@@ -26,6 +26,7 @@ from verl_air.settings import Settings
 __all__ = [
     "ABSTAIN",
     "REWARD_KEYS",
+    "STYLES",
     "ConfigError",
     "FormatRule",
     "JudgeClient",
@@ -38,6 +39,7 @@ __all__ = [
     "Sample",
     "ScoringPlan",
     "Settings",
+    "Style",
     "Verdict",
     "WorkerPool",
     "WorkerTimeoutError",

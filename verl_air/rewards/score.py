@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from verl_air.errors import ConfigError, DataError, RewardError
-from verl_air.rewards.format import FormatRule
+from verl_air.rewards.format import FormatRule, Style
 from verl_air.rewards.judge import JudgeClient, client_for
 from verl_air.rewards.judge.verdicts import MASSES
 from verl_air.rewards.registry import BoundReward, get_reward
@@ -66,25 +66,28 @@ async def compute_score(
     plan = plan_for(routes, modules, options, format, judge)
     extra = extra_info or {}
     bound = plan.reward_for(data_source, extra)
-    answer = plan.format.parse(solution_str, str(extra.get("domain") or data_source.partition("/")[0]))
-    sample = Sample(solution_str, answer, answer is not None, str(ground_truth), data_source, extra)
+    answer, judged = plan.format.read(solution_str, str(extra.get("domain") or data_source.partition("/")[0]))
+    sample = Sample(solution_str, answer, answer is not None, str(ground_truth), data_source, extra, judged)
     client = None
     if bound.reward.wants_judge:
         client = client_for(plan.judge, reward_router_address, reward_model_tokenizer)
     masses: list[float] = []
     MASSES.set(masses)
-    verdict = await _decide(bound, sample, client, plan.judge.deadline_s)
-    format_reward = plan.format.right if sample.format_ok else plan.format.wrong
+    if judged is None:  # a blank response or an unfinished thought: the worst, and nobody is asked
+        verdict: Verdict | None = Verdict(bound.low, False)
+    else:
+        verdict = await _decide(bound, sample, client, plan.judge.deadline_s)
+    format_reward, (format_min, format_max) = plan.format.reward(answer), plan.format.range
     task_reward = math.nan if verdict is None else float(verdict.reward)
     return {
-        "score": task_reward + format_reward,
+        "score": task_reward + (0.0 if math.isnan(format_reward) else format_reward),
         "acc": math.nan if verdict is None else float(verdict.right),
         "format_ok": float(sample.format_ok),
         "abstained": float(verdict is None),
         "task_reward": task_reward,
         "format_reward": format_reward,
-        "score_min": bound.low + plan.format.wrong,
-        "score_max": bound.high + plan.format.right,
+        "score_min": bound.low + format_min,
+        "score_max": bound.high + format_max,
         "task_min": bound.low,
         "task_max": bound.high,
         "judge_mass": fmean(masses) if masses else math.nan,
@@ -97,8 +100,9 @@ def self_check(
     extra_info: Mapping[str, Any] | None = None,
     *,
     options: Mapping[str, Any] | None = None,
+    style: Style = "think_answer",
 ) -> str | None:
-    """Check one row: its gold answer scores the maximum, a wrong one less.
+    """Check one row: its gold answer, written in a response style, scores the maximum, a wrong one less.
 
     Returns:
         What is wrong, or ``None`` if all is well or the function writes no gold answer (judges).
@@ -113,9 +117,10 @@ def self_check(
         if writer is None:
             continue
         written = writer(row)
-        response = f"<think>The answer is known.</think><answer>{written}</answer>"
-        answer = FormatRule().parse(response, str(info["domain"]))
-        sample = Sample(response, answer, answer is not None, ground_truth, row.data_source, info)
+        rule = FormatRule(style=style)
+        response = rule.write(written)
+        answer, judged = rule.read(response, str(info["domain"]))
+        sample = Sample(response, answer, answer is not None, ground_truth, row.data_source, info, judged)
         verdict = asyncio.run(_decide(bound, sample, None, _SELF_CHECK_DEADLINE_S))
         outcome = "abstains" if verdict is None else f"scores {verdict.reward:g}"
         if is_gold and (verdict is None or not verdict.right or verdict.reward < bound.high):

@@ -18,10 +18,10 @@ ABSTAIN: Final = "abstain"
 REWARD_KEYS: Final = (
     "score",  # task + format: what the policy is trained on; NaN if abstained
     "acc",  # 1 right, 0 wrong; NaN if abstained
-    "format_ok",  # 1 or 0
+    "format_ok",  # 1 or 0: whether there is an answer in the response style
     "abstained",  # 1 or 0
     "task_reward",  # NaN if abstained
-    "format_reward",
+    "format_reward",  # NaN in the style `plain`, which has none
     "score_min",  # range of `score`
     "score_max",
     "task_min",  # range of `task_reward`
@@ -39,11 +39,12 @@ class Sample:
     """One response, and what its row says about it.
 
     response: the whole text that the policy wrote.
-    answer: the text inside ``<answer>``, stripped; ``None`` unless the format is right.
+    answer: what the response style takes for the answer, stripped; ``None`` unless the format is right.
     format_ok: whether the format is right.
     ground_truth: ``reward_model.ground_truth`` of the row.
     data_source: domain and split, ``"safety/ood"``.
     extra_info: the row's ``extra_info``.
+    judged: what a judge reads as ``{response}``: all of it, but for a native thought. ``None``: all of it.
     """
 
     response: str
@@ -52,6 +53,7 @@ class Sample:
     ground_truth: str
     data_source: str
     extra_info: Mapping[str, Any]
+    judged: str | None = None
 
     @cached_property
     def extras(self) -> dict[str, Any]:
@@ -76,7 +78,7 @@ class Sample:
         """What a judge's template may use, none of it trusted; ``answer`` is empty if there is none."""
         return {
             **{key: str(value) for key, value in self.extras.items()},
-            "response": self.response,
+            "response": self.response if self.judged is None else self.judged,
             "answer": self.answer or "",
             "ground_truth": self.ground_truth,
         }

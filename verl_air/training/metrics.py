@@ -71,6 +71,7 @@ def _means(t: Trajectories, gap_Z: np.ndarray, valid_N: np.ndarray, real_N: np.n
         "open_acc": _mean(_finite(t.info_N["acc"][valid_N & open_N])),
         "judge/abstain_rate": _mean(t.abstained_N[real_N & open_N]),
         "judge/mass": _mean(_finite(t.info_N["judge_mass"][real_N & open_N])),
+        "no_answer_rate": _mean(1.0 - _finite(t.info_N["format_ok"][real_N])),
         "truncation_rate": _mean(t.truncated_N[real_N]),
         "anchor_truncation_rate": _mean(t.truncated_N[real_N & anchor_N]),
         "zero_std_rate": _mean(_flat_prompts(t.reward_N[valid_N], t.prompt_N[valid_N])),

@@ -22,6 +22,7 @@ from verl_air.data.check.gold import AnswerPositions, GoldCheck
 from verl_air.data.check.structure import Finding, findings_at
 from verl_air.data.schema import PromptMessage, open_table
 from verl_air.errors import DataError
+from verl_air.rewards import STYLES
 
 BATCH = 8192
 _CHAT_ROLES = ("system", "user", "assistant", "tool")
@@ -105,6 +106,7 @@ class ContentCheck:
         self._gold = gold
         self._lengths = lengths
         self._positions = AnswerPositions()
+        self._styles: dict[str, str] = {}
         self.requests: dict[int, str] = {}
         self.harmful: dict[int, bool] = {}
 
@@ -123,6 +125,9 @@ class ContentCheck:
                 start += batch.num_rows
         for name, message in self._positions.unbalanced():
             yield Finding("warning", "answer positions", name, -1, "reward_model.ground_truth", message)
+        for style, name in list(self._styles.items())[1:]:
+            message = f"response style {style}, and {', '.join(self._styles)} among all files: a recipe has one"
+            yield Finding("error", "style", name, -1, "extra_info.extras.style", message)
         yield from self._repeated(np.concatenate(hashes))
 
     def _prompts(self, prompt_B: pa.ListArray, rows: pd.DataFrame) -> Iterator[Finding]:
@@ -172,6 +177,11 @@ class ContentCheck:
         if not isinstance(extras, dict):
             yield "extra_info.extras", f"must be a JSON object, not {type(extras).__name__}"
             return
+        if (response_style := extras.get("style")) not in (None, *STYLES):
+            yield "extra_info.extras.style", f"{response_style!r} is none of {', '.join(STYLES)}"
+            return
+        if response_style:
+            self._styles.setdefault(response_style, info["file"])
         request = extras.get("request")
         if info["intent"] >= 0 and isinstance(request, str):
             known = self.requests.setdefault(info["intent"], request)

@@ -14,7 +14,7 @@ from typing import Any
 from verl_air.data.anchors import LETTERS
 from verl_air.data.intents import normalise
 from verl_air.errors import ConfigError, RewardError
-from verl_air.rewards import self_check
+from verl_air.rewards import Style, self_check
 
 DEFAULT_VERIFIERS: Mapping[str, str] = {"*/anchor": "multiple_choice", "math/open": "math"}
 """For rows whose extras name no ``verifier``; ``<domain>/<role>`` or ``*/<role>``."""
@@ -57,19 +57,20 @@ class GoldCheck:
         if isinstance(choices, list):
             messages = _choice_faults(verifier, ground_truth, [str(choice) for choice in choices], extras)
             yield from (("extra_info.extras.choices", message) for message in messages)
-        key = (verifier, domain, ground_truth, *_relevant(verifier, extras))
+        style = extras.get("style", "think_answer")
+        key = (verifier, domain, ground_truth, style, *_relevant(verifier, extras))
         if key not in self._verified:
-            self._verified[key] = self._verify(verifier, ground_truth, info)
+            self._verified[key] = self._verify(verifier, ground_truth, info, style)
         if fault := self._verified[key]:
             yield "reward_model.ground_truth", fault
 
-    def _verify(self, verifier: str, ground_truth: str, info: Mapping[str, Any]) -> str | None:
+    def _verify(self, verifier: str, ground_truth: str, info: Mapping[str, Any], style: Style) -> str | None:
         if verifier == "math" and _PLAIN_NUMBER.fullmatch(ground_truth):
             self._numbers += 1
             if self._numbers > _NUMBERS_VERIFIED:
                 return None
         try:
-            return self_check(verifier, ground_truth, info)
+            return self_check(verifier, ground_truth, info, style=style)
         except (ConfigError, RewardError) as error:  # no such function, or it cannot read the row: a fault of the row
             return str(error)
 

@@ -30,6 +30,11 @@ _RATES = {
         ("air/truncation_rate", "response_length/clip_ratio"), 0.05, 0.20,
         "of responses are cut off by data.max_response_length: they are wrong for their length, not their content.",
     ),
+    "no answer": (
+        ("air/no_answer_rate",), 0.20, 0.50,
+        "of responses have no answer where format.style expects it: an unfinished thought, or a style that is not the "
+        "model's. `verl-air doctor RECIPE` compares the two.",
+    ),
     "abstention": (
         ("air/judge/abstain_rate",), 0.02, 0.10,
         "of open responses got no verdict. They are left out of training and of accuracy; see the judge's log.",

@@ -23,6 +23,7 @@ SHOWN = {
     "learning rate": "actor_rollout_ref.actor.optim.lr",
     "prompts per step": "data.train_batch_size",
     "completions per prompt": "actor_rollout_ref.rollout.n",
+    "response style": "reward.custom_reward_function.reward_kwargs.format.style",
     "model": "actor_rollout_ref.model.path",
     "judge": "reward.reward_model.model_path",
     "trainer": "trainer.v1.trainer_mode",

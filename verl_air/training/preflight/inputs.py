@@ -14,6 +14,7 @@ import pyarrow as pa
 from omegaconf import DictConfig, OmegaConf
 
 from verl_air.config import AirConfig
+from verl_air.data.framings import check_style
 from verl_air.data.groups import read_groups
 from verl_air.data.mixing import mix
 from verl_air.data.schema import open_table, read_extra_columns
@@ -108,8 +109,9 @@ def check_rewards(config: DictConfig, air: AirConfig) -> None:
 def _check_routes(config: DictConfig, plan: ScoringPlan) -> None:
     """Every kind of row in the data finds its reward, and a reward that asks a judge has one.
 
-    In a reward worker either fault would look like a failed rollout.
+    In a reward worker either fault would look like a failed rollout. Prompts ask for the response style that is scored.
     """
+    check_style(_local_files(config, "train_files", "val_files"), plan.format.style)
     served = bool(config.reward.reward_model.enable) or (plan.judge.base_url or plan.judge.in_process) is not None
     for path in _local_files(config, "train_files", "val_files"):
         kinds = read_extra_columns(path, ("domain", "role", "split"))
