@@ -154,9 +154,7 @@ def known_models() -> dict[str, dict[str, Any]]:
     return models
 
 
-def find_shapes(
-    model: str, model_config: str | Path | None = None, *, approximate: bool = False
-) -> ModelShapes:
+def find_shapes(model: str, model_config: str | Path | None = None, *, approximate: bool = False) -> ModelShapes:
     """The sizes of a recipe's model: from ``model_config``, its folder, ``models.yaml``, or the hub.
 
     The hub is asked only with ``approximate`` (see :func:`read_shapes`).

