@@ -81,7 +81,12 @@ FAULTS = {
     "cluster": ("quickstart", ["--address", "localhost"], "nodes", "write HOST:PORT"),
     "memory of this machine": (
         "quickstart",
-        [f"{ROLE}.actor.ppo_micro_batch_size_per_gpu=100000"],
+        [
+            "data.train_batch_size=48000",
+            f"{ROLE}.actor.ppo_mini_batch_size=48000",
+            f"{ROLE}.actor.ppo_micro_batch_size_per_gpu=144000",
+            f"{ROLE}.rollout.log_prob_micro_batch_size_per_gpu=144000",
+        ],
         "memory",
         "Ray kills workers above 95%",
     ),
