@@ -29,7 +29,7 @@ SMOLLM2, QWEN = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-0.5B-Instru
 ROLE, JUDGE = "actor_rollout_ref", "reward.reward_model"
 BUCKET = f"{ROLE}.rollout.checkpoint_engine.update_weights_bucket_megabytes"
 CACHE = "rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
-SPEED = CpuSpeed(flops=50e9, bandwidth=10e9, threads=2)
+SPEED = CpuSpeed(flops=100e9, bandwidth=10e9, threads=2)
 
 
 def plan(*overrides: str, gib: float = 24.0, speed: CpuSpeed = SPEED, free: float = 1.0) -> CpuPlan:
@@ -128,7 +128,7 @@ def test_memory_that_others_use_is_said() -> None:
 
 def test_time_follows_the_machine_and_the_work() -> None:
     step = sum(plan().seconds.values())
-    faster = sum(plan(speed=CpuSpeed(100e9, 20e9, 2)).seconds.values())
+    faster = sum(plan(speed=CpuSpeed(200e9, 20e9, 2)).seconds.values())
     assert math.isclose(faster, step / 2)
     assert sum(plan("data.max_prompt_length=640").seconds.values()) > 1.5 * step
 
