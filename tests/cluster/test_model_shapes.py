@@ -18,6 +18,7 @@ CARDS = {
     "Qwen/Qwen2.5-14B-Instruct": (14.7, 13.1),
     "Qwen/Qwen3-8B": (8.2, 6.95),
     "Qwen/Qwen3-30B-A3B": (30.5, 29.9),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": (0.135, 0.106),
 }
 
 

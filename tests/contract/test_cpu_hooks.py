@@ -11,7 +11,7 @@ from verl.plugin.platform import PlatformBase, PlatformRegistry
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngine, FSDPEngineWithValueHead
 
-from tests.contract.expect import function_in, holds, source_of
+from tests.contract.expect import function_in, holds, source_of, takes
 from verl_air.cpu.checkpoint_engine import GlooCheckpointEngine
 from verl_air.cpu.engine import CpuEngineWithLMHead, CpuEngineWithValueHead
 from verl_air.cpu.environment import install_vllm_alias
@@ -68,3 +68,17 @@ def test_our_weight_transfer_is_registered_and_answers_all_that_verl_asks() -> N
     assert CheckpointEngineRegistry.get("gloo") is GlooCheckpointEngine
     missing = sorted(GlooCheckpointEngine.__abstractmethods__)
     holds(not missing, f"CheckpointEngine asks for nothing new; it also asks for {missing}", used_by=TRANSFER)
+
+
+def test_rays_table_of_actors_says_what_they_died_of() -> None:
+    from ray._private.state import GlobalState, actors
+    from ray.core.generated.common_pb2 import ActorDeathCause, ActorDiedErrorContext
+
+    used_by = "verl_air/training/memory_watch.py"
+    takes(actors, "actor_id", "job_id", "actor_state_name", used_by=used_by)
+    entry = ast.unparse(function_in(source_of("ray._private.state"), f"{GlobalState.__name__}._gen_actor_info"))
+    for key in ("'DeathCause'", "'ActorClassName'", "'Pid'"):
+        holds(key in entry, f"an actor's entry has {key}", used_by=used_by)
+    fields = set(ActorDeathCause.DESCRIPTOR.fields_by_name)
+    holds({"oom_context", "actor_died_error_context"} <= fields, "a death has a cause", used_by=used_by)
+    holds("WORKER_DIED" in ActorDiedErrorContext.Reason.keys(), "WORKER_DIED is one of them", used_by=used_by)  # noqa: SIM118

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -253,3 +255,56 @@ def test_main_ppo_stops_before_ray_with_one_line(playground_files: Path) -> None
     assert "verl-air: data.train_batch_size=30 cannot hold whole meta-groups" in run.stderr
     assert "Traceback" not in run.stderr
     assert "Started a local Ray instance" not in run.stdout + run.stderr
+
+
+def _edit(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def _without_template(model: Path) -> None:
+    (model / "chat_template.jinja").unlink()
+
+
+POLICIES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no chat template": (_without_template, "its tokenizer has no chat template .*custom_chat_template"),
+    "vocabulary larger": (
+        lambda model: _edit(model / "config.json", vocab_size=5000),
+        "tokens and the model 5000: not",
+    ),
+    "vocabulary smaller": (
+        lambda model: _edit(model / "config.json", vocab_size=20),
+        "tokens and the model 20: not its",
+    ),
+    "short context": (
+        lambda model: _edit(model / "config.json", max_position_embeddings=64),
+        r"context of 64 tokens is shorter than data.max_prompt_length \+ data.max_response_length = 80",
+    ),
+    "no tokenizer": (lambda model: (model / "tokenizer.json").unlink(), "config or tokenizer cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_that_does_not_fit_is_refused(
+    compose: Compose, playground_files: Path, tmp_path: Path, name: str
+) -> None:
+    spoil, message = POLICIES[name]
+    model = shutil.copytree(playground_files / "model", tmp_path / "model")
+    spoil(model)
+    with pytest.raises(ConfigError, match=message) as fault:
+        check_recipe(compose(f"actor_rollout_ref.model.path={model}"))
+    assert "\n" not in str(fault.value)
+
+
+def test_a_padded_vocabulary_is_said_but_taken(compose: Compose, playground_files: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(playground_files / "model", tmp_path / "model")
+    vocabulary = json.loads((model / "config.json").read_text())["vocab_size"]
+    _edit(model / "config.json", vocab_size=vocabulary + 3)
+    with pytest.warns(UserWarning, match=r"3 of the model's .* are not in its tokenizer"):
+        check_recipe(compose(f"actor_rollout_ref.model.path={model}"))
+
+
+def test_positions_that_are_scaled_are_no_limit(compose: Compose, playground_files: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(playground_files / "model", tmp_path / "model")
+    scaled = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 64}
+    _edit(model / "config.json", max_position_embeddings=64, rope_parameters=scaled)
+    check_recipe(compose(f"actor_rollout_ref.model.path={model}"))

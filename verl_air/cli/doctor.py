@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_air.cli.installation import check_names, check_plugin, check_versions, found_versions
 from verl_air.cli.terminal import of_other_packages
+from verl_air.cluster.cpu_plan import CpuPlan, machine_memory, measure_speed, plan_cpu
 from verl_air.cluster.memory_plan import MemoryPlan, plan_memory
 from verl_air.cluster.model_shapes import find_shapes
 from verl_air.cluster.nodes import check_ports, connect, live_nodes, pools_of, shortfall
@@ -110,7 +111,7 @@ class Doctor:
         self.gpus, self.gpu_bytes = 0, 0.0
         self.config = OmegaConf.create()
         self.air: AirConfig | None = None
-        self.plan: MemoryPlan | None = None
+        self.plan: MemoryPlan | CpuPlan | None = None
 
     def checks(self) -> list[tuple[str, Callable[[], str], tuple[str, ...]]]:
         """Name, check, and the checks that must have passed before."""
@@ -212,11 +213,17 @@ class Doctor:
         return f"every kind of row has a route; a server answers at {server}"
 
     def memory(self) -> str:
-        """The memory plan."""
+        """The memory plan; without a GPU also the time of a step."""
         if self.config.trainer.device == "cpu" and self.args.gpu_gib is None:
-            raise _SkipError("the recipe trains on the CPU; --gpu-gib N plans it for a GPU")
+            machine, available = machine_memory()
+            self.plan = plan_cpu(self.config, machine, measure_speed(), available)
+            return self._planned()
         gpu_bytes = self.args.gpu_gib * GIB if self.args.gpu_gib else self.gpu_bytes or GPU_GIB * GIB
         self.plan = plan_memory(self.config, gpu_bytes, self.args.model_config)
+        return self._planned()
+
+    def _planned(self) -> str:
+        assert self.plan is not None
         if self.plan.faults:
             raise ConfigError("\n".join(self.plan.faults))
         return self.plan.summary()

@@ -51,6 +51,12 @@ class ModelShapes:
         return self.vocabulary * self.hidden
 
     @property
+    def largest_tensor(self) -> int:
+        """Parameters of the largest tensor: embeddings, a joined gate and up projection, or all experts of a layer."""
+        blocks = 2 * self.hidden * self.feed_forward * max(self.experts, 1)
+        return max(self.embedding, blocks, self.hidden * (self.heads + 2 * self.kv_heads) * self.head_dim)
+
+    @property
     def head(self) -> int:
         """What the output head adds."""
         return 0 if self.tied else self.embedding
@@ -58,7 +64,7 @@ class ModelShapes:
     @property
     def attention(self) -> int:
         """Attention of a layer: projections, biases, norms of queries and keys, and the norm before it."""
-        biased, normalised = FAMILIES[self.family]
+        biased, normalised = FAMILIES.get(self.family, (False, False))
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         weights = self.hidden * (2 * queries + 2 * keys)
         return weights + biased * (queries + 2 * keys) + normalised * 2 * self.head_dim + self.hidden
@@ -99,14 +105,19 @@ class ModelShapes:
         return 2 * self.layers * heads * self.head_dim * width
 
 
-def read_shapes(config: Mapping[str, Any], source: str) -> ModelShapes:
+def read_shapes(config: Mapping[str, Any], source: str, *, approximate: bool = False) -> ModelShapes:
     """Read the contents of a ``config.json``.
+
+    Args:
+        approximate: take any family with the usual keys, also those of a multimodal model's text part; biases and extra
+            norms of a family that is not known here are then not counted.
 
     Raises:
         ConfigError: a size is missing, or the model family is not known here.
     """
-    family = config.get("model_type")
-    if family not in FAMILIES:
+    config = config.get("text_config", config) if approximate else config
+    family = str(config.get("model_type"))
+    if family not in FAMILIES and not approximate:
         raise ConfigError(
             f"{source}: model_type={family!r} is not one that can be planned for ({', '.join(sorted(FAMILIES))})"
         )
@@ -143,8 +154,10 @@ def known_models() -> dict[str, dict[str, Any]]:
     return models
 
 
-def find_shapes(model: str, model_config: str | Path | None = None) -> ModelShapes:
-    """The sizes of a recipe's model: from ``model_config``, from the model's folder, or from ``models.yaml``.
+def find_shapes(model: str, model_config: str | Path | None = None, *, approximate: bool = False) -> ModelShapes:
+    """The sizes of a recipe's model: from ``model_config``, its folder, ``models.yaml``, or the hub.
+
+    The hub is asked only with ``approximate`` (see :func:`read_shapes`).
 
     Raises:
         ConfigError: there is no such file, or the model is in none of the three.
@@ -157,11 +170,25 @@ def find_shapes(model: str, model_config: str | Path | None = None) -> ModelShap
         if not path.is_file():
             if model in known_models():
                 return read_shapes(known_models()[model], model)
+            if approximate and (found := _hub_config(model)):
+                return read_shapes(json.loads(Path(found).read_text(encoding="utf-8")), model, approximate=True)
             raise ConfigError(
                 f"{model}: no such model folder, and not one of the models whose sizes are known here "
                 f"({', '.join(known_models())}). Give its config.json with --model-config."
             )
     try:
-        return read_shapes(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return read_shapes(json.loads(path.read_text(encoding="utf-8")), str(path), approximate=approximate)
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a model's config.json: {error}") from error
+
+
+@cache
+def _hub_config(model: str) -> str | None:
+    """The ``config.json`` of a hub model, from the cache or downloaded; None where there is none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return str(hf_hub_download(model, "config.json"))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError):
+        return None

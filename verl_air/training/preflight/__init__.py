@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -30,11 +31,13 @@ def check_recipes_first(module: Any) -> None:
 
     def checked(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            check_recipe(args[0] if args else kwargs["config"])
+            air = check_recipe(args[0] if args else kwargs["config"])
         except AirError as error:
             print(f"verl-air: {error}", file=sys.stderr)
             raise SystemExit(2) from error
         remember_command()
+        if air is not None:
+            import_module("verl_air.training.memory_watch").watch_memory()
         return wrapped(*args, **kwargs)
 
     wrap_function_wrapper(module, "validate_config", checked)

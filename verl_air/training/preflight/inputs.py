@@ -6,6 +6,7 @@ Each check raises a ``ConfigError`` or ``DataError`` that names what is wrong.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from verl_air.rewards import ScoringPlan
 from verl_air.training.rows import GROUP_KEY
 
 OUR_REWARD = "pkg://verl_air.rewards"
+_VOCABULARY_PADDING = 0.05
+"""Share of a vocabulary that may be without a token: it is padded to a size that divides well."""
 
 
 def check_model(config: DictConfig) -> None:
-    """Model folders are there."""
+    """Model folders are there, and the policy fits its tokenizer, its prompts and the recipe's lengths."""
     paths = {"actor_rollout_ref.model.path": config.actor_rollout_ref.model.path}
     if config.reward.reward_model.enable:
         paths["reward.reward_model.model_path"] = config.reward.reward_model.model_path
@@ -38,6 +41,56 @@ def check_model(config: DictConfig) -> None:
         is_remote = "://" in path
         if not (is_hub_name or is_remote) and not (Path(path) / "config.json").is_file():
             raise ConfigError(f"{key}={path}: no such model folder (it should hold a config.json)")
+    _check_policy(config)
+
+
+def _check_policy(config: DictConfig) -> None:
+    """What would otherwise come up after minutes: no chat template, another model's tokenizer, too short a context."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    key, role = "actor_rollout_ref.model.path", config.actor_rollout_ref.model
+    path = os.path.expanduser(str(role.path))
+    trusted = {"trust_remote_code": bool(role.get("trust_remote_code", False))}
+    try:
+        model = AutoConfig.from_pretrained(path, **trusted).get_text_config()
+        tokenizer = AutoTokenizer.from_pretrained(
+            os.path.expanduser(str(role.get("tokenizer_path") or path)), **trusted
+        )
+    except (OSError, ValueError) as error:
+        if not Path(path).is_dir():
+            return  # of the hub, and not on this machine
+        raise ConfigError(
+            f"{key}={path}: config or tokenizer cannot be read: {' '.join(str(error).split())}"
+        ) from error
+    if not (tokenizer.chat_template or role.get("custom_chat_template")):
+        raise ConfigError(
+            f"{key}={path}: its tokenizer has no chat template to render prompts with. Take the model's "
+            "chat version, or set actor_rollout_ref.model.custom_chat_template."
+        )
+    words, vocabulary = len(tokenizer), int(model.vocab_size)
+    if not (1 - _VOCABULARY_PADDING) * vocabulary <= words <= vocabulary:
+        raise ConfigError(f"{key}={path}: the tokenizer has {words} tokens and the model {vocabulary}: not its own one")
+    if words < vocabulary:
+        warnings.warn(
+            f"{key}={path}: {vocabulary - words} of the model's {vocabulary} token ids are not in its tokenizer; "
+            "if sampled, they decode to nothing",
+            stacklevel=2,
+        )
+    length, context = int(config.data.max_prompt_length) + int(config.data.max_response_length), _context(model)
+    if context is not None and length > context:
+        raise ConfigError(
+            f"{key}={path}: its context of {context} tokens is shorter than data.max_prompt_length + "
+            f"data.max_response_length = {length}"
+        )
+
+
+def _context(model: Any) -> int | None:
+    """Tokens that the model was made for; None where it says nothing, or its positions are scaled."""
+    scaling = getattr(model, "rope_parameters", None) or getattr(model, "rope_scaling", None) or {}
+    if scaling.get("rope_type", "default") != "default":
+        return None
+    positions: int | None = getattr(model, "max_position_embeddings", None)
+    return positions
 
 
 def _files(config: DictConfig, *keys: str) -> list[str]:
