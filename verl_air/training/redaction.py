@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from wrapt import wrap_function_wrapper
 
@@ -100,16 +100,17 @@ _FORWARDED = (
 )
 
 
-def _leaves(node: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+def _leaves(config: DictConfig) -> Iterator[tuple[KeyPath, Any]]:
     """(path, value as written) of everything that is no container."""
-    if isinstance(node, DictConfig | ListConfig) and not (node._is_none() or node._is_missing()):
-        if node._is_interpolation():
-            yield path, node._value()
-            return
-        for key in range(len(node)) if isinstance(node, ListConfig) else node:
-            yield from _leaves(node._get_node(key), (*path, key))
-    elif not isinstance(node, DictConfig | ListConfig):
-        yield path, node._value() if node is not None else None
+
+    def walk(node: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+        if isinstance(node, dict | list):
+            for key, inner in node.items() if isinstance(node, dict) else enumerate(node):
+                yield from walk(inner, (*path, key))
+        else:
+            yield path, node
+
+    yield from walk(OmegaConf.to_container(config, resolve=False), ())
 
 
 def _references(config: DictConfig) -> list[tuple[KeyPath, str]]:
@@ -153,7 +154,7 @@ def hide(config: Any) -> Any:
     return container
 
 
-def _put(container: Any, path: list[str | int], text: str) -> None:
+def _put(container: Any, path: list[Any], text: str) -> None:
     for key in path[:-1]:
         if not isinstance(container, dict | list) or (isinstance(container, dict) and key not in container):
             return  # the trainer dropped this section

@@ -18,7 +18,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import orjson
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
@@ -108,10 +107,10 @@ def put_metrics_back(aside: list[Path], logger: Any, *, before_step: int) -> Non
     steps: dict[int, dict[str, Any]] = {}
     for step, data in entries:
         steps.setdefault(step, {}).update(data)
-    whole = b"".join(orjson.dumps({"step": step, "data": steps[step]}) + b"\n" for step in sorted(steps))
+    whole = [json.dumps({"step": step, "data": steps[step]}, separators=(",", ":")) for step in sorted(steps)]
     logger.fp.close()
-    write_atomically(logger.filepath, whole.decode())
-    logger.fp = open(logger.filepath, "ab", buffering=0)
+    write_atomically(logger.filepath, "\n".join([*whole, ""]))
+    logger.fp = Path(logger.filepath).open("ab", buffering=0)  # noqa: SIM115  verl closes it
     for file, own in lines.items():
         if all(entry is not None and entry[1].items() <= steps.get(entry[0], {}).items() for entry in own):
             file.unlink()

@@ -1,7 +1,7 @@
 """A recipe is checked before anything starts: one clear line for what cannot work, and what to do.
 
-verl's ``main_ppo`` calls ``validate_config`` first, before Ray; the plugin puts :func:`prepare` in front of it. A recipe
-without an ``air:`` key passes untouched. Importing this package imports neither torch nor verl.
+verl's ``main_ppo`` calls ``validate_config`` first, before Ray; the plugin puts :func:`prepare` in front of it. A
+recipe without an ``air:`` key passes untouched. Importing this package imports neither torch nor verl.
 """
 
 from __future__ import annotations
