@@ -22,6 +22,7 @@ from verl_air.rewards import ScoringPlan
 from verl_air.training.rows import GROUP_KEY
 
 OUR_REWARD = "pkg://verl_air.rewards"
+_TRUE = ("1", "true", "yes", "on")
 
 
 def check_model(config: DictConfig) -> None:
@@ -48,12 +49,17 @@ def _readable(config: DictConfig, *keys: str) -> list[str]:
     """Data files as verl reads them: ``hdfs://`` is copied to ``data.cache_dir`` first, all else stays where it is.
 
     Raises:
-        DataError: a file of HDFS did not arrive.
+        DataError: a file of HDFS did not arrive, or stores may not be read.
     """
-    return [
-        _from_hdfs(path, config.data.get("cache_dir", None)) if path.startswith("hdfs://") else path
-        for path in _files(config, *keys)
-    ]
+    files = _files(config, *keys)
+    for path in files:
+        if "://" in path and not path.startswith("hdfs://") and os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE:
+            raise DataError(
+                f"{path}: HF_HUB_OFFLINE is set, and verl's `datasets` then reads no store at all. Unset it, or copy "
+                "the file."
+            )
+    cache = config.data.get("cache_dir", None)
+    return [_from_hdfs(path, cache) if path.startswith("hdfs://") else path for path in files]
 
 
 def _from_hdfs(path: str, cache: str | None) -> str:
