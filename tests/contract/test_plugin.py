@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from importlib.metadata import entry_points, version
+from pathlib import Path
 
 import pytest
 import torch
 from wrapt import FunctionWrapper
 
+from tests.conftest import ROOT
 from tests.contract.expect import holds, takes, text_of
+from tests.test_house import PACKAGE, files, imported
 from verl_air.plugin import SUPPORTED_VERL
 
 
@@ -21,6 +25,21 @@ def test_the_version_that_these_tests_describe_is_installed() -> None:
 def test_our_entry_point_is_in_the_group_that_verl_loads() -> None:
     found = {point.name: point.value for point in entry_points(group="verl.plugins")}
     assert found.get("verl_air") == "verl_air.plugin", f"the installed verl-air names {found}: pip install -e . again"
+
+
+def test_the_docs_name_every_file_that_leans_on_verl() -> None:
+    """The one list of private seams, docs/how_it_works.md, is complete and names nothing else."""
+    text = (ROOT / "docs" / "how_it_works.md").read_text().split("## What we rely on in verl")[1].split("\n## ")[0]
+    named = set()
+    for row in re.findall(r"^\| (`verl_air[^|]*) \|", text, flags=re.MULTILINE):
+        first, *others = re.findall(r"`([^`]+)`", row)
+        named |= {first, *(f"{Path(first).parent}/{other}" for other in others)}
+    leaning = {"verl_air/compose.py", "verl_air/training/run_folder.py"}  # by a path and by attributes
+    for file in files(PACKAGE):
+        roots = {name.split(".")[0] for name in imported(file)}
+        if roots & {"verl", "ray", "transfer_queue", "vllm"} or "wrap_function_wrapper(" in file.read_text():
+            leaning.add(str(file.relative_to(ROOT)))
+    assert leaning == named
 
 
 def test_register_trainer() -> None:

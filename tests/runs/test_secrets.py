@@ -27,7 +27,7 @@ def ray_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_canary_is_nowhere_and_each_step_is_there_once(
+def test_secrets_are_nowhere_and_each_step_is_there_once(
     playground_files: Path, tmp_path: Path, ray_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("JUDGE_KEY", "WANDB_API_KEY", "HF_TOKEN", "PROJECT_OF_MINE"):
@@ -56,7 +56,7 @@ def test_a_canary_is_nowhere_and_each_step_is_there_once(
     assert any(path.name == "overrides.yaml" for path in left)
     left[Path("first start")] = first_log.encode()
     assert "'project_name': '${oc.env:PROJECT_OF_MINE}'" in run.log, "verl's print of the config"
-    assert [str(path) for path, content in left.items() if b"canary" in content] == []
+    assert [str(path) for path, content in left.items() if b"canary-" in content] == []
     logs = [path for path in ray_folder.rglob("*") if path.is_file() and "logs" in path.parts]
     assert logs
     assert [str(path) for path in logs if CANARY.encode() in path.read_bytes()] == []
