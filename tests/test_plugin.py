@@ -24,7 +24,7 @@ def last_line(code: str, *paths: Path, **environment: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-OURS = "sorted(name for name in sys.modules if name.startswith('verl_air.training.'))"
+OURS = "sorted(name for name in sys.modules if name.startswith(('verl_air.training.', 'verl_air.config')))"
 
 
 def test_a_plain_recipe_imports_nothing_of_ours_but_the_plugin() -> None:
