@@ -1,17 +1,44 @@
-"""What ``import verl`` brings with it, and that it stays light."""
+"""What ``import verl`` brings with it, that it stays light, and that it is silent where it is not asked for."""
 
+from __future__ import annotations
+
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from verl_air.plugin import SUPPORTED_VERL
 
 
-def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+def run(code: str, *paths: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, paths), os.getcwd()]), **environment}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_import_verl_loads_the_plugin_but_not_the_trainers() -> None:
-    code = "import sys, verl; print('verl_air.plugin' in sys.modules, 'verl_air.training.trainer' in sys.modules)"
-    assert run(code).endswith("True False")
+def last_line(code: str, *paths: Path, **environment: str) -> str:
+    done = run(code, *paths, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+OURS = "sorted(name for name in sys.modules if name.startswith(('verl_air.training.', 'verl_air.config')))"
+
+
+def test_a_plain_recipe_imports_nothing_of_ours_but_the_plugin() -> None:
+    """Importing verl, checking a plain recipe and finding its trainer, with the weight transfer of vLLM."""
+    code = f"""
+import sys, verl
+import verl.workers.rollout.vllm_rollout.bucketed_weight_transfer
+from verl.trainer.ppo.v1 import get_trainer_cls
+from verl.utils.config import validate_config
+try: validate_config(dict(trainer=dict(v1=dict(trainer_mode='sync'))), False, False)
+except AttributeError: pass  # verl wants a whole config
+print(get_trainer_cls('sync').__name__, {OURS})
+"""
+    assert last_line(code) == "PPOTrainerSync ['verl_air.training.weight_socket']"
 
 
 def test_verls_lookup_finds_our_trainers() -> None:
@@ -19,15 +46,63 @@ def test_verls_lookup_finds_our_trainers() -> None:
         "from verl.trainer.ppo.v1 import get_trainer_cls\n"
         "print([get_trainer_cls(n).__name__ for n in ('air_sync', 'air_colocate_async', 'air_separate_async')])"
     )
-    assert run(code).endswith("['AirTrainerSync', 'AirTrainerColocateAsync', 'AirTrainerSeparateAsync']")
+    assert last_line(code) == "['AirTrainerSync', 'AirTrainerColocateAsync', 'AirTrainerSeparateAsync']"
 
 
 def test_without_the_plugin_an_air_recipe_cannot_run_silently() -> None:
     """verl's own answer to a trainer that nobody registered."""
     code = (
-        "import os; os.environ['VERL_USE_EXTERNAL_PLUGINS'] = 'none'; os.environ['VERL_PLATFORM'] = ''\n"
         "from verl.trainer.ppo.v1 import get_trainer_cls\n"
         "try: get_trainer_cls('air_sync')\n"
         "except ValueError as error: print(error)"
     )
-    assert "Unknown trainer 'air_sync'" in run(code)
+    assert "Unknown trainer 'air_sync'" in last_line(code, VERL_USE_EXTERNAL_PLUGINS="none", VERL_PLATFORM="")
+
+
+@pytest.fixture
+def other_verl(tmp_path: Path) -> Path:
+    """A folder on the path that says that another version of verl is installed."""
+    info = tmp_path / "verl-0.10.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: verl\nVersion: 0.10.0\n")
+    return tmp_path
+
+
+VALIDATE = """
+from omegaconf import OmegaConf
+from verl.utils.config import validate_config
+try: validate_config(OmegaConf.create({recipe}), False, False)
+except Exception as error: print(type(error).__name__)  # verl wants a whole config
+"""
+RECIPES = {
+    "plain": ("{'trainer': {'v1': {'trainer_mode': 'sync'}}}", False),
+    "air": ("{'air': {}, 'trainer': {'v1': {'trainer_mode': 'sync'}}}", True),
+    "trainer of ours": ("{'trainer': {'v1': {'trainer_mode': 'air_sync'}}}", True),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_with_another_version_a_plain_recipe_runs_in_silence_and_one_of_ours_is_refused(
+    other_verl: Path, recipe: str
+) -> None:
+    text, refused = RECIPES[recipe]
+    done = run(VALIDATE.format(recipe=text), other_verl, VERL_PLATFORM="")
+    ours = [line for line in (done.stdout + done.stderr).splitlines() if "air" in line]
+    if refused:
+        assert done.returncode == 2
+        (line,) = ours
+        assert line == (
+            "verl-air: verl 0.10.0 is installed, and a recipe with an `air:` key needs "
+            f"{' or '.join(SUPPORTED_VERL)}: pip install verl=={SUPPORTED_VERL[0]}"
+        )
+    else:
+        assert (done.returncode, ours) == (0, []), done.stderr
+
+
+def test_a_plugin_that_cannot_be_loaded_says_so_in_one_line_and_once(tmp_path: Path) -> None:
+    (tmp_path / "wrapt.py").write_text("raise ImportError('no wrapt here')\n")
+    code = "import subprocess, sys, verl\nif sys.argv[1:] == []: subprocess.run([sys.executable, '-c', 'import verl'])"
+    done = run(code, tmp_path, VERL_PLATFORM="")
+    lines = [line for line in done.stderr.splitlines() if "verl-air" in line]
+    assert lines == ["verl-air: the plugin could not be loaded: ImportError: no wrapt here"]
+    assert "Traceback" not in done.stderr

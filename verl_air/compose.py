@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,6 +17,15 @@ from verl_air.errors import ConfigError
 from verl_air.settings import closest
 
 INSTALLED = "verl_air.recipes"
+FOLDERS = (
+    "run_dir",
+    "data_dir",
+    "playground",
+    "trainer.default_local_dir",
+    "trainer.rollout_data_dir",
+    "trainer.validation_data_dir",
+)
+"""Folders that a recipe names; the first three are keys of our recipes."""
 
 
 def register_resolvers() -> None:
@@ -73,6 +83,21 @@ def hydra_arguments(recipe: str | Path, *, config_dir: str | Path | None = None)
     """
     folder, name = _find(recipe, config_dir)
     return ["--config-dir", str(folder), "--config-name", name]
+
+
+def resolve_folders(config: DictConfig) -> dict[str, str]:
+    """Make a recipe's relative folders absolute, in place and once: processes on other nodes may work elsewhere.
+
+    Returns:
+        The keys that were changed, with their new values.
+    """
+    changed = {}
+    for key in FOLDERS:
+        folder = OmegaConf.select(config, key)
+        if folder and "://" not in str(folder) and not os.path.isabs(os.path.expanduser(str(folder))):
+            changed[key] = str(Path.cwd() / str(folder))
+            OmegaConf.update(config, key, changed[key])
+    return changed
 
 
 def _find(recipe: str | Path, config_dir: str | Path | None) -> tuple[Path, str]:

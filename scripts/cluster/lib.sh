@@ -63,3 +63,12 @@ end_group() { # PID SECONDS
     sleep 0.2
   done
 }
+
+# The variables of this shell that the nodes of a run need, as lines that a shell can read. Secrets are among them: the
+# text goes into a file of the owner's or over a pipe, never onto a command line or into a log.
+environment_of() { # NAME ...
+  local name
+  for name in "$@"; do
+    [[ -z $name || -z ${!name:-} ]] || printf 'export %s=%q\n' "$name" "${!name}"
+  done
+}

@@ -11,6 +11,8 @@
 #   --interface NAME    network interface for NCCL and Gloo, for example eth0 or ib0
 #   --wait S            how long a worker waits for the head (default: 300)
 #   --offset N          N > 0: a further node on the same machine; moves all ports out of the way of the others
+#   --directory DIR     the folder in which the run works; must be the same on every node (default: the current one)
+#   --environment FILE  variables for this node and its workers: lines of `export NAME=VALUE`, read by bash
 #   --token-file FILE   Ray's shared secret (RAY_AUTH_TOKEN_PATH); must be the same on every node
 #   --dry-run           print what would run
 set -euo pipefail
@@ -23,11 +25,12 @@ role="${1:-}"
 [[ $role == head || $role == worker ]] || die 2 "say what this node is: node.sh head|worker --address HOST:PORT"
 shift
 address='' name="$(hostname)" logs="$project/runs/cluster" temp_dir='' gpus='' cpus='' interface='' wait=300 offset=0
-token="${RAY_AUTH_TOKEN_PATH:-}" dry_run=0
+token="${RAY_AUTH_TOKEN_PATH:-}" directory='' environment='' dry_run=0
 while (($#)); do
   case $1 in
     --dry-run) dry_run=1 && shift && continue ;;
-    --address | --name | --logs | --temp-dir | --gpus | --cpus | --interface | --wait | --offset | --token-file)
+    --address | --name | --logs | --temp-dir | --gpus | --cpus | --interface | --wait | --offset | --token-file | \
+      --directory | --environment)
       need_value "$@"
       ;;&
     --address) address=$2 ;;
@@ -40,6 +43,8 @@ while (($#)); do
     --wait) need_number "$@" && wait=$2 ;;
     --offset) need_number "$@" && offset=$2 ;;
     --token-file) token=$2 ;;
+    --directory) directory=$2 ;;
+    --environment) environment=$2 ;;
     *) die 2 "unknown option $1" ;;
   esac
   shift 2
@@ -48,6 +53,15 @@ done
 host="${address%:*}" port="${address##*:}"
 need_number --address "$port"
 ((port < 10002 || port > 19999)) || die 2 "port $port: 10002 to 19999 are those of Ray's workers; choose another"
+
+if [[ -n $directory ]]; then # Ray's workers inherit the folder of their node
+  cd "$directory" 2>/dev/null || die 2 "$(hostname): no folder $directory; the run works in it on every node"
+fi
+if [[ -n $environment ]] && ! ((dry_run)); then
+  [[ -r $environment ]] || die 2 "$environment: no such file of variables"
+  # shellcheck source=/dev/null
+  source "$environment"
+fi
 
 # Ray 2.60 turns token authentication on wherever a token file happens to exist: set it on every node, the same way.
 if [[ -n $token ]]; then

@@ -52,34 +52,29 @@ done
 python="$(find_python)"
 address="$host:$port"
 
-common=(--address "$address" --logs "$logs")
+common=(--address "$address" --logs "$logs" --directory "$PWD")
 [[ -z $gpus ]] || common+=(--gpus "$gpus")
 [[ -z $cpus ]] || common+=(--cpus "$cpus")
 [[ -z $interface ]] || common+=(--interface "$interface")
 launch=("$python" -W ignore -m verl_air launch --address "$address" --timeout "$timeout")
 
-secrets=''
-if ((dry_run)); then
-  token="/tmp/verl-air.XXXXXX/ray-token"
-  temp_dir="${temp_dir:-/tmp/verl-air.XXXXXX/ray}"
-else
-  secrets="$(mktemp -d /tmp/verl-air.XXXXXX)"
-  token="$secrets/ray-token"
-  temp_dir="${temp_dir:-$secrets/ray}"
+# A recipe that cannot work is reported before any node is started. What a remote machine needs of this environment,
+# the token included, travels on stdin and is never on a command line.
+names="$("${launch[@]}" --variables "$@")"
+mapfile -t forwarded <<<"$names"
+secrets=/tmp/verl-air.XXXXXX
+((dry_run)) || secrets="$(mktemp -d "$secrets")"
+token="$secrets/ray-token"
+temp_dir="${temp_dir:-$secrets/ray}"
+if ! ((dry_run)); then
   mkdir -p "$logs"
   make_token "$token"
 fi
 common+=(--token-file "$token")
 
-# Variables that a remote machine needs; the token itself travels on stdin and is never on a command line.
-forwarded=(VERL_PLATFORM PYTHON HF_HOME HF_HUB_OFFLINE NCCL_IB_HCA NCCL_DEBUG CUDA_VISIBLE_DEVICES)
 remote_command() { # NAME
-  local words=(env) variable
-  for variable in "${forwarded[@]}"; do
-    [[ -z ${!variable:-} ]] || words+=("$variable=${!variable}")
-  done
-  words+=(bash "$here/node.sh" worker --name "$1" --temp-dir "$temp_dir" --wait "$timeout" "${common[@]}")
-  printf '%q ' "${words[@]}"
+  printf '%q ' bash "$here/node.sh" worker --name "$1" --temp-dir "$temp_dir" --wait "$timeout" "${common[@]}" \
+    --environment "$secrets/environment"
 }
 local_worker=(bash "$here/node.sh" worker --wait "$timeout" "${common[@]}")
 
@@ -91,7 +86,7 @@ if ((dry_run)); then
       echo "# here: a further node"
       "${local_worker[@]}" --name "local-$((i + 1))" --temp-dir "$temp_dir-$((i + 1))" --offset "$((i + 1))" --dry-run
     else
-      echo "# on ${workers[i]}, once the token is there"
+      echo "# on ${workers[i]}, once the token and these variables are there: ${forwarded[*]}"
       printf '%s %s %s\n' "${ssh[*]}" "${workers[i]}" "$(remote_command "${workers[i]}")"
     fi
   done
@@ -125,8 +120,6 @@ trap 'exit 130' INT
 trap 'exit 129' HUP
 
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$token"
-# A recipe that cannot work is reported before any node is started.
-"${launch[@]}" --dry-run "$@" >/dev/null
 
 bash "$here/node.sh" head --name head --temp-dir "$temp_dir" "${common[@]}" </dev/null &
 nodes+=($!)
@@ -140,7 +133,8 @@ for i in "${!workers[@]}"; do
   if [[ $worker == local ]]; then
     "${local_worker[@]}" --name "local-$((i + 1))" --temp-dir "$temp_dir-$((i + 1))" --offset "$((i + 1))" </dev/null &
   else
-    "${ssh[@]/-tt/-T}" "$worker" "umask 077; mkdir -p $secrets && cat > $token" <"$token" ||
+    { cat "$token" && echo && environment_of "${forwarded[@]}"; } | "${ssh[@]/-tt/-T}" "$worker" \
+      "umask 077; mkdir -p $secrets && read -r key && printf %s \"\$key\" > $token && cat > $secrets/environment" ||
       die 2 "cannot reach $worker with: ${ssh[*]} $worker"
     "${ssh[@]}" "$worker" "$(remote_command "$worker")" </dev/null >"$logs/$worker.node.log" 2>&1 &
   fi

@@ -101,13 +101,42 @@ def test_a_node_says_what_it_would_run(tmp_path: Path) -> None:
     assert {"--address=10.0.0.1:6379", "--num-gpus=8"} <= set(shlex.split(pretended.stdout))
 
 
+def test_a_node_works_in_the_folder_and_with_the_variables_that_it_is_given(tmp_path: Path) -> None:
+    """As plain_ray.sh sends them; the node reads NCCL_DEBUG of the file, and stops where the folder is missing."""
+    library, variables = CLUSTER / "lib.sh", tmp_path / "environment"
+    value = "two words 'quoted' $HOME"
+    names = "WANDB_API_KEY UNSET_VARIABLE ''"
+    sent = run("bash", "-c", f"source {library}; environment_of {names}", WANDB_API_KEY=value).stdout
+    variables.write_text(f"{sent}export PYTHON={tmp_path}/python\n")
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$PWD|$WANDB_API_KEY" >"$0.seen"\n')
+    (tmp_path / "python").chmod(0o755)
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    address = ["--address", "127.0.0.1:6399", "--logs", tmp_path / "logs"]
+    node = ("bash", CLUSTER / "node.sh", "head", *address, "--directory", folder)
+    assert "ended with status 0" in run(*node, "--environment", variables).stderr
+    assert (tmp_path / "python.seen").read_text() == f"{folder}|{value}\n"
+    folder.rmdir()
+    done = run(*node)
+    assert (done.returncode, "no folder" in done.stderr) == (2, True), done.stderr
+
+
 @pytest.mark.slow
 def test_plain_ray_says_what_it_would_run_where() -> None:
     options = ["--workers", "node2 node3", "--address", "10.0.0.1", "--dry-run", "--interface", "eth1"]
-    done = run("bash", CLUSTER / "plain_ray.sh", *options, "--", RECIPE, "run_dir=/shared/a run")
+    judge = "++reward.custom_reward_function.reward_kwargs.judge.api_key_env=MY_JUDGE"
+    words = ("--", RECIPE, "run_dir=/shared/a run", judge)
+    secrets = dict(MY_JUDGE="canary-1", WANDB_API_KEY="canary-2", NOT_OURS="canary-3")
+    done = run("bash", CLUSTER / "plain_ray.sh", *options, *words, **secrets)
     assert done.returncode == 0, done.stderr
+    assert "canary" not in done.stdout + done.stderr
     for host in ("node2", "node3"):
-        (line,) = [line for line in done.stdout.splitlines() if f" {host} env " in line]
+        (line,) = [line for line in done.stdout.splitlines() if f" {host} bash " in line]
+        assert f"--directory {ROOT}" in line
+        assert "--environment /tmp/verl-air." in line
+        (named,) = [line for line in done.stdout.splitlines() if line.startswith(f"# on {host}, ")]
+        assert {"MY_JUDGE", "WANDB_API_KEY"} <= set(named.split())
+        assert "NOT_OURS" not in named
         assert f"worker --name {host}" in line
         assert "--interface eth1" in line
         assert "--token-file" in line
@@ -145,6 +174,8 @@ def test_slurm_says_what_it_would_run(scontrol: str) -> None:
     assert "--nodelist=n2" in worker
     assert " worker --name n2 --address n1:6379 --wait 600 " in worker
     for line in (head, worker):
+        assert f"--export=ALL --chdir={ROOT} " in line
+        assert f"--directory {ROOT}" in line
         assert "--interface ib0" in line
         assert "--token-file" in line
     assert "--nodelist=n1" in training
@@ -179,6 +210,8 @@ def test_the_rayjobs_pods_hold_what_its_recipe_asks_for() -> None:
     gpus = {}
     for i, template in enumerate(templates):
         (container,) = template["spec"]["containers"]
+        assert container["workingDir"] == "/workspace"
+        assert container["envFrom"] == [{"secretRef": {"name": "verl-air", "optional": True}}]
         gpus[f"pod{i}"] = int(container["resources"]["limits"]["nvidia.com/gpu"])
         assert {"NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"} <= {variable["name"] for variable in container["env"]}
     assert shortfall(pools_of(config), gpus) is None

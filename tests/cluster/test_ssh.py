@@ -50,7 +50,13 @@ def test_what_the_other_machine_is_asked_to_do(playground_files: Path, tmp_path:
         done = subprocess.run(
             [str(word) for word in ("bash", SCRIPT, *options, "--", *training)],
             cwd=ROOT,
-            env={**os.environ, "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1", **stand_in_variables},
+            env={
+                **os.environ,
+                "VERL_PLATFORM": "cpu",
+                "HF_HUB_OFFLINE": "1",
+                "HF_TOKEN": "canary",
+                **stand_in_variables,
+            },
             capture_output=True,
             text=True,
             timeout=400,
@@ -60,9 +66,11 @@ def test_what_the_other_machine_is_asked_to_do(playground_files: Path, tmp_path:
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked[0].startswith("node2: umask 077; mkdir -p"), said
     assert "node.sh" in asked[1]
-    (token,) = (tmp_path / "asked.tokens").read_text().splitlines()
-    mode, size = token.split()
-    assert (int(mode, 8), int(size) > 0) == (stat.S_IRUSR | stat.S_IWUSR, True)
+    files = [line.split() for line in (tmp_path / "asked.tokens").read_text().splitlines()]
+    assert len(files) == 2, "the token and the variables"
+    for mode, size in files:
+        assert (int(mode, 8), int(size) > 0) == (stat.S_IRUSR | stat.S_IWUSR, True)
+    assert not any("canary" in line for line in asked), "a secret is on a command line"
     assert asked[-1].startswith("node2: rm -rf")
     assert list(remote.iterdir()) == [], "the token stays on the other machine"
     assert f"127.0.0.1:{port}" in (tmp_path / "logs" / "node2.node.log").read_text()

@@ -81,7 +81,7 @@ def start(folder: Path, playground: Path, temp_dir: Path, steps: int) -> Cluster
     command = [
         str(word) for word in ("bash", SCRIPT, *options, "--", *training, f"trainer.total_training_steps={steps}")
     ]
-    variables = {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1", "VERL_FILE_LOGGER_PATH": str(folder / "metrics.jsonl")}
+    variables = {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"}
     folder.mkdir(exist_ok=True)
     log = folder / f"script-{steps}.log"
     with log.open("w") as out:

@@ -97,7 +97,6 @@ def main_ppo(folder: Path, playground: Path, *overrides: str, kill_in_step: int 
     # Judges of these runs are random or hardly trained, and verdict words would lack mass.
     command += [f"run_dir={folder}", f"playground={playground}", f"++{KWARGS}.judge.min_mass=0.0", *overrides]
     environment = {**os.environ, "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1", "RAY_DEDUP_LOGS": "0"}
-    environment["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "train.log"
     with log.open("w") as out:  # a file, not a pipe: a checkpoint writer that outlives its parent would hold the pipe

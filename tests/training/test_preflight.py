@@ -8,14 +8,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import datasets
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 from omegaconf import DictConfig
 
 from tests.conftest import ROOT
+from verl_air.compose import resolve_folders
 from verl_air.data import read_rows, write_rows
 from verl_air.errors import ConfigError, DataError, RewardError
 from verl_air.training.preflight import check_recipe, check_settings, check_sizes
@@ -243,6 +247,85 @@ def test_an_intent_that_lost_its_rows_is_named(
 def test_off_policy_updates_without_importance_are_warned_of(compose: Compose, override: str) -> None:
     with pytest.warns(UserWarning, match="air.importance=ratio"):
         check_settings(compose(override, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=48"))
+
+
+@pytest.fixture
+def _online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+
+
+def in_a_store(playground_files: Path, name: str) -> str:
+    """A file of the playground, in fsspec's store in memory, which stands for s3:// and gs://."""
+    address = f"memory://data/{name}"
+    with fsspec.open(address, "wb") as file:
+        file.write((playground_files / name).read_bytes())
+    return address
+
+
+@pytest.mark.usefixtures("_online")
+def test_a_file_in_a_store_is_checked_as_verl_reads_it(compose: Compose, playground_files: Path) -> None:
+    train, held_out = (in_a_store(playground_files, name) for name in ("train.parquet", "id.parquet"))
+    check_recipe(compose(f"data.train_files=[{train}]", f"data.val_files=[{held_out}]"))
+    with pytest.raises(ConfigError, match=r"takes 1200 intents .* memory://data/train.parquet hold only 120"):
+        check_recipe(compose(f"data.train_files=[{train}]", "data.train_batch_size=4800"))
+    assert (
+        datasets.load_dataset("parquet", data_files=train)["train"].num_rows
+        == pq.read_metadata(playground_files / "train.parquet").num_rows
+    )
+
+
+@pytest.mark.usefixtures("_online")
+@pytest.mark.parametrize("address", ["memory://data/none.parquet", "s3://bucket/x.parquet", "gs://bucket/x.parquet"])
+def test_a_file_of_a_store_that_cannot_be_read_is_named(compose: Compose, address: str) -> None:
+    scheme = address.split(":")[0]
+    package = {"s3": "s3fs", "gs": "gcsfs"}.get(scheme)
+    if package and find_spec(package):
+        pytest.skip(f"{package} is installed, and there is no such store to ask")
+    with pytest.raises(DataError, match=rf"{address}: cannot be read \(.*{package or 'none.parquet'}.*credentials"):
+        check_recipe(compose(f"data.train_files=[{address}]"))
+
+
+def test_a_store_is_refused_where_the_hub_is_switched_off(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(
+        DataError, match=r"s3://b/x.parquet: HF_HUB_OFFLINE is set, and verl's `datasets` then reads no"
+    ):
+        check_recipe(compose("data.train_files=[s3://b/x.parquet]"))
+
+
+HDFS = """#!/bin/sh
+[ "$1 $2" = "dfs -get" ] && cp "$STORE/$(basename "$3")" "$4"
+"""
+
+
+def test_a_file_of_hdfs_is_copied_by_verl_and_one_that_does_not_arrive_is_named(
+    compose: Compose, playground_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from verl.utils import hdfs_io
+
+    command = tmp_path / "hdfs"
+    command.write_text(HDFS)
+    command.chmod(0o755)
+    monkeypatch.setattr(hdfs_io, "_HDFS_BIN_PATH", str(command))
+    monkeypatch.setenv("STORE", str(playground_files))
+    cache = f"data.cache_dir={tmp_path}/cache"
+    check_recipe(compose("data.train_files=[hdfs://host/a/train.parquet]", cache))
+    with pytest.raises(DataError, match=r"hdfs://host/a/none.parquet: verl's copy \(`hdfs dfs -get`\) brought no file"):
+        check_recipe(compose("data.train_files=[hdfs://host/a/none.parquet]", cache))
+
+
+def test_relative_folders_become_absolute_once(
+    compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = compose("run_dir=runs/a", "data_dir=hdfs://host/data", "trainer.rollout_data_dir=null")
+    assert resolve_folders(config) == {"run_dir": f"{tmp_path}/runs/a"}
+    assert config.trainer.default_local_dir == f"{tmp_path}/runs/a/checkpoints"
+    assert resolve_folders(config) == {}
+    own = compose("~run_dir", "trainer.default_local_dir=ckpt", "trainer.validation_data_dir=null")
+    own.trainer.rollout_data_dir = own.hydra = None
+    assert resolve_folders(own) == {"trainer.default_local_dir": f"{tmp_path}/ckpt"}
 
 
 @pytest.mark.slow

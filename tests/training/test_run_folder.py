@@ -4,47 +4,47 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
+import yaml
+from omegaconf import DictConfig, OmegaConf
 from verl.utils.tracking import FileLogger
 
-from verl_air.training.run_folder import (
-    PATH_VARIABLE,
-    put_metrics_back,
-    remember_command,
-    set_metrics_aside,
-    write_run_record,
-)
-
-TRAINER = SimpleNamespace(logger=["console", "file"])
+from verl_air.evaluation.report import summarise
+from verl_air.training.redaction import COMMAND_VARIABLE, HIDDEN, PATH_VARIABLE, REFERENCES_VARIABLE
+from verl_air.training.run_folder import put_metrics_back, set_metrics_aside, write_run_record
 
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "metrics.jsonl"
-    monkeypatch.setenv(PATH_VARIABLE, str(path))
-    return path
+    """The metrics file of a recipe whose run_dir is ``tmp_path / "run"``; no variable names it."""
+    monkeypatch.setenv(PATH_VARIABLE, "")  # so that monkeypatch restores what set_metrics_aside sets
+    monkeypatch.delenv(PATH_VARIABLE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "run" / "metrics.jsonl"
+
+
+def recipe(*logger: str) -> DictConfig:
+    return OmegaConf.create({"run_dir": "run", "trainer": {"logger": list(logger), "default_local_dir": "elsewhere"}})
 
 
 def start(*steps: int, resumed: int = 0, value: float = 0.0) -> None:
     """One start of a run: ``resumed`` is the checkpoint's step, ``steps`` what it logs until it ends or dies."""
-    aside = set_metrics_aside(TRAINER)
+    aside = set_metrics_aside(recipe("console", "file"))
     logger = FileLogger("project", "run")
     if 0 in steps:
-        logger.log({"loss": value}, step=0)
+        logger.log({"air/loss": value}, step=0)
     put_metrics_back(aside, logger, before_step=resumed + 1)
     for step in steps:
         if step:
-            logger.log({"loss": value}, step=step)
+            logger.log({"air/loss": value}, step=step)
     logger.finish()
 
 
 def stored(file: Path) -> dict[int, float]:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
-    return {line["step"]: line["data"]["loss"] for line in lines}
+    return {line["step"]: line["data"]["air/loss"] for line in lines}
 
 
 def test_a_resumed_run_keeps_its_earlier_steps(file: Path) -> None:
@@ -63,7 +63,7 @@ def test_steps_done_again_are_those_of_the_resumed_run_and_the_old_ones_stay_asi
 
 def test_a_start_that_died_before_training_began_loses_nothing(file: Path) -> None:
     start(1, 2)
-    set_metrics_aside(TRAINER)
+    set_metrics_aside(recipe("console", "file"))
     FileLogger("project", "run").finish()  # opened, and then the run died
     start(3, resumed=2, value=1.0)
     assert stored(file) == {1: 0.0, 2: 0.0, 3: 1.0}
@@ -85,35 +85,47 @@ def test_a_run_from_the_start_takes_nothing_of_another(file: Path) -> None:
     assert stored(file.with_name("metrics.1.jsonl")) == {1: 0.0, 2: 0.0}
 
 
-def test_validation_before_resumed_training_comes_before_the_next_step(file: Path) -> None:
-    start(1, 2)
-    aside = set_metrics_aside(TRAINER)
-    logger = FileLogger("project", "run")
-    logger.log({"validation": 9.0}, step=2)  # verl validates at the checkpoint's step first
-    put_metrics_back(aside, logger, before_step=3)
-    logger.log({"loss": 1.0}, step=3)
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [(line["step"], *line["data"].items()) for line in lines] == [
-        (1, ("loss", 0.0)),
-        (2, ("loss", 0.0)),
-        (2, ("validation", 9.0)),
-        (3, ("loss", 1.0)),
-    ]
+def test_killed_and_resumed_twice_each_step_is_there_once_and_the_report_has_the_whole_curve(file: Path) -> None:
+    start(0, 1, 2, 3, 4)  # checkpoint of step 2; killed after step 4
+    for resumed, steps in ((2, (3, 4, 5)), (4, (5, 6))):
+        aside = set_metrics_aside(recipe("file"))
+        logger = FileLogger("project", "run")
+        logger.log({"val": 9.0}, step=resumed)  # verl validates at the checkpoint's step first
+        put_metrics_back(aside, logger, before_step=resumed + 1)
+        for step in steps:
+            logger.log({"air/loss": float(resumed)}, step=step)
+        logger.finish()
+    assert stored(file) == {0: 0.0, 1: 0.0, 2: 0.0, 3: 2.0, 4: 2.0, 5: 4.0, 6: 4.0}
+    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [*range(7)]
+    (run,) = summarise([file.parent], [None]).runs
+    assert run.curves["air/loss"] == {0: 0.0, 1: 0.0, 2: 0.0, 3: 2.0, 4: 2.0, 5: 4.0, 6: 4.0}
+    assert run.folder.metrics["val"] == {2: 9.0, 4: 9.0}
+
+
+def test_a_path_that_the_user_names_is_kept(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PATH_VARIABLE, str(tmp_path / "mine.jsonl"))
+    start(1)
+    assert stored(tmp_path / "mine.jsonl") == {1: 0.0}
+    assert not file.exists()
 
 
 def test_without_the_file_logger_nothing_is_touched(file: Path) -> None:
+    file.parent.mkdir()
     file.write_text('{"step": 1, "data": {}}\n')
-    assert set_metrics_aside(SimpleNamespace(logger=["console"])) == []
+    assert set_metrics_aside(recipe("console")) == []
     assert file.is_file()
 
 
-def test_the_run_record_resolves_the_recipe_and_names_the_command(
+def test_the_run_record_resolves_the_recipe_but_not_what_comes_from_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["main_ppo.py", "a=1"])
-    remember_command()
-    write_run_record(OmegaConf.create({"a": 1, "b": "${a}"}), tmp_path / "run")
-    assert (tmp_path / "run" / "config.yaml").read_text() == "a: 1\nb: 1\n"
+    monkeypatch.setenv(COMMAND_VARIABLE, "main_ppo.py a=1")
+    monkeypatch.setenv(REFERENCES_VARIABLE, json.dumps([[["c"], "${oc.env:HOME}"], [["gone", 0], "${oc.env:HOME}"]]))
+    env_vars = {"ray_init": {"runtime_env": {"env_vars": {"NCCL_DEBUG": "INFO"}}}}
+    write_run_record(OmegaConf.create({"a": 1, "b": "${a}", "c": "/home/me", "ray_kwargs": env_vars}), tmp_path / "run")
+    stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (stored["a"], stored["b"], stored["c"]) == (1, 1, "${oc.env:HOME}")
+    assert stored["ray_kwargs"]["ray_init"]["runtime_env"]["env_vars"] == {"NCCL_DEBUG": HIDDEN}
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["command"].endswith("main_ppo.py a=1")
+    assert record["command"] == "main_ppo.py a=1"
     assert record["versions"]["verl"] == "0.9.1"

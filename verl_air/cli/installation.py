@@ -70,6 +70,10 @@ def check_plugin() -> str:
             "(pip install --no-deps -e .) and leave that variable unset; `python -c 'import verl_air.plugin'` shows "
             "an error in loading it."
         )
+    from verl_air.plugin import unsupported_verl
+
+    if fault := unsupported_verl():
+        raise ConfigError(fault)
     for mode in preflight.MODES:
         get_trainer_cls(mode)
     return f"loaded; trainers {', '.join(preflight.MODES)}"

@@ -1,15 +1,16 @@
 """``verl-air launch RECIPE``: run a recipe on a Ray cluster that is up or coming up.
 
-Before the training starts: the recipe's settings are checked, the cluster is waited for until it has the nodes and GPUs
-that the recipe asks for, and ``verl-air doctor`` runs on every node. While it runs, the nodes are watched. Exit status:
-that of the training; 2 for a fault that is reported before it starts; 75 when a node was lost; 128 + N when ended by
-signal N.
+Before the training starts: the recipe's settings are checked and its relative folders resolved; the cluster is waited
+for until it has the nodes and GPUs that the recipe asks for; ``verl-air doctor`` runs on every node, where variables
+and folders must be as they are here. While it runs, the nodes are watched. Exit status: that of the training; 2 for a
+fault that is reported before it starts; 75 when a node was lost; 128 + N when ended by signal N.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -19,10 +20,12 @@ from omegaconf import DictConfig
 
 from verl_air.cli.doctor import check_recipe_settings
 from verl_air.cli.terminal import of_other_packages
+from verl_air.cluster.environment import Question, probe_in, variables_of
 from verl_air.cluster.nodes import check_nodes, connect, live_nodes, pools_of, wait_for
 from verl_air.cluster.supervise import NODE_LOST, supervise
-from verl_air.compose import hydra_arguments, read_recipe
+from verl_air.compose import hydra_arguments, read_recipe, resolve_folders
 from verl_air.errors import ConfigError
+from verl_air.training.run_folder import run_folder
 
 
 def add_parser(subparsers: Any) -> None:
@@ -37,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
     add("--doctor-timeout", type=float, default=300.0, metavar="S", help="how long a node's doctor may take")
     add("--no-doctor", action="store_true", help="leave out the check of every node")
     add("--dry-run", action="store_true", help="check the recipe, print what would run, and stop")
+    add("--variables", action="store_true", help="check the recipe, print the variables that nodes need, and stop")
     parser.set_defaults(func=run)
 
 
@@ -49,8 +53,13 @@ def run(args: argparse.Namespace) -> int:
     config = read_recipe(args.recipe, args.overrides, config_dir=args.config_dir)
     check_recipe_settings(config)
     _check_ray_init(config)
+    if args.variables:
+        print(*(name for name in variables_of(config) if os.environ.get(name)), sep="\n")
+        return 0
     found = hydra_arguments(args.recipe, config_dir=args.config_dir)
-    command = [sys.executable, "-u", "-W", "ignore", "-m", "verl.trainer.main_ppo", *found, *args.overrides]
+    folders = [f"{key}={_quoted(folder)}" for key, folder in resolve_folders(config).items()]
+    overrides = [*args.overrides, *folders]
+    command = [sys.executable, "-u", "-W", "ignore", "-m", "verl.trainer.main_ppo", *found, *overrides]
     address = args.address or os.environ.get("RAY_ADDRESS", "")
     if args.dry_run:
         _report(
@@ -59,7 +68,12 @@ def run(args: argparse.Namespace) -> int:
         print(shlex.join(command))
         return 0
     _, folder, _, name = found
-    return _train(args, address, config, command, [str(Path(folder, f"{name}.yaml")), *args.overrides])
+    return _train(args, address, config, command, [str(Path(folder, f"{name}.yaml")), *overrides])
+
+
+def _quoted(text: str) -> str:
+    """A path as Hydra's grammar of overrides reads it."""
+    return text if re.fullmatch(r"[\w./-]+", text) else "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _train(
@@ -71,7 +85,9 @@ def _train(
         connect(address, args.timeout)
     nodes = wait_for(pools_of(config), args.timeout, _report)
     if not args.no_doctor:
-        check_nodes(nodes, doctor_arguments, args.doctor_timeout, _report)
+        with probe_in(run_folder(config)) as probe:
+            question = Question(variables_of(config), os.urandom(16).hex(), probe)
+            check_nodes(nodes, doctor_arguments, question, args.doctor_timeout, _report)
 
     def lost() -> list[str]:
         alive = {node.id for node in live_nodes()}

@@ -1,6 +1,6 @@
 """The nodes of a Ray cluster: the GPUs that a recipe asks for, a bounded wait for them, and checks on every node.
 
-The checks are ``verl-air doctor`` on each node, Ray's ports, and versions compared between nodes.
+The checks are ``verl-air doctor`` on each node, Ray's ports, and versions, variables and folders compared.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from verl_air.cluster.environment import Question, Surroundings, differences, surroundings
 from verl_air.errors import ConfigError
 
 
@@ -174,26 +175,37 @@ def wait_for(pools: Sequence[Pool], timeout: float, report: Callable[[str], None
         time.sleep(2.0)
 
 
-def check_nodes(nodes: Sequence[Node], arguments: Sequence[str], timeout: float, report: Callable[[str], None]) -> None:
-    """Run ``verl-air doctor ARGUMENTS`` on all nodes at once.
+def check_nodes(
+    nodes: Sequence[Node],
+    arguments: Sequence[str],
+    question: Question,
+    timeout: float,
+    report: Callable[[str], None],
+) -> None:
+    """Run ``verl-air doctor ARGUMENTS`` on all nodes at once, and compare their surroundings with those here.
 
     Raises:
-        ConfigError: a check failed, a node did not answer in time or cannot be reached, or nodes differ in a version.
-            Names the node and what failed.
+        ConfigError: a check failed, a node did not answer in time or cannot be reached, or nodes differ in a version,
+            a variable or a folder. Names the node and what failed.
     """
     check_ports(nodes)
-    diagnoses = _run_everywhere(nodes, arguments, timeout)
-    faults = [f"{node}: {fault}" for node, diagnosis in diagnoses.items() for fault in failed_checks(diagnosis)]
+    here = surroundings(question)
+    diagnoses = _run_everywhere(nodes, arguments, question, timeout)
+    faults = [
+        f"{node}: {fault}"
+        for node, (diagnosis, there) in diagnoses.items()
+        for fault in [*failed_checks(diagnosis), *differences(here, there, question)]
+    ]
     if faults:
         raise ConfigError("`verl-air doctor` found on\n  " + "\n  ".join(faults))
-    mismatches = differing_versions({node: diagnosis["versions"] for node, diagnosis in diagnoses.items()})
+    mismatches = differing_versions({node: diagnosis["versions"] for node, (diagnosis, _) in diagnoses.items()})
     if mismatches:
         raise ConfigError(
             "nodes differ, and workers of different versions fail in ways that name no cause:\n  "
             + "\n  ".join(mismatches)
             + "\nInstall the same environment on every node."
         )
-    report(f"doctor: no fault on {len(nodes)} node(s), versions equal")
+    report(f"doctor: no fault on {len(nodes)} node(s); versions, variables and folders equal")
 
 
 def failed_checks(diagnosis: Mapping[str, Any]) -> list[str]:
@@ -213,7 +225,9 @@ def differing_versions(versions_of_node: Mapping[str, Mapping[str, str]]) -> lis
     return lines
 
 
-def _run_everywhere(nodes: Sequence[Node], arguments: Sequence[str], timeout: float) -> dict[str, Mapping[str, Any]]:
+def _run_everywhere(
+    nodes: Sequence[Node], arguments: Sequence[str], question: Question, timeout: float
+) -> dict[str, tuple[Mapping[str, Any], Surroundings]]:
     import ray
     from ray.exceptions import GetTimeoutError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -226,9 +240,9 @@ def _run_everywhere(nodes: Sequence[Node], arguments: Sequence[str], timeout: fl
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
         )
-        return task.remote(list(arguments), timeout)
+        return task.remote(list(arguments), question, timeout)
 
-    diagnoses: dict[str, Mapping[str, Any]] = {}
+    diagnoses: dict[str, tuple[Mapping[str, Any], Surroundings]] = {}
     for node, task in [(node, start(node)) for node in nodes]:
         try:
             diagnoses[str(node)] = ray.get(task, timeout=timeout + 30)
@@ -239,14 +253,12 @@ def _run_everywhere(nodes: Sequence[Node], arguments: Sequence[str], timeout: fl
     return diagnoses
 
 
-def _doctor(arguments: list[str], timeout: float) -> Mapping[str, Any]:
-    """Runs on a node, in a process of its own: the checks import what a Ray worker should not have imported."""
+def _doctor(arguments: list[str], question: Question, timeout: float) -> tuple[Mapping[str, Any], Surroundings]:
+    """Runs on a node; the checks in a process of their own: they import what a Ray worker should not have imported."""
     command = [sys.executable, "-W", "ignore", "-m", "verl_air", "doctor", "--json", "--on-node", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"host"')]
-    if not lines:
-        end = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no output"]
-        return {"versions": {}, "checks": [{"name": "doctor", "status": "FAIL", "text": end[0]}]}
-    diagnosis: Mapping[str, Any] = json.loads(lines[-1])
-    return diagnosis
+    end = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no output"]
+    silent = {"versions": {}, "checks": [{"name": "doctor", "status": "FAIL", "text": end[0]}]}
+    return json.loads(lines[-1]) if lines else silent, surroundings(question)

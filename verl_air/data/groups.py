@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,7 +65,7 @@ def read_groups(
         DataError: a file cannot be read (see :func:`verl_air.data.schema.open_table`), or what
             :func:`build_group_index` raises; the message names the file.
     """
-    files = [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]
+    files = [str(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     if not files:
         raise DataError("no data file given: set data.train_files")
     tables = [read_extra_columns(path, ("domain", "intent_id", "role")) for path in files]

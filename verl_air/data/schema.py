@@ -168,14 +168,16 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[DataRow]) -> Path:
 def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
     """Open a data file and check its version and columns.
 
+    A path with a scheme (``s3://``, ``gs://``) is opened by fsspec, as ``datasets`` does when verl reads it.
+
     Raises:
         DataError: the file is missing, is not parquet, is of a newer version, or lacks a column.
     """
-    path = Path(path)
-    if not path.is_file():
+    remote = "://" in str(path)
+    if not remote and not Path(path).is_file():
         raise DataError(f"{path}: no such file. Build it with `verl-air data ...` or correct data.train_files.")
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(_open_remote(str(path)) if remote else path)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a parquet file ({error})") from error
     version = (file.schema_arrow.metadata or {}).get(VERSION_KEY, b"1").decode(errors="replace")
@@ -188,6 +190,18 @@ def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
     if missing := [name for name in SCHEMA.names if name not in present]:
         raise DataError(f"{path}: missing column(s) {', '.join(missing)}; the file has {', '.join(present)}")
     return file
+
+
+def _open_remote(address: str) -> Any:
+    import fsspec  # type: ignore[import-untyped]  # comes with verl's `datasets`
+
+    try:
+        return fsspec.open(address, "rb").open()
+    except Exception as error:  # each store has errors of its own
+        raise DataError(
+            f"{address}: cannot be read ({type(error).__name__}: {error}). verl reads it in the same way, with fsspec: "
+            "check the address and the store's credentials, install its package (s3fs, gcsfs), or copy the file."
+        ) from error
 
 
 def read_rows(path: str | os.PathLike[str]) -> Iterator[DataRow]:

@@ -98,7 +98,6 @@ def train(out: Path, recipe: str, overrides: Sequence[str]) -> int:
         "VERL_PLATFORM": "cpu",
         "HF_HUB_OFFLINE": "1",
         "RAY_DEDUP_LOGS": "0",
-        "VERL_FILE_LOGGER_PATH": str((out / "metrics.jsonl").resolve()),
     }
     for stale in (*out.glob("validation/*.jsonl"), *out.glob("rollouts/*.jsonl")):
         stale.unlink()

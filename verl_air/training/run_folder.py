@@ -13,32 +13,32 @@ import json
 import os
 import platform
 import re
-import shlex
 import subprocess
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from verl_air.files import write_atomically
+from verl_air.training.redaction import COMMAND_VARIABLE, PATH_VARIABLE, hide
 
 PACKAGES = ("verl-air", "verl", "torch", "vllm", "transformers", "ray", "TransferQueue", "tensordict", "megatron-core")
-COMMAND_VARIABLE = "VERL_AIR_COMMAND"
-"""The trainer runs in a Ray worker, whose own command line says nothing; the driver's comes in the environment."""
-PATH_VARIABLE = "VERL_FILE_LOGGER_PATH"
-"""verl's own (``verl.utils.tracking.FileLogger``)."""
 
 
-def remember_command() -> None:
-    """Called in the driver, before Ray starts its workers."""
-    os.environ[COMMAND_VARIABLE] = shlex.join([sys.executable, *sys.argv])
+def run_folder(config: DictConfig) -> Path:
+    """The folder that a run is named by: ``run_dir``, or in a recipe without one ``trainer.default_local_dir``."""
+    return Path(str(config.get("run_dir") or config.trainer.default_local_dir))
 
 
 def write_run_record(config: DictConfig, folder: str | Path) -> None:
-    """Write the resolved recipe, the command, versions and the commit into a folder, which is made if need be."""
-    write_atomically(Path(folder) / "config.yaml", OmegaConf.to_yaml(config, resolve=True))
+    """Write the resolved recipe, the command, versions and the commit into a folder, which is made if need be.
+
+    Values from the environment are stored as references (:mod:`verl_air.training.redaction`).
+    """
+    recipe = hide(OmegaConf.to_container(config, resolve=True))
+    write_atomically(Path(folder) / "config.yaml", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     record = {
         "command": os.environ.get(COMMAND_VARIABLE),
         "python": platform.python_version(),
@@ -67,19 +67,20 @@ def _git_state() -> dict[str, str | bool] | None:
         return None
 
 
-def set_metrics_aside(trainer: Any) -> list[Path]:
-    """Rename the metrics file of an earlier start, if the file logger is on and there is one.
+def set_metrics_aside(config: DictConfig) -> list[Path]:
+    """Give verl's file logger its path, and rename the metrics file that an earlier start left there.
 
     Args:
-        trainer: the recipe's ``trainer`` section.
+        config: the recipe. ``VERL_FILE_LOGGER_PATH`` is used if it is set; the default is ``metrics.jsonl`` in
+            :func:`run_folder`.
 
     Returns:
-        All files set aside by this and earlier starts, oldest first.
+        All files set aside by this and earlier starts, oldest first; none if the file logger is off.
     """
-    where = os.environ.get(PATH_VARIABLE)
-    if where is None or "file" not in trainer.logger:
+    if "file" not in config.trainer.logger:
         return []
-    path = Path(where)
+    path = Path(os.environ.setdefault(PATH_VARIABLE, str(run_folder(config) / "metrics.jsonl")))
+    path.parent.mkdir(parents=True, exist_ok=True)
     name = re.compile(rf"{re.escape(path.stem)}\.(\d+){re.escape(path.suffix)}")
     numbered = {int(match[1]): file for file in path.parent.glob("*") if (match := name.fullmatch(file.name))}
     if path.is_file() and path.stat().st_size:
@@ -89,7 +90,9 @@ def set_metrics_aside(trainer: Any) -> list[Path]:
 
 
 def put_metrics_back(aside: list[Path], logger: Any, *, before_step: int) -> None:
-    """Write earlier lines in front of what the logger has written since it opened its file.
+    """Write what was measured earlier in front of what the logger has written since it opened its file.
+
+    Each step becomes one line: a resumed run validates at its checkpoint's step first, which already has one.
 
     Args:
         aside: from :func:`set_metrics_aside`.
@@ -98,21 +101,26 @@ def put_metrics_back(aside: list[Path], logger: Any, *, before_step: int) -> Non
     """
     if logger is None or before_step <= 1:
         return
-    lines = {file: file.read_bytes().splitlines(keepends=True) for file in aside}
-    kept = {step: line for own in lines.values() for line in own if (step := _step(line)) is not None}
-    earlier = [kept[step] for step in sorted(kept) if step < before_step]
-    written = Path(logger.filepath).read_bytes()
-    logger.fp.seek(0)
-    logger.fp.write(b"".join(earlier) + written)
+    lines = {file: [_entry(line) for line in file.read_bytes().splitlines(keepends=True)] for file in aside}
+    entries = [entry for own in lines.values() for entry in own if entry is not None and entry[0] < before_step]
+    entries += filter(None, map(_entry, Path(logger.filepath).read_bytes().splitlines(keepends=True)))
+    steps: dict[int, dict[str, Any]] = {}
+    for step, data in entries:
+        steps.setdefault(step, {}).update(data)
+    whole = [json.dumps({"step": step, "data": steps[step]}, separators=(",", ":")) for step in sorted(steps)]
+    logger.fp.close()
+    write_atomically(logger.filepath, "\n".join([*whole, ""]))
+    logger.fp = Path(logger.filepath).open("ab", buffering=0)  # noqa: SIM115  verl closes it
     for file, own in lines.items():
-        if set(own) <= set(earlier):
+        if all(entry is not None and entry[1].items() <= steps.get(entry[0], {}).items() for entry in own):
             file.unlink()
 
 
-def _step(line: bytes) -> int | None:
-    """None for a line that was cut off: it stays in the file set aside."""
+def _entry(line: bytes) -> tuple[int, dict[str, Any]] | None:
+    """(step, metrics); None for a line that was cut off: it stays in the file set aside."""
     try:
-        step = json.loads(line)["step"]
+        entry = json.loads(line)
+        step, data = entry["step"], entry["data"]
     except (ValueError, KeyError, TypeError):
         return None
-    return step if line.endswith(b"\n") and isinstance(step, int) else None
+    return (step, data) if line.endswith(b"\n") and isinstance(step, int) and isinstance(data, dict) else None

@@ -218,7 +218,7 @@ class AirTrainerMixin(_Base):
 
     def fit(self, agent_loop_manager: Any) -> None:
         """Save earlier metrics from verl's file logger, which opens its file anew."""
-        self.earlier_metrics = set_metrics_aside(self.config.trainer)
+        self.earlier_metrics = set_metrics_aside(self.config)
         super().fit(agent_loop_manager)
 
     def on_train_begin(self) -> None:

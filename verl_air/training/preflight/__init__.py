@@ -1,46 +1,42 @@
 """A recipe is checked before anything starts: one clear line for what cannot work, and what to do.
 
-verl's ``main_ppo`` calls ``validate_config`` first, before Ray; :func:`check_recipes_first` puts our check in front of
-it. A recipe without an ``air:`` key passes untouched. Importing this package imports neither torch nor verl.
+verl's ``main_ppo`` calls ``validate_config`` first, before Ray; the plugin puts :func:`prepare` in front of it. A
+recipe without an ``air:`` key passes untouched. Importing this package imports neither torch nor verl.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from wrapt import wrap_function_wrapper
 
+from verl_air.compose import resolve_folders
 from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
+from verl_air.training import redaction
 from verl_air.training.preflight.inputs import check_data, check_model, check_rewards
 from verl_air.training.preflight.sizes import check_sizes
-from verl_air.training.run_folder import remember_command
 
-__all__ = ["MODES", "check_recipe", "check_recipes_first", "check_settings", "check_sizes"]
+__all__ = ["MODES", "check_recipe", "check_settings", "check_sizes", "prepare"]
 
 MODES = ("air_sync", "air_colocate_async", "air_separate_async")
 
 
-def check_recipes_first(module: Any) -> None:
-    """Wrap ``verl.utils.config.validate_config``: on a faulty AIR recipe, print the fault and exit with status 2."""
-
-    def checked(wrapped: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            air = check_recipe(args[0] if args else kwargs["config"])
-        except AirError as error:
-            print(f"verl-air: {error}", file=sys.stderr)
-            raise SystemExit(2) from error
-        remember_command()
-        if air is not None:
-            import_module("verl_air.training.memory_watch").watch_memory()
-        return wrapped(*args, **kwargs)
-
-    wrap_function_wrapper(module, "validate_config", checked)
+def prepare(config: DictConfig) -> None:
+    """Check a recipe of ours in the driver, before Ray starts; on a fault, print it and exit with status 2."""
+    try:
+        resolve_folders(config)
+        air = check_recipe(config)
+    except AirError as error:
+        redaction.scrub_refused(config)
+        print(f"verl-air: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    redaction.protect(config)
+    if air is not None:
+        import_module("verl_air.training.memory_watch").watch_memory()
 
 
 def check_recipe(config: DictConfig) -> AirConfig | None:
@@ -73,6 +69,7 @@ def check_settings(config: DictConfig) -> AirConfig | None:
         if mode in MODES:
             raise ConfigError(f"trainer.v1.trainer_mode={mode} needs an `air:` key (`air: {{}}` for defaults)")
         return None
+    redaction.check_secrets(config)
     air = AirConfig.from_mapping(OmegaConf.to_container(section, resolve=True))
     _check_trainer(config, mode)
     _check_checkpoints(config, air)

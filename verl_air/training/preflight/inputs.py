@@ -19,13 +19,14 @@ from verl_air.data.framings import check_style
 from verl_air.data.groups import read_groups
 from verl_air.data.mixing import mix
 from verl_air.data.schema import open_table, read_extra_columns
-from verl_air.errors import ConfigError
+from verl_air.errors import ConfigError, DataError
 from verl_air.rewards import ScoringPlan
 from verl_air.training.rows import GROUP_KEY
 
 OUR_REWARD = "pkg://verl_air.rewards"
 _VOCABULARY_PADDING = 0.05
 """Share of a vocabulary that may be without a token: it is padded to a size that divides well."""
+_TRUE = ("1", "true", "yes", "on")
 
 
 def check_model(config: DictConfig) -> None:
@@ -98,27 +99,51 @@ def _files(config: DictConfig, *keys: str) -> list[str]:
     return [str(path) for value in values for path in (value if OmegaConf.is_list(value) else [value])]
 
 
-def _local_files(config: DictConfig, *keys: str) -> list[str]:
-    """Data files of this machine; those with a scheme (``hdfs://``) are left to verl."""
-    return [path for path in _files(config, *keys) if "://" not in path]
+def _readable(config: DictConfig, *keys: str) -> list[str]:
+    """Data files as verl reads them: ``hdfs://`` is copied to ``data.cache_dir`` first, all else stays where it is.
+
+    Raises:
+        DataError: a file of HDFS did not arrive, or stores may not be read.
+    """
+    files = _files(config, *keys)
+    for path in files:
+        if "://" in path and not path.startswith("hdfs://") and os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE:
+            raise DataError(
+                f"{path}: HF_HUB_OFFLINE is set, and verl's `datasets` then reads no store at all. Unset it, or copy "
+                "the file."
+            )
+    cache = config.data.get("cache_dir", None)
+    return [_from_hdfs(path, cache) if path.startswith("hdfs://") else path for path in files]
+
+
+def _from_hdfs(path: str, cache: str | None) -> str:
+    from verl.utils.fs import copy_to_local  # a file that is already there is not copied again
+
+    local = copy_to_local(path, cache_dir=os.path.expanduser(cache or "~/.cache/verl/rlhf"))
+    if not Path(local).is_file():
+        raise DataError(
+            f"{path}: verl's copy (`hdfs dfs -get`) brought no file to {local}. Is `hdfs` on the PATH, and is the file "
+            "there?"
+        )
+    return local
 
 
 def check_data(config: DictConfig, air: AirConfig) -> None:
     """Data files are there, readable, and hold whole meta-groups, enough for a batch."""
-    for path in _local_files(config, "train_files", "val_files"):
+    train_files, val_files = _readable(config, "train_files"), _readable(config, "val_files")
+    for path in (*train_files, *val_files):
         open_table(path)
-    for path in _local_files(config, "val_files"):
+    for path in val_files:
         read_extra_columns(path, GROUP_KEY)  # of which validation counts every intent
-    local = _local_files(config, "train_files")
-    index = read_groups(local, air.anchors_per_intent, air.open_per_intent)
+    index = read_groups(train_files, air.anchors_per_intent, air.open_per_intent)
     intents = int(config.data.train_batch_size) // air.group_size
     if len(index) < intents:
         raise ConfigError(
             f"data.train_batch_size={config.data.train_batch_size} takes {intents} intents per step, and "
-            f"{', '.join(local)} hold only {len(index)}"
+            f"{', '.join(train_files)} hold only {len(index)}"
         )
-    if air.domain_weights and len(local) == len(_files(config, "train_files")):
-        extras = pa.concat_tables([read_extra_columns(path, ("extras",)) for path in local])["extras"]
+    if air.domain_weights:
+        extras = pa.concat_tables([read_extra_columns(path, ("extras",)) for path in train_files])["extras"]
         mix(air.domain_weights, index, extras)
 
 
@@ -164,9 +189,9 @@ def _check_routes(config: DictConfig, plan: ScoringPlan) -> None:
 
     In a reward worker either fault would look like a failed rollout. Prompts ask for the response style that is scored.
     """
-    check_style(_local_files(config, "train_files", "val_files"), plan.format.style)
+    check_style(_readable(config, "train_files", "val_files"), plan.format.style)
     served = bool(config.reward.reward_model.enable) or (plan.judge.base_url or plan.judge.in_process) is not None
-    for path in _local_files(config, "train_files", "val_files"):
+    for path in _readable(config, "train_files", "val_files"):
         kinds = read_extra_columns(path, ("domain", "role", "split"))
         for kind in kinds.group_by(kinds.column_names).aggregate([]).to_pylist():
             bound = plan.reward_for(f"{kind['domain']}/{kind['split']}", kind)
