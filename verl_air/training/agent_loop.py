@@ -16,10 +16,8 @@ import transfer_queue as tq
 from ray.exceptions import ActorDiedError, RayTaskError
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
+from verl_air.training.failures import NOTES
 from verl_air.training.rows import as_dict
-
-NOTES = "air_failures"
-"""The partition of the notes. A key is ``{uid}_{session}``; a note is a tag, without data."""
 
 MANAGER = f"{__name__}.NotingAgentLoopManager"
 """For ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``."""
@@ -45,12 +43,16 @@ def note_of(error: BaseException, row: Mapping[str, Any], *, validate: bool) -> 
         "died": isinstance(error, ActorDiedError),  # verl starts no actor again
         "validate": validate,
         "intent": f"{info.get('domain', '')}/{info.get('intent_id', '?')}",
-        "row": f"row {info.get('index', '?')} (intent {info.get('intent_id', '?')}) of {row.get('data_source', '?')!r}",
+        "row": f"row {info.get('index', '?')} (intent {info.get('intent_id', '?')}) of {str(row.get('data_source'))!r}",
     }
 
 
 class NotingAgentLoopWorker(_Worker):
-    """Runs sessions as verl does, and notes the first exception of each."""
+    """Runs sessions as verl does, and notes what each raised."""
+
+    # Ray pickles a constructor; verl's, which is no attribute of a module, would arrive with a class of its own.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
 
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **row: Any) -> Any:
         try:

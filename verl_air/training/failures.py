@@ -26,13 +26,15 @@ import transfer_queue as tq
 
 from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError, DataError, RewardError, RolloutError
-from verl_air.training.agent_loop import NOTES
 from verl_air.training.batch import Trajectories
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 log = logging.getLogger(__name__)
+
+NOTES = "air_failures"
+"""The partition of the notes. A key is ``{uid}_{session}``; a note is a tag, without data."""
 
 ROW_FAILURES = 3
 """Visits in which a row may fail before its intent is set aside."""
