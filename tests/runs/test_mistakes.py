@@ -15,21 +15,24 @@ pytestmark = [pytest.mark.slow, pytest.mark.verl_run, pytest.mark.timeout(1500)]
 
 STEPS = 12
 MESSAGE = re.compile(
-    r"RewardError: reward 'a_tenth_out_of_range' returned 7\.0 for row (\d+) \(intent \S+\) of 'playground/(\w+)', "
+    r"RewardError: reward 'a_tenth_out_of_range' returned 7\.0 for row (\d+) \(intent [^)]+\) of 'playground/(\w+)', "
     r"outside its declared range \[-1\.0, 1\.25\]"
 )
 
 
 def routed(place: str) -> tuple[str, ...]:
     """The faulty reward for one kind of row, sound ones for the rest, and no judge."""
-    routes = (
-        "playground/anchor:multiple_choice,playground/open:playground_oracle,playground/open/train:playground_oracle"
-    )
+    routes = {
+        "playground/anchor": "multiple_choice",
+        "playground/open": "playground_oracle",
+        "playground/open/train": "playground_oracle",
+        place: "a_tenth_out_of_range",
+    }
     return (
         *SMALL,
         *NO_JUDGE,
         f"{KWARGS}.modules=[verl_air.playground.rewards,tests.runs.faulty_rewards]",
-        f"{KWARGS}.routes={{{routes},{place}:a_tenth_out_of_range}}",
+        f"++{KWARGS}.routes={{{','.join(f'{pattern}:{name}' for pattern, name in routes.items())}}}",
         f"trainer.total_training_steps={STEPS}",
         "trainer.save_freq=1",
     )
