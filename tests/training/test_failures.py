@@ -260,6 +260,15 @@ def test_the_run_stops_when_the_judge_abstains_too_often() -> None:
         guard.check_abstentions(failing)
 
 
+def test_a_note_that_is_only_half_written_is_read_at_the_next_poll(queue: MemoryQueue) -> None:
+    buffer = buffer_of(ReplayBufferAsync)
+    queue.tags[NOTES]["a-0_0"] = {}
+    assert buffer.get_sampleable_count(1, "train") == 0
+    note(queue, "a-0", kind="RewardError")
+    with pytest.raises(RewardError, match="connection reset"):
+        buffer.get_sampleable_count(1, "train")
+
+
 def test_a_process_that_died_ends_the_run(queue: MemoryQueue) -> None:
     note(queue, "a-0", kind="ActorDiedError", message="killed for its memory", died=True)
     with pytest.raises(RolloutError, match="row 3: a process that rollouts need has died: killed for its memory"):

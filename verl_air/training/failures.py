@@ -82,7 +82,8 @@ class FailureGuard:
             RolloutError: a process died, or too many prompts failed.
         """
         self._check_workers()
-        self._read(buffer.partitions.pop(NOTES, {}))
+        notes = buffer.partitions.pop(NOTES, {})
+        self._read({key: note for key, note in notes.items() if note})  # TransferQueue lists a key before its tag
         for partition in ("train", "val"):
             failed, finished = buffer.failure_keys[partition], buffer.finished_keys[partition]
             new = (failed | finished) - self._terminal.get(partition, set())
