@@ -53,15 +53,15 @@ class AirConfig(GapOptions):
             come as often as the data holds them. :mod:`verl_air.data.mixing` has the keys that divide a domain. A null
             removes an inherited key.
 
-    Judge failures:
-        max_abstain_rate: the run stops when the share of open rows on which the judge abstained, over the last
-            ``abstain_window`` steps, is above this.
-        abstain_window: steps.
+    Failures that may be transient; a mistake in recipe or data stops the run at once:
+        max_failed_rate: the run stops when the share of prompts with a failed rollout is above this. Prompts in flight
+            count as good. Training and validation are counted apart.
+        max_abstain_rate: the same for the share of open rows on which the judge abstained.
+        failure_window: steps over which both are counted.
 
     Running:
         best_metric: the metric of validation by which the best checkpoint is kept alongside the last ones:
             ``group_acc`` (the mean over ``id`` splits), the name of any other, or none (``null``).
-        poll_seconds: how often the trainer looks for finished rollouts. verl's own 2.0 dominates short steps.
     """
 
     regularizer: str = "air"
@@ -75,10 +75,10 @@ class AirConfig(GapOptions):
     open_per_intent: int = Field(3, ge=1)
     incomplete_groups: Literal["drop", "no_air", "refill"] = "drop"
     domain_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    max_failed_rate: float = Field(0.2, ge=0, le=1)
     max_abstain_rate: float = Field(0.2, ge=0, le=1)
-    abstain_window: int = Field(20, ge=1)
+    failure_window: int = Field(20, ge=1)
     best_metric: str | None = "group_acc"
-    poll_seconds: float = Field(0.1, gt=0)
 
     @field_validator("domain_weights", mode="before")
     @classmethod

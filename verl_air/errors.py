@@ -15,3 +15,7 @@ class DataError(AirError, ValueError):
 
 class RewardError(AirError, RuntimeError):
     """A reward cannot be computed and the run must not continue."""
+
+
+class RolloutError(AirError, RuntimeError):
+    """Rollouts fail, and the run must not continue."""

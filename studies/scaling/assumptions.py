@@ -63,7 +63,7 @@ class Assumptions(Settings):
     warmup: float = _not_negative(1.0, "batches ahead, async", "verl's default (num_warmup_batches)")
     mini_batches: int = _count(4, "per step, separate_async", "verl's default (parameter_sync_step)")
     staleness: int = _count(8, "steps, async", "verl's default (max_off_policy_threshold)")
-    poll_s: float = _not_negative(0.1, "s between polls", "default of air.poll_seconds")
+    poll_s: float = _not_negative(0.1, "s between polls", "POLL_MIN_S of verl_air/training/replay_buffer.py")
     driver_us: float = _not_negative(
         1.46, "us per trajectory", "benchmarks/baselines/driver.json: step + replay buffer + sampler"
     )

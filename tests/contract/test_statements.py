@@ -13,6 +13,7 @@ import pytest
 from tests.contract.expect import calls_in, function_in, holds, source_of, takes, text_of
 
 TRAINER, BUFFER, QUEUE = (f"verl_air/training/{name}.py" for name in ("trainer", "replay_buffer", "queue_io"))
+AGENTS, RECORDS = (f"verl_air/training/{name}.py" for name in ("agent_loop", "records"))
 PATCHES, FOLDER, LOSS = (f"verl_air/training/{name}.py" for name in ("verl_patches", "run_folder", "actor_loss"))
 CPU, TRANSFER = "verl_air/cpu", "verl_air/cpu/checkpoint_engine.py"
 BASE = "verl.trainer.ppo.v1.trainer_base"
@@ -27,20 +28,24 @@ SIGNATURES = {
     f"{PPO}._add_prompts_to_generate": ("num_prompts", TRAINER),
     f"{PPO}._build_replay_buffer": ("", TRAINER),
     f"{PPO}.on_init_end": ("", TRAINER),
-    f"{PPO}.on_train_begin": ("", TRAINER),
+    f"{PPO}.on_train_begin": ("", RECORDS),
+    f"{PPO}.fit": ("agent_loop_manager", TRAINER),
+    f"{PPO}._load_checkpoint": ("", TRAINER),
     f"{PPO}.on_step_begin": ("", TRAINER),
     f"{PPO}._compute_reward_colocate": ("batch metrics", TRAINER),
     f"{PPO}._compute_advantage": ("batch metrics", TRAINER),
-    f"{PPO}._save_checkpoint": ("", TRAINER),
+    f"{PPO}._save_checkpoint": ("", RECORDS),
     f"{PPO}._val_metrics_update": (
         "data_sources sample_uids reward_extra_infos_dict sample_turns expected_acc_counts",
-        TRAINER,
+        RECORDS,
     ),
-    f"{PPO}._dump_generations": ("inputs outputs gts scores reward_extra_infos_dict dump_path", TRAINER),
+    f"{PPO}._dump_generations": ("inputs outputs gts scores reward_extra_infos_dict dump_path", RECORDS),
     f"{BASE}:register_trainer": ("name", TRAINER),
     "verl.workers.engine_workers:ActorRolloutRefWorker.set_loss_fn": ("loss_fn", TRAINER),
     "verl.experimental.reward_loop.reward_loop:RewardLoopManager.compute_rm_score": ("data", PATCHES),
     "verl.workers.utils.losses:ppo_loss": ("config model_output data dp_group", LOSS),
+    "transfer_queue:kv_clear": ("keys partition_id", "verl_air/training/failures.py"),
+    "transfer_queue:async_kv_put": ("key partition_id fields tag data_parser", AGENTS),
     "transfer_queue:kv_batch_get": ("keys partition_id select_fields", QUEUE),
     "transfer_queue:kv_batch_put": ("keys partition_id fields tags data_parser", QUEUE),
     **{
@@ -51,6 +56,8 @@ SIGNATURES = {
             "_terminal_eviction_reasons": "global_steps partition_id",
             "_sampleable_terminal_keys": "partition_id eviction_reasons",
             "_select_prompt_uids": "partition_id sampleable_keys batch_size",
+            "_sync_metadata_from_transfer_queue": "",
+            "_wait_for_next_poll": "partition_id last_debug_time",
         }.items()
     },
     f"{CHECKPOINTS}:CheckpointEngineRegistry.register": ("backend", TRANSFER),
@@ -107,7 +114,25 @@ CODE = {
     ("verl.trainer.ppo.v1.trainer_separate_async", "PPOTrainerSeparateAsync._setup"): [
         ("flush=True", "passes flush to a logger, which refuses it (fixed: remove let_logger_flush)", PATCHES),
     ],
+    ("verl.trainer.main_ppo", None): [
+        (".get('agent_loop_manager_class')", "takes the class of the agent-loop manager from the config", TRAINER),
+    ],
+    ("verl.trainer.ppo.v1.trainer_separate_async", "PPOTrainerSeparateAsync._step_had_idle"): [
+        ("getattr(self.replay_buffer, 'poll_interval', 2.0)", "takes poll_interval as the threshold of idling", BUFFER),
+    ],
+    (BUFFERS, "ReplayBuffer._wait_for_next_poll"): [
+        ("time.sleep(self.poll_interval)", "sleeps for poll_interval, which we set for the call", BUFFER),
+        ("return last_debug_time", "returns what it was given until it logs", BUFFER),
+    ],
+    (BUFFERS, "ReplayBuffer._sync_metadata_from_transfer_queue"): [
+        ("data = tq.kv_list()", "lists all partitions, our notes too", BUFFER),
+    ],
+    (BASE, "PPOTrainer._reissue_inflight_prompts"): [
+        ("tag.get('status') in ('pending', 'running')", "starts again what a restored queue calls pending", TRAINER),
+    ],
     ("verl.trainer.ppo.v1.agent_loop_tq", None): [
+        ("trajectory=trajectory, trace=trace, session_id=i, **prompt", "hands each session its prompt's row", AGENTS),
+        ("await _settle_session_tasks(tasks)", "a prompt is terminal once all its sessions have ended", AGENTS),
         ("field['loss_mask'] = field['response_mask']", "both masks are one, of the response's length", QUEUE),
     ],
     ("verl.experimental.agent_loop.agent_loop", None): [

@@ -1,17 +1,27 @@
-"""Hand-made batches with every kind of row."""
+"""Hand-made batches with every kind of row, and a queue in memory."""
 
 from __future__ import annotations
 
+import copy
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
+import transfer_queue
+from omegaconf import OmegaConf
 from tensordict.tensorclass import NonTensorData, NonTensorStack
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from verl_air.config import AirConfig
 from verl_air.training.batch import Trajectories, read_trajectories
+from verl_air.training.failures import FailureGuard
+from verl_air.training.replay_buffer import whole_groups_class
 from verl_air.training.rows import new_group_uids
 
 EOS, K, NAN = 7, 3, float("nan")
+GROUP = 3
 TWO_GROUPS = [[[2.5, 2.5, 0.25], [0.25, 0.25, 2.5]], [[2.5, 2.5, 2.5], [0.25, -2.0, 0.25]]]
 
 
@@ -61,3 +71,57 @@ def nested(rows: list[torch.Tensor]) -> torch.Tensor:
 
 def stack(items: list[Any]) -> NonTensorStack:
     return NonTensorStack.from_list([NonTensorData(item) for item in items])
+
+
+class MemoryQueue:
+    """As much of TransferQueue as a replay buffer and an agent loop see: keys and tags by partition."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.tags: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        self.lists = 0
+        for name in ("kv_list", "kv_clear", "kv_batch_put", "async_kv_put", "async_kv_batch_put"):
+            monkeypatch.setattr(transfer_queue, name, getattr(self, name))
+
+    def kv_list(self, partition_id: str | None = None) -> dict[str, dict[str, dict[str, Any]]]:
+        self.lists += 1
+        return copy.deepcopy(dict(self.tags))
+
+    def kv_clear(self, keys: list[str], partition_id: str) -> None:
+        for key in keys:
+            self.tags[partition_id].pop(key, None)
+
+    def kv_batch_put(self, keys: list[str], partition_id: str, fields: Any = None, tags: Any = ()) -> None:
+        for key, tag in zip(keys, tags, strict=True):
+            self.tags[partition_id].setdefault(key, {}).update(tag)
+
+    async def async_kv_put(self, key: str, partition_id: str, tag: dict[str, Any]) -> None:
+        self.kv_batch_put([key], partition_id, tags=[tag])
+
+    async def async_kv_batch_put(self, keys: list[str], partition_id: str, fields: Any, tags: Any) -> None:
+        self.kv_batch_put(keys, partition_id, tags=tags)
+
+    def prompts(self, *uids: str, status: str, partition: str = "train") -> None:
+        """Put prompts, or change their status; a finished one has a trajectory."""
+        tag = {"is_prompt": True, "status": status, "global_steps": 1}
+        self.kv_batch_put(list(uids), partition, tags=[tag] * len(uids))
+        if status == "finished":
+            self.kv_batch_put([f"{uid}_0_0" for uid in uids], partition, tags=[{"seq_len": 4}] * len(uids))
+
+
+def buffer_of(base: type, *, evict_failed: bool = True, threshold: int | None = None, **settings: Any) -> Any:
+    """One of verl's replay buffers, with meta-groups of ``GROUP`` prompts and limits on failures."""
+    buffer = base(
+        trainer_mode="sync" if base is ReplayBuffer else "colocate_async",
+        trainer_config=OmegaConf.create({}),
+        max_off_policy_threshold=threshold,
+        max_off_policy_strategy="drop",
+        sampler_kwargs=OmegaConf.create({}),
+        **{"refill_fn": lambda count: None} | settings,
+    )
+    buffer.__class__ = whole_groups_class(base)
+    buffer.group_size = GROUP
+    buffer.evict_failed = evict_failed
+    buffer.on_validation_batch = lambda batch: None
+    buffer.set_aside = []
+    buffer.failures = FailureGuard(AirConfig(), buffer.set_aside.append)
+    return buffer

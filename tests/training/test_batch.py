@@ -18,7 +18,7 @@ from verl_air.config import AirConfig
 from verl_air.errors import DataError, RewardError
 from verl_air.objective import trajectory_weights
 from verl_air.training import queue_io
-from verl_air.training.batch import AbstentionGuard, auxiliary_reward, end_token_ids, loss_weights
+from verl_air.training.batch import auxiliary_reward, end_token_ids, loss_weights
 from verl_air.training.rows import RowIdentities, group_of, new_group_uids, session_of, uid_of, with_group_sizes
 
 
@@ -128,15 +128,6 @@ def test_several_outputs_of_a_session_share_the_weight_of_the_final_one() -> Non
 def test_a_row_without_identity_is_named() -> None:
     with pytest.raises(DataError, match="trajectory a-0_0_0: extra_info lacks role or intent_id; it has index"):
         read(["a-0_0_0"], [0.0], [[EOS]], [{"index": 3}])
-
-
-def test_the_run_stops_when_the_judge_fails_too_often() -> None:
-    guard = AbstentionGuard(max_rate=0.5, window=2)
-    healthy, failing = batch([[[2.5] * K, [0.25] * K]]), batch([[[2.5] * K, [NAN] * K]])
-    guard.update(healthy)
-    guard.update(failing)  # 3 of 6
-    with pytest.raises(RewardError, match=r"abstained on 6 of 6 open rows \(100%\) in the last 2 step"):
-        guard.update(failing)
 
 
 class Queue:

@@ -5,30 +5,15 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from omegaconf import OmegaConf
+from verl.trainer.ppo.v1 import replay_buffer as verl_buffer
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-from verl_air.training.replay_buffer import whole_groups_class
+from tests.training.support import GROUP as SIZE
+from tests.training.support import MemoryQueue, buffer_of
+from verl_air.training import replay_buffer
 from verl_air.training.rows import group_of, new_group_uids
 
-SIZE = 3
 TRAIN = "train"
-
-
-def buffer_of(base: type, *, evict_failed: bool = True, threshold: int | None = None, **kwargs):
-    buffer = base(
-        trainer_mode="sync" if base is ReplayBuffer else "colocate_async",
-        trainer_config=OmegaConf.create({}),
-        max_off_policy_threshold=threshold,
-        max_off_policy_strategy="drop",
-        sampler_kwargs=OmegaConf.create({}),
-        refill_fn=lambda count: None,
-        **kwargs,
-    )
-    buffer.__class__ = whole_groups_class(base)
-    buffer.group_size = SIZE
-    buffer.evict_failed = evict_failed
-    return buffer
 
 
 def add_group(buffer, *statuses: str, step: int = 1) -> list[str]:
@@ -113,3 +98,38 @@ def test_validation_is_left_as_verl_has_it() -> None:
     buffer.finished_keys["val"] = {"a-0", "b-0"}
     reasons = buffer._terminal_eviction_reasons(1, "val")
     assert buffer._sampleable_terminal_keys("val", reasons) == {"a-0", "b-0"}
+
+
+class Clock:
+    """Time that passes only while the trainer sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, queue: MemoryQueue, uids: list[str], finished_after: float):
+        self.now, self.queue, self.uids, self.end = 1e9, queue, uids, 1e9 + finished_after
+        for module in (verl_buffer, replay_buffer):
+            monkeypatch.setattr(module, "time", self)
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        if self.now >= self.end:
+            self.queue.prompts(*self.uids, status="finished")
+
+
+@pytest.mark.parametrize("base", [ReplayBuffer, ReplayBufferAsync])
+@pytest.mark.parametrize(
+    ("rollout_s", "late_s", "lists"), [(0.05, 0.1, 2), (3.0, 0.1, 31), (100.0, 2.0, 210), (3600.0, 10.0, 620)]
+)
+def test_the_queue_is_listed_less_often_as_the_wait_grows(
+    base: type, rollout_s: float, late_s: float, lists: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer, queue, uids = buffer_of(base), MemoryQueue(monkeypatch), new_group_uids(SIZE)
+    for _ in range(2):  # a second wait begins anew
+        queue.prompts(*uids, status="running")
+        clock = Clock(monkeypatch, queue, uids, rollout_s)
+        began, queue.lists = clock.now, 0
+        buffer.sample(global_steps=1, partition_id=TRAIN, batch_size=SIZE)
+        assert clock.now - began - rollout_s <= late_s + 1e-6
+        assert queue.lists <= lists
+    assert buffer.poll_interval == 2.0, "verl takes a wait longer than this as idle"

@@ -95,6 +95,37 @@ def test_a_resumed_loader_continues_where_it_was(batch_size: int, done: int, wor
     assert got + list(islice(batches(resumed), 30)) == whole
 
 
+@pytest.mark.parametrize("weights", [None, {"safety": 1.0, "moral": 1.0}], ids=["plain", "mixed"])
+def test_an_intent_that_is_set_aside_is_replaced_and_stays_aside_after_a_resume(weights: dict | None) -> None:
+    index, extras = mixed_index({"safety": 4, "moral": 4})
+    names = [name for name in index.names.to_pylist() for _ in range(5)]
+
+    def loader() -> StatefulDataLoader:
+        mixture = mix(weights, index, extras) if weights else None
+        sampler = MetaGroupSampler(index, anchors=1, open_=3, shuffle=True, seed=7, mixture=mixture)
+        return StatefulDataLoader(range(40), batch_size=4, sampler=sampler, num_workers=0, collate_fn=list)
+
+    def intents(of: StatefulDataLoader, n: int) -> list[str]:
+        return [names[rows[0]] for rows in islice(batches(of), n)]
+
+    first = loader()
+    reading = batches(first)
+    next(reading)
+    first.sampler.set_aside.add("safety/2")
+    later = [names[next(reading)[0]] for _ in range(16)]
+    assert "safety/2" not in later[1:]  # one may have been fetched ahead
+    assert set(later) >= {name for name in names if name != "safety/2"}
+    if weights:
+        assert Counter(name.split("/")[0] for name in later) == {"safety": 8, "moral": 8}, "shares are kept"
+    resumed = loader()
+    resumed.load_state_dict(first.state_dict())
+    assert "safety/2" not in intents(resumed, 16)
+
+    first.sampler.set_aside.update(names)
+    with pytest.raises(DataError, match="a row of every intent failed again and again: moral/0"):
+        list(first.sampler)
+
+
 # ------------------------------------------------------------------------------------------------------------ mixtures
 
 SIZES = {"safety": 30, "moral": 50, "math": 700}

@@ -87,7 +87,7 @@ class Sample:
     def where(self) -> str:
         """Names the row in messages."""
         info = self.extra_info
-        return f"row {info.get('index', '?')} (intent {info.get('intent_id', '?')}) of {self.data_source!r}"
+        return f"row {info.get('index', '?')} (intent {info.get('intent_id', '?')}) of {str(self.data_source)!r}"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Axis: N trajectories, in the order of the batch's keys. verl pads and reorders b
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -215,33 +214,3 @@ def loss_weights(trajectories: Trajectories, valid_N: np.ndarray, air: AirConfig
     scale = len(trajectories.keys) / max(int(counted_N.sum()), 1)
     # Every output of a session shares the weight of its final one.
     return np.where(valid_N, weight_N[trajectories.session_N] * scale, 0.0).astype(np.float32)
-
-
-class AbstentionGuard:
-    """A judge that fails abstains; when it fails too often, the run stops rather than train on what is left.
-
-    Args:
-        max_rate: ``air.max_abstain_rate``, the largest share of open rows that may be abstained over the window.
-        window: ``air.abstain_window``, in steps.
-    """
-
-    def __init__(self, max_rate: float, window: int) -> None:
-        self._max_rate = max_rate
-        self._counts: deque[tuple[int, int]] = deque(maxlen=window)
-
-    def update(self, trajectories: Trajectories) -> None:
-        """Count one step.
-
-        Raises:
-            RewardError: the rate over the window is above the limit.
-        """
-        open_N = trajectories.real_N & ~trajectories.is_anchor_N
-        self._counts.append((int(np.sum(trajectories.abstained_N & open_N)), int(np.sum(open_N))))
-        abstained, total = (sum(column) for column in zip(*self._counts, strict=True))
-        if total and abstained / total > self._max_rate:
-            raise RewardError(
-                f"the judge abstained on {abstained} of {total} open rows ({abstained / total:.0%}) in the last "
-                f"{len(self._counts)} step(s); air.max_abstain_rate is {self._max_rate:.0%}. Look for the reasons that "
-                "the reward workers logged (a judge server that is down or overloaded, a verdict word that it does not "
-                "return), fix them, and resume from the last checkpoint."
-            )

@@ -7,6 +7,7 @@ prompts are terminal: a rollout that is still running would otherwise write into
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -16,6 +17,12 @@ from verl_air.training.rows import group_of
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+    from verl_air.training.failures import FailureGuard
+
+POLL_SHARE, POLL_MIN_S, POLL_MAX_S = 0.02, 0.1, 10.0
+"""The queue is listed again after this share of the time that was waited, within these limits in seconds. A step of
+seconds loses a tenth of one; in a rollout of an hour the queue is listed some 600 times, not 36,000."""
 
 Reasons = tuple[set[str], set[str], set[str], "Counter[float]"]
 
@@ -28,12 +35,17 @@ class WholeGroups:
         evict_failed: whether a meta-group with a failed rollout is replaced (else it is handed on, for the trainer's
             ``incomplete_groups`` policy to mask). The asynchronous buffer always replaces.
         on_validation_batch: called with each validation batch, before verl clears it.
+        failures: looks at the queue at each poll, and ends the run.
     """
 
     group_size: int
     evict_failed: bool
     on_validation_batch: Callable[[Any], None]
+    failures: FailureGuard
+    _wait_began: float = 0.0
+    _last_debug_time: float = 0.0
     # verl's own:
+    poll_interval: float
     pending_keys: dict[str, set[str]]
     running_keys: dict[str, set[str]]
     finished_keys: dict[str, set[str]]
@@ -47,6 +59,26 @@ class WholeGroups:
         if partition_id == "val":
             self.on_validation_batch(batch)
         return batch, metrics
+
+    def _sync_metadata_from_transfer_queue(self) -> None:
+        super()._sync_metadata_from_transfer_queue()  # type: ignore[misc]
+        self.failures.check_queue(self)
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        """verl's own, with an interval that grows with the wait.
+
+        Between polls ``poll_interval`` is verl's: the separate trainer takes a wait longer than that as idle. verl
+        begins a wait with the time of its beginning, and from then on passes what this returned.
+        """
+        if last_debug_time != self._last_debug_time:
+            self._wait_began = last_debug_time
+        idle_after_s = self.poll_interval
+        self.poll_interval = min(max(POLL_MIN_S, POLL_SHARE * (time.time() - self._wait_began)), POLL_MAX_S)
+        try:
+            self._last_debug_time = super()._wait_for_next_poll(partition_id, last_debug_time)  # type: ignore[misc]
+        finally:
+            self.poll_interval = idle_after_s
+        return self._last_debug_time
 
     def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Reasons:
         stale, filtered, failed, counts = super()._terminal_eviction_reasons(  # type: ignore[misc]

@@ -19,7 +19,8 @@ class MetaGroupSampler(Sampler[int]):
 
     The order depends on the seed and the epoch alone, so two runs see the same prompts in the same order. Where an
     intent has more rows than a visit takes, each visit draws anew. State is saved and restored by torchdata's
-    ``StatefulDataLoader`` through the iterator, so a resumed run continues exactly where it was.
+    ``StatefulDataLoader`` through the iterator, so a resumed run continues exactly where it was. Intents named in
+    ``set_aside`` are visited no more.
 
     With a mixture, each domain has epochs and an order of its own, which do not depend on the other domains; whose turn
     it is depends on the weights alone (:class:`_Turns`). Iteration then has no end.
@@ -40,6 +41,7 @@ class MetaGroupSampler(Sampler[int]):
         self.shuffle, self.seed, self.mixture = shuffle, seed, mixture
         self.group_size = anchors + open_
         self.next_epoch = 0
+        self.set_aside: set[str] = set()
         self._trained = _Turns(mixture) if mixture else None
 
     def __len__(self) -> int:
@@ -54,8 +56,18 @@ class MetaGroupSampler(Sampler[int]):
             return np.arange(len(self.index))
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.index))
 
-    def visit(self, epoch: int, intent: int) -> list[int]:
-        """The rows of one visit: anchors first, then open rows."""
+    def visit(self, epoch: int, order: np.ndarray, place: int) -> list[int]:
+        """The rows of one visit to the intent at a place of an order [Z]: anchors first, then open rows.
+
+        The next intent takes the place of one that is set aside, so an epoch keeps its length.
+
+        Raises:
+            DataError: all intents are set aside.
+        """
+        from_there = (int(order[(place + k) % len(order)]) for k in range(len(order)))
+        intent = next((z for z in from_there if self.index.names[z].as_py() not in self.set_aside), None)
+        if intent is None:
+            raise DataError(f"a row of every intent failed again and again: {', '.join(sorted(self.set_aside)[:5])}")
         rng = np.random.default_rng([self.seed, epoch, intent])
         return [*_draw(rng, self.index.anchors(intent), self.anchors), *_draw(rng, self.index.open(intent), self.open)]
 
@@ -98,13 +110,14 @@ class _MetaGroupIterator(Iterator[int]):
         if visit >= len(self._order):
             raise StopIteration
         if position == 0 or not self._group:
-            self._group = self._sampler.visit(self._epoch, int(self._order[visit]))
+            self._group = self._sampler.visit(self._epoch, self._order, visit)
         self._yielded += 1
         return self._group[position]
 
     def state_dict(self) -> dict[str, Any]:
         """How far the epoch is."""
-        return {"epoch": self._epoch, "yielded": self._yielded}
+        aside = sorted(self._sampler.set_aside)
+        return {"epoch": self._epoch, "yielded": self._yielded, "set_aside": aside}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there."""
@@ -113,6 +126,7 @@ class _MetaGroupIterator(Iterator[int]):
                 "the checkpoint was written with air.domain_weights, and the recipe has none: set them again "
                 f"({', '.join(state['visits'])}), or start anew with trainer.resume_mode=disable"
             )
+        self._sampler.set_aside.update(state.get("set_aside", ()))
         self._start(int(state["epoch"]), int(state["yielded"]))
 
 
@@ -182,7 +196,7 @@ class _MixedIterator(Iterator[int]):
             domain = self._domain = self._turns.take()
             members = self._mixture.members[domain]
             epoch, place = divmod(self._turns.visits_D[domain] - 1, len(members))
-            self._group = self._sampler.visit(epoch, int(self._order(domain, epoch)[place]))
+            self._group = self._sampler.visit(epoch, self._order(domain, epoch), place)
         row = self._group[self._position]
         self._position = (self._position + 1) % self._sampler.group_size
         return row
@@ -200,11 +214,13 @@ class _MixedIterator(Iterator[int]):
     def state_dict(self) -> dict[str, Any]:
         """The turns before the meta-group that is being handed out, and the position in it."""
         midway = bool(self._position and self._group)
-        return {**self._turns.state_dict(before=self._domain if midway else None), "position": self._position}
+        turns = self._turns.state_dict(before=self._domain if midway else None)
+        return {**turns, "position": self._position, "set_aside": sorted(self._sampler.set_aside)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there."""
-        self._restart({key: value for key, value in state.items() if key != "position"}, int(state.get("position", 0)))
+        self._sampler.set_aside.update(state.get("set_aside", ()))
+        self._restart(state, int(state.get("position", 0)))
         self._sampler.start_from(state)
 
 

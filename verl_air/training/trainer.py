@@ -9,15 +9,14 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
 ``_init_dataloader``           prompts come from :class:`~verl_air.training.sampler.MetaGroupSampler`
 ``_next_train_batch``          prompts are named by meta-group
 ``_build_replay_buffer``       rollouts leave the queue in whole meta-groups
-``on_init_end``                the actor's loss becomes :func:`~verl_air.training.actor_loss.air_actor_loss`; the
-                               validation data and the best checkpoint so far are read
+``fit``, ``on_step_begin``     failures are watched, and counted by step (:mod:`~verl_air.training.failures`)
+``_load_checkpoint``           prompts that had failed in the queue run again
+``on_init_end``                the actor's loss becomes :func:`~verl_air.training.actor_loss.air_actor_loss`
 ``_compute_reward_colocate``   a reward model on the policy's devices is given the rows that it scores
 ``_compute_advantage``         rows that may not take part are masked; weights are computed and stored
-``_val_metrics_update``        accuracy and group accuracy of each domain and split
-``_save_checkpoint``           a step that was saved and validated may become the best checkpoint
-``_dump_generations``          stored rollouts say which row they belong to
-``fit``, ``on_train_begin``    what a resumed run had measured before stays in its ``metrics.jsonl``
 =============================  =======================================================================================
+
+Those that concern what a run leaves to read are in :mod:`verl_air.training.records`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from __future__ import annotations
 import copy
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -37,37 +36,32 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.dataset.rl_dataset import collate_fn
+from verl.utils.import_utils import load_class_from_fqn
 
 from verl_air.config import AirConfig
 from verl_air.data.groups import build_group_index, intent_names
 from verl_air.data.mixing import mix
-from verl_air.errors import RewardError
-from verl_air.training import queue_io
+from verl_air.errors import ConfigError, RewardError
+from verl_air.training import agent_loop, queue_io
 from verl_air.training.actor_loss import air_actor_loss
 from verl_air.training.batch import (
     FIELDS,
-    AbstentionGuard,
     Trajectories,
     auxiliary_reward,
     end_token_ids,
     loss_weights,
     read_trajectories,
 )
-from verl_air.training.best_checkpoint import BestCheckpoint
-from verl_air.training.metrics import training_metrics, validation_metrics, without_constants
+from verl_air.training.failures import FailureGuard, reissue_failed
+from verl_air.training.metrics import training_metrics
+from verl_air.training.records import RunRecordsMixin
 from verl_air.training.replay_buffer import whole_groups_class
-from verl_air.training.rows import RowIdentities, ValidationIntents, as_dict, new_group_uids, with_group_sizes
-from verl_air.training.run_folder import put_metrics_back, set_metrics_aside, write_run_record
+from verl_air.training.rows import as_dict, new_group_uids, with_group_sizes
 from verl_air.training.sampler import MetaGroupSampler, report_left_out
 from verl_air.training.verl_patches import let_logger_flush, rows_for_rewards
 
-if TYPE_CHECKING:
-    from verl.trainer.ppo.v1.trainer_base import PPOTrainer as _Base
-else:
-    _Base = object
 
-
-class AirTrainerMixin(_Base):
+class AirTrainerMixin(RunRecordsMixin):
     """What the three trainers below add to verl's.
 
     ``verl_mode`` is the mode of the verl trainer underneath. verl compares ``trainer_mode`` with its own names in many
@@ -84,10 +78,10 @@ class AirTrainerMixin(_Base):
             if self.air.incomplete_groups == "refill":
                 # Makes verl fetch prompts one by one, so that a replacement can be fetched exactly.
                 config.trainer.v1.sampler.sync_refill_failed_groups = True
+            agent = config.actor_rollout_ref.rollout.agent
+            agent.agent_loop_manager_class = _noting_manager(agent.get("agent_loop_manager_class"))
         self.epochs: dict[str, float] = {}
-        self.validation_rows = RowIdentities()
-        self.training_rows = RowIdentities()
-        self.abstentions = AbstentionGuard(self.air.max_abstain_rate, self.air.abstain_window)
+        self.failures = FailureGuard(self.air, set_aside=lambda intent: self.sampler.set_aside.add(intent))
         super().__init__(config)
 
     # ---------------------------------------------------------------- prompts leave the data set in whole meta-groups
@@ -154,19 +148,32 @@ class AirTrainerMixin(_Base):
         buffer.group_size = self.air.group_size
         buffer.evict_failed = self.verl_mode != "sync" or self.air.incomplete_groups == "refill"
         buffer.on_validation_batch = self._remember_validation_rows
-        buffer.poll_interval = self.air.poll_seconds
+        buffer.failures = self.failures
         return buffer
+
+    # --------------------------------------------------------------------------------------------- what fails, and when
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """Train; the workers that write rollouts are watched."""
+        self.failures.watch(agent_loop_manager.lives)
+        super().fit(agent_loop_manager)
+
+    def on_step_begin(self) -> None:
+        """Count failures under this step."""
+        self.failures.begin_step()
+        super().on_step_begin()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        reissue_failed()
 
     # -------------------------------------------------------------------------------- the loss and what it is fed with
 
     def on_init_end(self) -> None:
-        """Give the actor its loss, and read what validation needs. Without an auxiliary term verl's loss stays."""
+        """Give the actor its loss. Without an auxiliary term verl's loss stays."""
         if self.air.active:
             actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             self.actor_rollout_wg.set_loss_fn(partial(air_actor_loss, config=actor_config, air=self.air))
-        self.validation_intents = ValidationIntents.read(self.val_dataset.data_files)
-        folder, metric = self.config.trainer.default_local_dir, self.air.best_metric
-        self.best_checkpoint = BestCheckpoint(folder, metric, resumed=self.global_steps) if metric else None
         super().on_init_end()
 
     def _compute_reward_colocate(self, batch: Any, metrics: dict | None = None) -> Any:
@@ -175,7 +182,7 @@ class AirTrainerMixin(_Base):
 
     def _compute_advantage(self, batch: Any, metrics: dict) -> Any:
         rows = self._read_trajectories(batch)
-        self.abstentions.update(rows)
+        self.failures.check_abstentions(rows)
         incomplete_N = rows.incomplete_groups_N(self.air.group_size, self.config.actor_rollout_ref.rollout.n)
         incomplete = len(set(rows.group_N[incomplete_N]))
         masked_N = rows.abstained_N if self.air.incomplete_groups == "no_air" else rows.abstained_N | incomplete_N
@@ -184,8 +191,9 @@ class AirTrainerMixin(_Base):
         if not valid_N.any():
             raise RewardError(
                 f"step {self.global_steps}: nothing is left to train on: rollouts failed in {incomplete} "
-                f"meta-group(s) and {int(rows.abstained_N.sum())} row(s) were abstained. The agent loop and "
-                "the reward workers logged why; a fault in a reward function shows up here as failed rollouts."
+                f"meta-group(s) and {int(rows.abstained_N.sum())} row(s) were abstained. "
+                f"{self.failures.first_causes()}. "
+                "The reward workers logged why they abstained."
             )
         if self.air.active:
             weight_N = loss_weights(rows, weighted_N, self.air)
@@ -214,63 +222,19 @@ class AirTrainerMixin(_Base):
         self.training_rows.note(batch.keys, **rows.info_N, padding=rows.padding_N)
         return rows
 
-    # ------------------------------------------------------------------------------------ what a run leaves to read
 
-    def fit(self, agent_loop_manager: Any) -> None:
-        """Save earlier metrics from verl's file logger, which opens its file anew."""
-        self.earlier_metrics = set_metrics_aside(self.config)
-        super().fit(agent_loop_manager)
+def _noting_manager(name: str | None) -> str:
+    """The agent-loop manager to use, given the recipe's.
 
-    def on_train_begin(self) -> None:
-        """Leave a record of what is being run, and put back what it had measured before."""
-        write_run_record(self.recipe, self.config.trainer.default_local_dir)
-        put_metrics_back(self.earlier_metrics, self.logger.logger.get("file"), before_step=self.global_steps)
-        super().on_train_begin()
-
-    def on_step_begin(self) -> None:
-        """Forget the rows of the previous step."""
-        self.training_rows.clear()
-        super().on_step_begin()
-
-    def _remember_validation_rows(self, batch: Any) -> None:
-        infos = [as_dict(info) for info in queue_io.read(batch, "extra_info")["extra_info"]]
-        completions = self.config.actor_rollout_ref.rollout.val_kwargs.n
-        self.validation_rows.add(
-            batch.keys, [{**info, **self.validation_intents.sizes(info, completions)} for info in infos]
+    Raises:
+        ConfigError: the recipe's is not a subclass of ours.
+    """
+    if name and not issubclass(load_class_from_fqn(name, "AgentLoopManager"), agent_loop.NotingAgentLoopManager):
+        raise ConfigError(
+            f"actor_rollout_ref.rollout.agent.agent_loop_manager_class={name} would hide the mistakes that rollouts "
+            f"meet: derive it from {agent_loop.MANAGER}"
         )
-
-    def _val_metrics_update(
-        self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, *args: Any, **kwargs: Any
-    ) -> dict[str, float]:
-        watched = without_constants(reward_extra_infos_dict)
-        metrics = super()._val_metrics_update(data_sources, sample_uids, watched, *args, **kwargs)
-        identities, intents = self.validation_rows.of(sample_uids), self.validation_intents.intents
-        metrics.update(validation_metrics(identities, data_sources, reward_extra_infos_dict, intents))
-        self.validation_rows.clear()
-        if self.best_checkpoint:
-            self.best_checkpoint.consider(self.global_steps, metrics)
-        return metrics
-
-    def _save_checkpoint(self) -> None:
-        if self.best_checkpoint:
-            self.best_checkpoint.before_save(self.global_steps)
-        super()._save_checkpoint()
-        if self.best_checkpoint:
-            self.best_checkpoint.saved_step = self.global_steps
-
-    def _dump_generations(
-        self,
-        inputs: list,
-        outputs: list,
-        gts: list,
-        scores: list,
-        reward_extra_infos_dict: dict[str, list],
-        dump_path: str,
-    ) -> None:
-        keys = reward_extra_infos_dict["uid"]
-        rows = self.training_rows if dump_path == self.config.trainer.get("rollout_data_dir") else self.validation_rows
-        columns = {**reward_extra_infos_dict, **rows.columns(keys)}
-        super()._dump_generations(inputs, outputs, gts, scores, columns, dump_path)
+    return name or agent_loop.MANAGER
 
 
 let_logger_flush(trainer_separate_async)

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import transfer_queue as tq
+from ray.exceptions import RayTaskError
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
+from verl_air.errors import AirError
 from verl_air.training.rows import as_dict
 
 ROW_FIELDS = ("data_source", "reward_model", "extra_info", "num_turns", "extra_fields")
@@ -77,7 +79,12 @@ class _RowAwareRewardLoop:
         }
         for name, values in columns.items():
             data.non_tensor_batch[_MANAGERS_NAMES.get(name, name)] = _objects(values)
-        output = self._manager.compute_rm_score(data)
+        try:
+            output = self._manager.compute_rm_score(data)
+        except RayTaskError as error:
+            if isinstance(error.cause, AirError):
+                raise error.cause from error  # its own message, not a worker's traceback
+            raise
 
         # As the agent loop does it: what the function returned becomes one entry of the row's extra_fields.
         names = output.meta_info.pop("reward_extra_keys", [])
