@@ -99,6 +99,8 @@ class Playground:
         asked = [n for n, row in enumerate(rows) if row["extra_info"]["role"] == "open" and answers[n] is not None]
         requests = [json.loads(rows[n]["extra_info"]["extras"])["request"] for n in asked]
         prompts = [judge_prompt(request, answers[n] or "") for request, n in zip(requests, asked, strict=True)]
+        if not asked:
+            return right
         for n, odds in zip(asked, verdict_log_odds(self.judge, self.tokenizer, prompts).tolist(), strict=True):
             right[n] = odds > 0
         return right

@@ -140,6 +140,25 @@ def test_grpo_does_not_see_the_scale_of_rewards_and_air_sees_its_square(spread: 
     assert air_C.tolist() == pytest.approx([spread**2 * (0.9 - p) if p < 0.9 else 0.0 for p in accuracies], rel=1e-4)
 
 
+def noise(world: World, weight_OCK: Tensor) -> float:
+    """Variance of the open prompt's gradient over its squared mean."""
+    square = world.gradients(weight_OCK)[:, 1].square().sum(-1) @ world.probability_O
+    return float(square / world.expected_gradient(weight_OCK)[1].square().sum()) - 1.0
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "grpo", "signed", "positive"),
+    [(0.13, (3.42, 1.95, 1.35), (0.57, 0.29, 0.20), (0.52, 0.28, 0.20)),
+     (0.85, (2.92, 1.61, 1.10), (108.6, 54.2, 35.8), (11.8, 6.6, 4.9))],
+)  # fmt: skip
+def test_noise_falls_with_completions(accuracy: float, grpo: tuple, signed: tuple, positive: tuple) -> None:
+    """Far from its anchor AIR is the less noisy estimate, close to it the noisier one; the anchor is .9 right."""
+    worlds = [World.of_accuracies(0.9, accuracy, completions=K) for K in (2, 3, 4)]
+    assert [noise(world, grpo_advantages(world)) for world in worlds] == pytest.approx(grpo, rel=0.02)
+    for gap, expected in (("signed", signed), ("positive", positive)):
+        assert [noise(world, world.weights(gap=gap)) for world in worlds] == pytest.approx(expected, rel=0.03)
+
+
 @over_shapes
 @over_worlds
 @pytest.mark.parametrize("estimator", ["loo", "paper"])
