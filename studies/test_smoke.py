@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from studies.dispersion.__main__ import main as dispersion
 from studies.experiment.__main__ import main as experiment
+from studies.gradient.__main__ import compare
+from studies.gradient.__main__ import main as gradient
 from studies.scaling.__main__ import main as scaling
 
 HERE = Path(__file__).parent
@@ -43,3 +46,19 @@ def test_dispersion_of_an_untrained_model(playground_files: Path, capsys: pytest
         r"playground/ood, relative: 0\.\d+ \[.*\], 48 meta-groups \(unrelated prompts: 0\.894\)",
         capsys.readouterr().out,
     )
+
+
+def test_the_auxiliary_gradient_of_one_step(playground_files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gradient([str(playground_files), "--steps", "1", "--phases", "1", "--gap", "signed"]) == 0
+    printed = capsys.readouterr().out
+    assert "| multiple_choice | 1-1 | " in printed
+    assert re.search(r"Share of auxiliary weights that are zero, by phase: \d\.\d\d", printed)
+
+
+def test_shares_and_cosines() -> None:
+    right, up = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 1.0])
+    nothing = torch.zeros(2)
+    found = compare({"polite": (right, up), "story": (nothing, -right), "all": (right, up - right)})
+    assert (found["share/polite"], found["own/polite"]) == (0.25, 0.0)
+    assert (found["share/story"], found["step/story"]) == (1.0, -1.0)
+    assert "own/story" not in found

@@ -8,11 +8,11 @@ from tests.conftest import ROOT
 from verl_air import AirConfig, ConfigError
 
 
-def test_the_defaults_are_the_papers_but_for_its_biased_estimator() -> None:
+def test_the_defaults_are_the_papers_but_for_its_biased_estimator_and_its_signed_gap() -> None:
     config = AirConfig()
     assert (config.regularizer, config.coef, config.estimator) == ("air", 8e-4, "loo")
     assert (config.normalize_by, config.importance, config.aux_reward) == ("all", "none", "total")
-    assert (config.gap, config.gap_shrinkage, config.reward_scale) == ("signed", 0.0, "raw")
+    assert (config.gap, config.gap_shrinkage, config.reward_scale) == ("positive", 0.0, "raw")
     assert config.group_size == 4
 
 
@@ -35,7 +35,7 @@ def test_reads_a_number_that_yaml_takes_for_a_string() -> None:
     [
         (
             {"coeff": 1.0},
-            r"air.coeff: unknown key \(did you mean 'coef'\?\); known: estimator, gap, gap_shrinkage, regularizer",
+            r"air.coeff: unknown key \(did you mean 'coef'\?\); known: estimator, gap, gap_shrinkage, ",
         ),
         ({"estimator": "lo"}, "air.estimator: 'lo' should be 'loo' or 'paper'"),
         ({"coef": -1.0}, "air.coef: -1.0 should be greater than or equal to 0"),

@@ -14,25 +14,29 @@ class GapOptions(Settings):
 
     estimator: mean reward of a trajectory's own prompt: ``loo``, over the other completions (leave-one-out: unbiased
         at no cost; needs ``rollout.n >= 2``), or ``paper``, over all of them, as published.
-    gap: ``signed``, or ``positive`` to clamp the gap at zero, so that an open variant that is paid more than its
-        anchor is left alone.
+    gap: of ``air``: ``positive``, clamped at zero, so that an open variant that is paid more than its anchor is left
+        alone; or ``signed``, as published, which pushes it down, even where the anchor is what is wrong.
     gap_shrinkage: s >= 0; the gap is multiplied by max(0, 1 - s * se^2 / gap^2), with se its standard error over the
         completions. 0 is off, 1 the positive-part James-Stein factor. It lowers noise at the price of a bias.
+    accuracy_prior: of ``group_accuracy``: the other prompts' accuracies are taken as if each had so many more
+        completions, half of them right. 0 is unbiased; 1 makes most weights differ from zero at the price of a bias.
     """
 
     prefix: ClassVar[str] = "air"
 
     estimator: Literal["loo", "paper"] = "loo"
-    gap: Literal["signed", "positive"] = "signed"
+    gap: Literal["signed", "positive"] = "positive"
     gap_shrinkage: float = Field(0.0, ge=0)
+    accuracy_prior: float = Field(0.0, ge=0)
 
 
 class AirConfig(GapOptions):
     """Options of Anchor Invariance Regularization. docs/paper_index.md cites the source of each default.
 
     The objective:
-        estimator, gap, gap_shrinkage: see :class:`GapOptions`.
-        regularizer: ``air``, ``vrex`` (the symmetric baseline), ``none``, or a name registered by a third party.
+        estimator, gap, gap_shrinkage, accuracy_prior: see :class:`GapOptions`.
+        regularizer: ``air``, ``group_accuracy``, ``group_accuracy_open``, ``vrex`` (the symmetric baseline), ``none``,
+            or a name registered by a third party.
         coef: weight of the auxiliary loss, lambda in the paper. 0 is exactly plain GRPO or GSPO.
         normalize_by: average the auxiliary loss over ``all`` valid trajectories, or over the ``open`` ones only.
         importance: ``none``, or ``ratio``: reweight by the clipped ratio pi / pi_old, for updates that are off-policy

@@ -47,7 +47,7 @@ def test_a_sound_environment_and_recipe_pass(doctor) -> None:
         "versions": "verl 0.9.1",
         "names": "regularizers air",
         "memory": "GiB; at most about ",
-        "recipe": "air: gap=positive, coef=0.02",
+        "recipe": "air: coef=0.02, aux_reward=task",
         "nodes": "this machine: 2 GPU(s); the recipe asks for trainer 1 x 1, reward model 1 x 1",
     }.items():
         assert text in checks[name][1]

@@ -17,7 +17,7 @@ MENTIONS = [command for page in PAGES for command in inline_commands(page, read(
 
 # Blocks that are neither commands nor Python, YAML or overrides: their first words -> what they are.
 OTHER_BLOCKS = {
-    "gap Delta_s": "formulas",
+    **dict.fromkeys(("gap Delta_s", "weight w_sk", "E[ sum", "1.15 / L", "grad G"), "formulas"),
     '[project.entry-points."verl_air.plugins"]': "a part of a pyproject.toml",
 }
 # Parsed with the real parser, not run.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Gradients = dict[str, Tensor]
 
-AIR = AirConfig(coef=0.05, estimator="paper")
+AIR = AirConfig(coef=0.05, estimator="paper", gap="signed")
 """Policy loss and auxiliary loss then weigh about alike on the tiny model, so that a fault in either shows."""
 
 

@@ -103,6 +103,7 @@ def write_run(
                 "air/open_reward/mean": open_,
                 "air/gap/mean": anchor - open_,
                 "air/gap_se": 0.1,
+                "air/gap/anchors_worse": 0.0,
                 "air/zero_std_rate": 0.5,
                 "air/no_answer_rate": 0.1,
                 "air/truncation_rate": 0.0,

@@ -209,6 +209,7 @@ def test_alarms_ring(tmp_path: Path) -> None:
                 "air/zero_std_rate": 0.99,
                 "air/groups/dropped": 1.0,
                 "air/groups/complete": 4.0,
+                "air/gap/anchors_worse": float(step < 8),
                 "actor/loss": None if step == 12 else 0.1,
             },
         }
@@ -241,6 +242,7 @@ def test_alarms_ring(tmp_path: Path) -> None:
         "zero variance": "bad",
         "lost groups": "bad",
         "incomplete groups": "bad",
+        "worse anchors": "bad",
         "anchors hold": "bad",
         "benign helped": "bad",
         "reward hacking": "bad",

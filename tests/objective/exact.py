@@ -1,14 +1,16 @@
 """Exact expectations by enumeration, to compare the estimators with.
 
 A world: one intent, C contexts (the first ``anchors`` of them anchors), a softmax policy over A actions in each
-context, a reward for each (context, action), K completions a context. Every outcome of a context is enumerated with its
-probability, so expectations are exact and need no sampling.
+context, a reward and a verdict for each (context, action), K completions a context. Every one of the (A^K)^C outcomes
+is a meta-group of one big batch, with its probability, so expectations are exact and need no sampling.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,10 +20,11 @@ from verl_air.objective import trajectory_weights
 
 @dataclass(frozen=True)
 class World:
-    """logits_CA and reward_CA in float64; the first ``anchors`` contexts are anchors."""
+    """logits_CA, reward_CA: float64; right_CA: verdicts; the first ``anchors`` contexts are anchors."""
 
     logits_CA: Tensor
     reward_CA: Tensor
+    right_CA: Tensor
     anchors: int
     completions: int
 
@@ -30,46 +33,71 @@ class World:
         generator = torch.Generator().manual_seed(seed)
         logits = torch.randn(contexts, actions, generator=generator, dtype=torch.float64)
         reward = torch.randn(contexts, actions, generator=generator, dtype=torch.float64)
-        return cls(logits, reward, anchors, completions)
+        right = torch.rand(contexts, actions, generator=generator).argsort(-1) < max(1, actions // 2)
+        return cls(logits, reward, right, anchors, completions)
 
-    def risks(self, logits_CA: Tensor) -> Tensor:
-        """R_c = -E[r]: [C]."""
-        return -(logits_CA.softmax(-1) * self.reward_CA).sum(-1)
+    @classmethod
+    def of_accuracies(cls, *accuracy_C: float, completions: int, right: float = 1.0, wrong: float = -1.0) -> World:
+        """One anchor, then open contexts; two actions, the first one right."""
+        p = torch.tensor(accuracy_C, dtype=torch.float64)
+        logits = torch.stack([p.log(), (1 - p).log()], -1)
+        reward = torch.tensor([[right, wrong]], dtype=torch.float64).expand(len(p), 2)
+        return cls(logits, reward, torch.tensor([[True, False]]).expand(len(p), 2), 1, completions)
 
+    @property
+    def probability_CA(self) -> Tensor:
+        return self.logits_CA.softmax(-1)
 
-def exact_gradient(world: World, omega: str) -> Tensor:
-    """Autograd of Omega_AIR or Omega_VREx with respect to the logits: [C, A]."""
-    logits = world.logits_CA.clone().requires_grad_()
-    risk_C = world.risks(logits)
-    if omega == "air":
-        anchor = risk_C[: world.anchors].mean().detach()
-        value = (risk_C[world.anchors :] - anchor).square().sum()
-    else:
-        value = (risk_C - risk_C.mean()).square().mean()
-    return torch.autograd.grad(value, logits)[0]
+    @property
+    def mean_C(self) -> Tensor:
+        """E[r] of each context."""
+        return (self.probability_CA * self.reward_CA).sum(-1)
 
+    def gradient(self, objective: Callable[[Tensor], Tensor]) -> Tensor:
+        """Autograd of a function of the policy's probabilities [C, A] with respect to the logits: [C, A]."""
+        logits = self.logits_CA.clone().requires_grad_()
+        return torch.autograd.grad(objective(logits.softmax(-1)), logits)[0]
 
-def expected_surrogate_gradient(world: World, regularizer: str, estimator: str) -> Tensor:
-    """E[ sum over trajectories of weight * grad log pi ] with respect to the logits: [C, A], exactly.
+    @cached_property
+    def action_OCK(self) -> Tensor:
+        """All outcomes O."""
+        C, A = self.logits_CA.shape
+        tuples = torch.tensor(list(itertools.product(range(A), repeat=self.completions)))
+        return tuples[torch.cartesian_prod(*[torch.arange(len(tuples))] * C)]
 
-    The batch is K completions of each context; all of the (A^K)^C outcomes are enumerated.
-    """
-    C, A = world.logits_CA.shape
-    K = world.completions
-    probability_CA = world.logits_CA.softmax(-1)
-    tuples = torch.tensor(list(itertools.product(range(A), repeat=K)))  # [A^K, K]
-    prompt_N = torch.arange(C).repeat_interleave(K)
-    intent_N = torch.zeros_like(prompt_N)
-    is_anchor_N = prompt_N < world.anchors
-    total = torch.zeros(C, A, dtype=torch.float64)
-    for outcome in itertools.product(range(len(tuples)), repeat=C):
-        action_CK = tuples[list(outcome)]
-        probability = probability_CA.gather(1, action_CK).prod()
-        reward_N = world.reward_CA.gather(1, action_CK).flatten()
-        weight_N = trajectory_weights(
-            reward_N, prompt_N, intent_N, is_anchor_N, regularizer=regularizer, estimator=estimator
-        ).double()
-        # grad log pi(a) = onehot(a) - pi
-        score_NA = torch.nn.functional.one_hot(action_CK.flatten(), A) - probability_CA[prompt_N]
-        total.index_add_(0, prompt_N, probability * weight_N.unsqueeze(-1) * score_NA)
-    return total
+    def of_actions(self, value_CA: Tensor) -> Tensor:
+        """A value of each completion of each outcome: [O, C, K]."""
+        C, A = self.logits_CA.shape
+        return value_CA.flatten()[self.action_OCK + A * torch.arange(C)[:, None]]
+
+    @cached_property
+    def probability_O(self) -> Tensor:
+        return self.of_actions(self.probability_CA).prod(-1).prod(-1)
+
+    def batch(self) -> dict[str, Tensor]:
+        """Arguments of ``trajectory_weights``: each outcome is a meta-group."""
+        outcomes, C, K = self.action_OCK.shape
+        prompt_N = torch.arange(outcomes * C).repeat_interleave(K)
+        return {
+            "reward_N": self.of_actions(self.reward_CA).flatten(),
+            "prompt_N": prompt_N,
+            "intent_N": prompt_N // C,
+            "is_anchor_N": prompt_N % C < self.anchors,
+        }
+
+    def weights(self, **options: str | float) -> Tensor:
+        """The weight of each completion of each outcome: [O, C, K]."""
+        right_N = self.of_actions(self.right_CA).flatten()
+        weight_N = trajectory_weights(**self.batch(), right_N=right_N, **options)
+        return weight_N.double().view(self.action_OCK.shape)
+
+    def gradients(self, weight_OCK: Tensor) -> Tensor:
+        """Sum over trajectories of weight * grad log pi, of each outcome: [O, C, A]."""
+        score_OCKA = (
+            torch.nn.functional.one_hot(self.action_OCK, self.logits_CA.shape[1]) - self.probability_CA[:, None]
+        )
+        return (weight_OCK.unsqueeze(-1) * score_OCKA).sum(2)
+
+    def expected_gradient(self, weight_OCK: Tensor) -> Tensor:
+        """Its expectation, exactly: [C, A]."""
+        return torch.einsum("o,oca->ca", self.probability_O, self.gradients(weight_OCK))

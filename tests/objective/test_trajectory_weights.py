@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -50,51 +52,87 @@ def batches(draw):
                         -13 * intent + 5,
                         anchor,
                         draw(st.integers(0, 5)) > 0,
+                        draw(st.booleans()),
                     )
                 )
     order = draw(st.permutations(range(len(rows))))
     return [rows[i] for i in order]
 
 
+ARGUMENTS = ("reward_N", "prompt_N", "intent_N", "is_anchor_N", "valid_N", "right_N")
+REGULARIZERS = st.sampled_from(["air", "vrex", "group_accuracy", "group_accuracy_open"])
+
+
 def as_tensors(rows):
-    return tuple(torch.tensor(column) for column in zip(*rows, strict=True))
+    return {name: torch.tensor(column) for name, column in zip(ARGUMENTS, zip(*rows, strict=True), strict=True)}
+
+
+def weights(columns, **options):
+    return trajectory_weights(**columns, **options)
 
 
 @given(batches(), st.sampled_from(["paper", "loo"]))
 @settings(max_examples=300, deadline=None)
 def test_equals_the_definition(rows, estimator) -> None:
-    got = trajectory_weights(*as_tensors(rows), estimator=estimator)
-    want = plain_air(*zip(*rows, strict=True), estimator)
+    got = weights(as_tensors(rows), estimator=estimator)
+    reward, prompt, intent, anchor, valid, _ = zip(*rows, strict=True)
+    want = plain_air(reward, prompt, intent, anchor, valid, estimator)
     assert got.dtype == torch.float32
     assert not got.requires_grad
     torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float32), atol=1e-5, rtol=1e-5)
 
 
-@given(batches(), st.sampled_from(["air", "vrex"]), st.sampled_from(["paper", "loo"]), st.randoms())
+@given(batches(), st.sampled_from(["paper", "loo"]), st.sampled_from([0.0, 1.0]))
+@settings(max_examples=200, deadline=None)
+def test_group_accuracy_equals_the_definition(rows, estimator, prior) -> None:
+    """Row by row: whether it was right, less the mean of its prompt, times the accuracies of the other prompts."""
+    got = weights(as_tensors(rows), regularizer="group_accuracy", estimator=estimator, accuracy_prior=prior)
+    want = []
+    for _, prompt, intent, _, valid, right in rows:
+        group = [row for row in rows if row[2] == intent]
+        by_prompt = {p: [row[5] for row in group if row[1] == p and row[4]] for p in {row[1] for row in group}}
+        roles = {row[3] for row in group if row[4]}
+        own = by_prompt[prompt]
+        if not valid or len(roles) < 2 or not all(by_prompt.values()) or (estimator == "loo" and len(own) < 2):
+            want.append(0.0)
+            continue
+        others = [(sum(v) + prior / 2) / (len(v) + prior) for p, v in by_prompt.items() if p != prompt]
+        mean = (sum(own) - right) / (len(own) - 1) if estimator == "loo" else sum(own) / len(own)
+        want.append((right - mean) * math.prod(others))
+    torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float32), atol=1e-6, rtol=1e-5)
+
+
+@given(batches(), REGULARIZERS, st.sampled_from(["paper", "loo"]), st.randoms())
 @settings(max_examples=200, deadline=None)
 def test_order_and_names_of_rows_do_not_matter(rows, regularizer, estimator, random) -> None:
-    tensors = as_tensors(rows)
-    want = trajectory_weights(*tensors, regularizer=regularizer, estimator=estimator)
+    columns, options = as_tensors(rows), {"regularizer": regularizer, "estimator": estimator}
+    want = weights(columns, **options)
     order = list(range(len(rows)))
     random.shuffle(order)
-    reward, prompt, intent, anchor, valid = (t[order] for t in tensors)
-    got = trajectory_weights(
-        reward, prompt * -3 + 11, intent * 1000, anchor, valid, regularizer=regularizer, estimator=estimator
-    )
+    moved = {name: column[order] for name, column in columns.items()}
+    renamed = {"prompt_N": moved["prompt_N"] * -3 + 11, "intent_N": moved["intent_N"] * 1000}
+    got = weights(moved | renamed, **options)
     torch.testing.assert_close(got, want[order], atol=1e-6, rtol=1e-6)
 
 
-@given(batches(), st.sampled_from(["air", "vrex"]))
+@given(batches(), REGULARIZERS)
 @settings(max_examples=100, deadline=None)
 def test_invalid_rows_change_nothing(rows, regularizer) -> None:
-    """Leaving invalid rows out and handing them in, with NaN for a reward, give the same weights."""
-    reward, prompt, intent, anchor, valid = as_tensors(rows)
-    whole = trajectory_weights(
-        torch.where(valid, reward, float("nan")), prompt, intent, anchor, valid, regularizer=regularizer
+    """Leaving invalid rows out and handing them in, with NaN for a reward, give the same weights.
+
+    Of group accuracy, only while each prompt keeps a verdict: without one its meta-group's product is not known.
+    """
+    columns = as_tensors(rows)
+    valid = columns["valid_N"]
+    whole = weights(
+        columns | {"reward_N": torch.where(valid, columns["reward_N"], float("nan"))}, regularizer=regularizer
     )
     assert torch.equal(whole[~valid], torch.zeros(int((~valid).sum())))
+    lost = {row[2] for row in rows if not any(other[4] for other in rows if other[1] == row[1])}
+    if regularizer.startswith("group_accuracy"):
+        valid = valid & torch.tensor([row[2] not in lost for row in rows])
     if valid.any():
-        part = trajectory_weights(reward[valid], prompt[valid], intent[valid], anchor[valid], regularizer=regularizer)
+        part = weights({name: column[valid] for name, column in columns.items()}, regularizer=regularizer)
         torch.testing.assert_close(whole[valid], part)
 
 
@@ -174,13 +212,23 @@ def test_unknown_names_are_refused_with_the_known_ones() -> None:
         trajectory_weights(*batch, gap="negative")
 
 
+def test_group_accuracy_needs_verdicts_that_are_none_or_bool() -> None:
+    batch = group([1.0] * 2, [0.5] * 2)
+    with pytest.raises(ValueError, match=r"group_accuracy needs right_N, .* the key 'acc'"):
+        trajectory_weights(*batch, regularizer="group_accuracy")
+    with pytest.raises(ValueError, match=r"right_N must be bool, got torch\.float32"):
+        trajectory_weights(*batch, right_N=torch.ones(4), regularizer="group_accuracy")
+    with pytest.raises(ValueError, match="one shape"):
+        trajectory_weights(*batch, right_N=torch.ones(3, dtype=torch.bool), regularizer="group_accuracy")
+
+
 def test_third_parties_can_register() -> None:
     @register_regularizer("test_constant")
     def constant(groups, options):
         return torch.ones_like(groups.reward_N)
 
     weight = trajectory_weights(*group([1.0], [0.5]), regularizer="test_constant")
-    assert weight.tolist() == [1.0, 0.5]
+    assert weight.tolist() == [1.0, 1.0]  # it is the weight itself
     with pytest.raises(ConfigError, match="registered already"):
         register_regularizer("test_constant")(lambda groups, options: groups.reward_N)
 

@@ -82,6 +82,31 @@ def test_a_missing_reward_column_is_named(options: dict[str, Any], says: str) ->
         auxiliary_reward(batch([[[2.5] * K, [0.25] * K]], tasks=False), AirConfig(**options))
 
 
+@pytest.mark.parametrize(
+    ("anchor", "first", "second", "weights"),
+    [
+        # Accuracies 2/3, 1/3 and 1; a right completion is +(1 - mean of the other two) times the others' accuracies.
+        ([1, 1, -1], [1, -1, -1], [1, 1, 1], [1 / 6, 1 / 6, -1 / 3, 2 / 3, -1 / 3, -1 / 3, 0, 0, 0]),
+        ([1, 1, -1], [1, NAN, -1], [1, 1, 1], [1 / 4, 1 / 4, -1 / 2, 2 / 3, 0, -2 / 3, 0, 0, 0]),  # one has no verdict
+        ([1, 1, -1], [1, -1, -1], [NAN] * K, [0] * 9),  # a prompt has none: the product is not known
+    ],
+    ids=["whole", "an abstained row", "an abstained prompt"],
+)
+def test_group_accuracy_is_trained_from_the_verdicts_of_the_rows(anchor, first, second, weights) -> None:
+    t = batch([[[float(reward) for reward in prompt] for prompt in (anchor, first, second)]])
+    got = loss_weights(t, ~t.abstained_N, AirConfig(regularizer="group_accuracy"))
+    np.testing.assert_allclose(got, np.array(weights) * 9 / (~t.abstained_N).sum(), rtol=1e-6)
+    assert (loss_weights(t, np.zeros(9, dtype=bool), AirConfig(regularizer="group_accuracy")) == 0).all()
+
+
+def test_group_accuracy_without_verdicts_is_refused() -> None:
+    t = read(
+        ["a-0_0_0", "a-1_0_0"], [0.0] * 2, [[EOS]] * 2, [{"role": r, "intent_id": "a"} for r in ("anchor", "open")]
+    )
+    with pytest.raises(ValueError, match="the key 'acc', which some row's reward function did not return"):
+        loss_weights(t, np.ones(2, dtype=bool), AirConfig(regularizer="group_accuracy"))
+
+
 def test_abstained_rows_have_no_weight() -> None:
     t = batch([[[2.5] * K, [0.25, NAN, 2.5]]])
     assert t.abstained_N.tolist() == [False] * 4 + [True, False]
@@ -118,9 +143,11 @@ def test_several_outputs_of_a_session_share_the_weight_of_the_final_one() -> Non
     rows = [*range(6), 3]
     keys = [*t.keys, f"{session_of(t.keys[3])}_1"]
     extra = [{"role": t.role_N[row], "intent_id": "a"} for row in rows]
-    more = read(keys, [t.reward_N[row] for row in rows], [[EOS]] * 7, extra)
+    tasks = [{"task_reward": t.reward_N[row]} for row in range(6) if row != 3]  # the final output alone has a reward
+    infos = [*tasks[:3], {}, *tasks[3:], {"task_reward": t.reward_N[3]}]
+    more = read(keys, [t.reward_N[row] for row in rows], [[EOS]] * 7, extra, infos)
     assert more.final_N.tolist() == [True] * 3 + [False, True, True, True]
-    weight_N = loss_weights(more, np.ones(7, dtype=bool), AirConfig())
+    weight_N = loss_weights(more, np.ones(7, dtype=bool), AirConfig(aux_reward="task"))
     assert weight_N[3] == weight_N[6]
     np.testing.assert_allclose(weight_N[:6], loss_weights(t, np.ones(6, dtype=bool), AirConfig()) * 7 / 6, rtol=1e-6)
 

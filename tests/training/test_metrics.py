@@ -7,7 +7,7 @@ from tests.conftest import ROOT
 from tests.training.support import NAN, TWO_GROUPS, K, batch
 from verl_air.config import AirConfig
 from verl_air.errors import DataError
-from verl_air.training.batch import auxiliary_reward
+from verl_air.training.batch import auxiliary_reward, loss_weights
 from verl_air.training.metrics import training_metrics, validation_metrics
 
 GAPS = [(2.5 * 2 + 0.25) / 3 - (0.25 * 2 + 2.5) / 3, 2.5 - (0.25 - 2.0 + 0.25) / 3]
@@ -50,6 +50,30 @@ def test_responses_without_an_answer_are_counted() -> None:
     assert "air/no_answer_rate" not in training_metrics(t, ~t.padding_N, 0), "a reward that does not say"
     t.info_N["format_ok"][:] = [0.0, 0.0, 0.0, *[1.0] * 9, 0.0, 0.0]
     assert training_metrics(t, ~t.padding_N, 0)["air/no_answer_rate"] == pytest.approx(3 / 12)
+
+
+@pytest.mark.parametrize(
+    ("groups", "worse"),
+    [
+        ([[[-2.0] * K, [0.25] * K]] * 2, 1.0),  # a pretrained model's first step: no variance anywhere
+        (TWO_GROUPS, 0.0),
+        ([[[2.5] * K, [2.5] * K]] * 2, 0.0),
+        ([[[-2.0] * K, [0.25] * K], [[0.25, -2.0, 0.25], [-2.0, 0.25, -2.0]]], 0.0),  # noise
+        ([[[-2.0] * K, [0.25] * K]], None),  # no error to compare with
+    ],
+)
+def test_anchors_that_are_worse_than_their_variants_are_reported_and_do_no_harm(
+    groups: list, worse: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    t = batch(groups)
+    everything_N = np.ones(len(t.keys), dtype=bool)
+    metrics = training_metrics(t, everything_N, 0, aux_reward_N=t.reward_N)
+    assert metrics.get("air/gap/anchors_worse") == worse
+    assert len(caplog.messages) == bool(worse)
+    if worse:
+        assert "verl-air: all domains: anchors earn less than open variants (gap -2.25" in caplog.text
+        assert (loss_weights(t, everything_N, AirConfig()) == 0).all()  # by default
+        assert (loss_weights(t, everything_N, AirConfig(gap="signed"))[~t.is_anchor_N] < -0.5).all()
 
 
 def test_abstained_rows_are_in_no_mean() -> None:

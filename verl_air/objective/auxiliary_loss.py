@@ -32,10 +32,12 @@ def trajectory_weights(
     is_anchor_N: Tensor,
     valid_N: Tensor | None = None,
     *,
+    right_N: Tensor | None = None,
     regularizer: str = "air",
     estimator: str = "loo",
     gap: str = "signed",
     shrinkage: float = 0.0,
+    accuracy_prior: float = 0.0,
 ) -> Tensor:
     """One weight per trajectory, computed once on the whole batch.
 
@@ -48,22 +50,24 @@ def trajectory_weights(
             sampled once per batch; training passes an id per meta-group, so that two visits to an intent stay apart.
         is_anchor_N: bool [N].
         valid_N: bool [N]; False for abstained and padded rows, whose rewards may be NaN. None: all valid.
+        right_N: bool [N], verdicts; anything on invalid rows. Needed by ``group_accuracy``, which ignores rewards.
         regularizer: a registered name.
-        estimator, gap, shrinkage: see :class:`~verl_air.config.GapOptions`.
+        estimator, gap, shrinkage, accuracy_prior: see :class:`~verl_air.config.GapOptions`. The default gap is the
+            paper's; training has another one.
 
     Returns:
         float32 [N], detached. Zero for anchors (``air``), for invalid rows, and for groups that lack a valid anchor or
         a valid open row; with ``loo`` also for prompts with a single valid completion, where it is undefined.
 
     Raises:
-        ValueError: see :func:`group_trajectories`.
+        ValueError: see :func:`group_trajectories`; or the regularizer needs ``right_N``.
         ConfigError: the regularizer is not registered, or an option has no such value.
     """
-    options = GapOptions.from_mapping({"estimator": estimator, "gap": gap, "gap_shrinkage": shrinkage})
-    pull = get_regularizer(regularizer)
-    groups = group_trajectories(reward_N, prompt_N, intent_N, is_anchor_N, valid_N)
-    # The one place where a pull becomes a weight: a regularizer that sets the weight itself would branch off here.
-    weight_N = pull(groups, options) * groups.reward_N
+    options = GapOptions.from_mapping(
+        {"estimator": estimator, "gap": gap, "gap_shrinkage": shrinkage, "accuracy_prior": accuracy_prior}
+    )
+    groups = group_trajectories(reward_N, prompt_N, intent_N, is_anchor_N, valid_N, right_N)
+    weight_N = get_regularizer(regularizer)(groups, options)
     return torch.where(groups.active_N, weight_N, 0.0).to(torch.float32)
 
 

@@ -1,12 +1,12 @@
-"""Regularizers: in which direction, and how strongly, each trajectory's reward is pulled.
+"""Regularizers: the weight of each trajectory in the auxiliary loss ``J_aux = -(1/N) sum_i weight_i log pi_i``.
 
-The auxiliary loss is ``J_aux = -(1/N) sum_i weight_i log pi_i`` with ``weight_i = pull_i * reward_i``.
-
-============  ============================================================  =======================================
-``air``       pull = gap = sg[rbar_acr - rbar_s] on open prompts, else 0     paper, section on AIR: Omega_AIR
-``vrex``      pull = (2/|C|) (mean over contexts of rbar - rbar_s)           the symmetric baseline, Var_c R_c
-``none``      0
-============  ============================================================  =======================================
+=======================  ==============================================================================  ============
+``air``                  gap * reward on open prompts, gap = sg[rbar_acr - rbar_s]                       paper: AIR
+``vrex``                 (2 / |C|) (mean over contexts of rbar - rbar_s) * reward                        Var_c R_c
+``group_accuracy``       (right - mean of its prompt) * product of the other prompts' accuracies         P(all right)
+``group_accuracy_open``  the same over the open prompts only
+``none``                 0
+=======================  ==============================================================================  ============
 
 Third parties add their own with :func:`register_regularizer`.
 """
@@ -25,7 +25,7 @@ from verl_air.objective.meta_group import MetaGroups
 from verl_air.settings import closest
 
 Regularizer = Callable[[MetaGroups, GapOptions], Tensor]
-"""Returns ``pull_N``, float64 [N]. Rows of incomplete meta-groups and invalid rows are zeroed by the caller."""
+"""Returns ``weight_N``, float64 [N]. Rows of incomplete meta-groups and invalid rows are zeroed by the caller."""
 
 _REGULARIZERS: dict[str, Regularizer] = {}
 
@@ -69,7 +69,7 @@ def get_regularizer(name: str) -> Regularizer:
 
 @register_regularizer("none")
 def no_regularizer(groups: MetaGroups, options: GapOptions) -> Tensor:
-    """No pull at all: plain GRPO or GSPO."""
+    """No auxiliary term at all: plain GRPO or GSPO."""
     return torch.zeros_like(groups.reward_N)
 
 
@@ -78,15 +78,18 @@ def air(groups: MetaGroups, options: GapOptions) -> Tensor:
     """Anchor invariance: open prompts are pulled to the anchor's mean reward, anchors are left alone."""
     gap_N = groups.anchor_mean_Z[groups.group_N] - groups.own_mean_N(options.estimator)
     se2_S = groups.var_S / groups.count_S.clamp(min=1) + groups.anchor_var_Z[groups.group_S]
-    gap_N = _adjust(gap_N, se2_S[groups.prompt_N], options)
-    return torch.where(groups.is_anchor_N | ~groups.defined_N(options.estimator), 0.0, gap_N)
+    gap_N = _shrunk(gap_N, se2_S[groups.prompt_N], options.gap_shrinkage)
+    if options.gap == "positive":
+        gap_N = gap_N.clamp(min=0.0)
+    return torch.where(groups.is_anchor_N | ~groups.defined_N(options.estimator), 0.0, gap_N * groups.reward_N)
 
 
 @register_regularizer("vrex")
 def vrex(groups: MetaGroups, options: GapOptions) -> Tensor:
     """V-REx: all prompts, anchors included, are pulled to the mean over the contexts of their intent.
 
-    With ``loo`` the own prompt's mean is the leave-one-out mean in both places, which makes it exact.
+    With ``loo`` the own prompt's mean is the leave-one-out mean in both places, which makes it exact. It is symmetric
+    by definition: ``options.gap`` does not apply.
     """
     contexts_Z, present_S = groups.contexts_Z.clamp(min=1), groups.count_S > 0
     own_N, contexts_N = groups.own_mean_N(options.estimator), contexts_Z[groups.group_N]
@@ -94,15 +97,46 @@ def vrex(groups: MetaGroups, options: GapOptions) -> Tensor:
     gap_N = (others_N + own_N) / contexts_N - own_N
     se2_S = groups.var_S / groups.count_S.clamp(min=1)
     mean_var_Z = groups.sum_by_group(se2_S, present_S) / contexts_Z.square()
-    gap_N = _adjust(gap_N, se2_S[groups.prompt_N] + mean_var_Z[groups.group_N], options)
-    return torch.where(groups.defined_N(options.estimator), 2.0 / contexts_N * gap_N, 0.0)
+    gap_N = _shrunk(gap_N, se2_S[groups.prompt_N] + mean_var_Z[groups.group_N], options.gap_shrinkage)
+    return torch.where(groups.defined_N(options.estimator), 2.0 / contexts_N * gap_N * groups.reward_N, 0.0)
 
 
-def _adjust(gap_N: Tensor, se2_N: Tensor, options: GapOptions) -> Tensor:
-    """Apply ``options.gap`` and ``options.gap_shrinkage``, given the gap's squared standard error."""
-    if options.gap == "positive":
-        gap_N = gap_N.clamp(min=0.0)
-    if options.gap_shrinkage > 0.0:
-        keep_N = 1.0 - options.gap_shrinkage * se2_N / gap_N.square().clamp(min=1e-12)
-        gap_N = gap_N * keep_N.clamp(min=0.0)
-    return gap_N
+@register_regularizer("group_accuracy")
+def group_accuracy_weight(groups: MetaGroups, options: GapOptions) -> Tensor:
+    """Policy gradient of the probability that one completion of each prompt of a meta-group are all right.
+
+    With ``loo``, E[gradient of -J_aux] = 1/|S| times the gradient of that probability, averaged over the meta-groups
+    (of |S| prompts with K completions each): unbiased, since prompts are sampled independently. ``paper`` makes it
+    (K - 1) / K of that. A meta-group with a prompt that has no verdict has no weight: its product is not known.
+
+    Raises:
+        ValueError: there are no verdicts.
+    """
+    return _all_right(groups, options, torch.ones_like(groups.valid_N))
+
+
+@register_regularizer("group_accuracy_open")
+def group_accuracy_open_weight(groups: MetaGroups, options: GapOptions) -> Tensor:
+    """The same of the open prompts alone; anchors have no weight and are no factors."""
+    return _all_right(groups, options, ~groups.is_anchor_N)
+
+
+def _all_right(groups: MetaGroups, options: GapOptions, taken_N: Tensor) -> Tensor:
+    if groups.right_N is None:
+        raise ValueError(
+            "regularizer group_accuracy needs right_N, a verdict on every valid trajectory. In training that is the "
+            "key 'acc', which some row's reward function did not return: return it, or use "
+            "reward.custom_reward_function path=pkg://verl_air.rewards name=compute_score"
+        )
+    right_N = groups.right_N.to(torch.float64)
+    others_N = groups.product_of_others(right_N, taken_N, options.accuracy_prior)[groups.prompt_N]
+    weight_N = (right_N - groups.own_mean_N(options.estimator, right_N)) * others_N
+    return torch.where(taken_N & groups.defined_N(options.estimator), weight_N, 0.0)
+
+
+def _shrunk(gap_N: Tensor, se2_N: Tensor, shrinkage: float) -> Tensor:
+    """``options.gap_shrinkage``, given the gap's squared standard error."""
+    if shrinkage == 0.0:
+        return gap_N
+    keep_N = 1.0 - shrinkage * se2_N / gap_N.square().clamp(min=1e-12)
+    return gap_N * keep_N.clamp(min=0.0)

@@ -91,7 +91,7 @@ class Trajectories:
             RewardError: the reward function did not return it.
         """
         values_N = self.info_N[name]
-        missing_N = ~np.isfinite(values_N) & ~self.padding_N & ~self.abstained_N
+        missing_N = ~np.isfinite(values_N) & self.real_N & ~self.abstained_N
         if missing_N.any():
             raise RewardError(
                 f"{option} needs {name!r} from the reward function, and trajectory "
@@ -202,12 +202,15 @@ def loss_weights(trajectories: Trajectories, valid_N: np.ndarray, air: AirConfig
     counted_N = valid_N & trajectories.final_N
     reward_N = auxiliary_reward(trajectories, air)
     columns = (reward_N, trajectories.prompt_N, trajectories.group_N, trajectories.is_anchor_N, counted_N)
+    acc_N = trajectories.info_N["acc"]
     weight_N = trajectory_weights(
         *map(torch.from_numpy, columns),
+        right_N=torch.from_numpy(acc_N >= 1.0) if np.isfinite(acc_N[counted_N]).all() else None,
         regularizer=air.regularizer,
         estimator=air.estimator,
         gap=air.gap,
         shrinkage=air.gap_shrinkage,
+        accuracy_prior=air.accuracy_prior,
     ).numpy()
     if air.normalize_by == "open":
         counted_N = counted_N & ~trajectories.is_anchor_N

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,14 @@ import torch
 from verl_air.objective import group_accuracy, group_trajectories
 from verl_air.training.batch import Trajectories, as_floats
 from verl_air.training.rows import GROUP_KEY, check_identity
+
+log = logging.getLogger(__name__)
+
+ANCHORS_WORSE = (
+    "verl-air: %s: anchors earn less than open variants (gap %.2f, below zero by more than two standard errors). "
+    "air.gap=positive leaves such variants alone, air.gap=signed pushes them down. Look at air/anchor_acc and "
+    "air/anchor_truncation_rate: an anchor that is answered wrong is no reference."
+)
 
 
 def training_metrics(
@@ -31,7 +40,8 @@ def training_metrics(
         weighted_N: the rows that it is formed from.
 
     Returns:
-        Metrics by name. A rate or mean over nothing is left out rather than reported as zero.
+        Metrics by name. A rate or mean over nothing is left out rather than reported as zero. Where anchors earn less
+        than open variants a line is logged.
     """
     t, valid_N = trajectories, valid_N & trajectories.final_N
     weighted_N = valid_N if weighted_N is None else weighted_N & t.final_N
@@ -47,8 +57,16 @@ def training_metrics(
         )
         means = _means(t, gap_Z[own_Z], valid_N & own_N, t.real_N & own_N)
         means["gap/aux_mean"] = _mean(aux_gap_Z[aux_own_Z])
+        means["gap/anchors_worse"] = worse = _below_zero(aux_gap_Z[aux_own_Z])
+        if worse:
+            log.warning(ANCHORS_WORSE, domain or "all domains", means["gap/aux_mean"])
         metrics |= {f"air/{_of(domain, name)}": value for name, value in means.items() if value is not None}
     return metrics
+
+
+def _below_zero(gap_Z: np.ndarray) -> float | None:
+    """1.0 if the mean gap is below zero by more than two standard errors; None for fewer than two meta-groups."""
+    return float(gap_Z.mean() < -2 * gap_Z.std(ddof=1) / np.sqrt(len(gap_Z))) if len(gap_Z) > 1 else None
 
 
 def _gaps(t: Trajectories, reward_N: np.ndarray, valid_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

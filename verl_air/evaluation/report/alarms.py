@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,7 +57,7 @@ def alarms_of(run: RunSummary) -> list[Alarm]:
     share = lost / (lost + complete) if lost is not None and complete is not None and lost + complete else None
     text = f"{percent(share)} of meta-groups lost a rollout and were left out of the step."
     alarms.append(_limit("lost groups", share, 0.02, 0.10, percent(share), text))
-    return [*alarms, _incomplete(run), _anchors(run), _benign(run), _hacking(run)]
+    return [*alarms, _incomplete(run), _worse_anchors(run), _anchors(run), _benign(run), _hacking(run)]
 
 
 def end_of(series: Series | None, steps: int = LAST_STEPS) -> float | None:
@@ -114,6 +115,18 @@ def _incomplete(run: RunSummary) -> Alarm:
     )
     shown = f"{section.whole.incomplete} of {section.whole.intents}"
     return _limit("incomplete groups", share, 0.02, 0.10, shown, text)
+
+
+def _worse_anchors(run: RunSummary) -> Alarm:
+    """Anchors that earn less than open variants, in the first steps or the last, of the worst domain."""
+    curves = [curve for name, curve in run.curves.items() if re.fullmatch(r"air/gap/(.+/)?anchors_worse", name)]
+    ends = [(end, when) for curve in curves for end, when in ((start_of(curve), "first"), (end_of(curve), "last"))]
+    share, when = max(((end, when) for end, when in ends if end is not None), default=(None, ""))
+    text = (
+        f"Anchors earned less than open variants in {percent(share)} of the {when} steps: they are no reference there. "
+        "air.gap=signed then pushes open answers down. Look at air/anchor_acc and air/anchor_truncation_rate."
+    )
+    return _limit("worse anchors", share, 0.30, 0.60, percent(share), text)
 
 
 def _anchors(run: RunSummary) -> Alarm:
