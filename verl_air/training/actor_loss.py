@@ -8,6 +8,7 @@ It uses the log-probs that the policy loss uses: no second forward pass.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,13 +20,20 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from verl_air.config import AirConfig
 from verl_air.objective import importance_ratio, surrogate_loss
+from verl_air.training.log_probs import use_own_log_probs
 
 WEIGHT_FIELD = "air_weight"
 """The batch's column of trajectory weights, repeated over response tokens and nested like ``advantages``."""
 
 
 def air_actor_loss(
-    config: Any, model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any = None, *, air: AirConfig
+    config: Any,
+    model_output: dict[str, torch.Tensor],
+    data: TensorDict,
+    dp_group: Any = None,
+    *,
+    air: AirConfig,
+    correction: Mapping[str, Any] | None = None,
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """Policy loss of one micro-batch with the auxiliary term, and metrics, which appear as ``actor/<name>``.
 
@@ -38,8 +46,17 @@ def air_actor_loss(
         data: the micro-batch, with ``air_weight``.
         dp_group: passed on to verl.
         air: the options.
+        correction: with ``air.old_log_probs=reuse`` the settings of verl's rollout correction, else None.
     """
+    own_metrics: dict[str, float] = {}
+    if correction is not None:
+        data, own_metrics = use_own_log_probs(model_output, data, correction)
+        if "entropy" in model_output and config.entropy_coeff == 0:  # for a metric only: nothing to differentiate
+            model_output = {**model_output, "entropy": model_output["entropy"].detach()}
     loss, metrics = ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
+    metrics.update(own_metrics)
+    if not air.active:
+        return loss, metrics
     aux, ratio_metrics = auxiliary_loss(config, model_output, data, air)
     metrics["air_loss"] = Metric(value=aux, aggregation=AggregationType.SUM)
     return loss + air.coef * aux, {**metrics, **ratio_metrics}

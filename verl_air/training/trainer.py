@@ -12,6 +12,8 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
 ``on_init_end``                the actor's loss becomes :func:`~verl_air.training.actor_loss.air_actor_loss`; the
                                validation data and the best checkpoint so far are read
 ``_compute_reward_colocate``   a reward model on the policy's devices is given the rows that it scores
+``_compute_old_log_prob``,     with ``air.old_log_probs=reuse`` the update's own log-probs serve
+``_update_actor``              (:mod:`verl_air.training.log_probs`)
 ``_compute_advantage``         rows that may not take part are masked; weights are computed and stored
 ``_val_metrics_update``        accuracy and group accuracy of each domain and split
 ``_save_checkpoint``           a step that was saved and validated may become the best checkpoint
@@ -25,7 +27,7 @@ from __future__ import annotations
 import copy
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -54,6 +56,7 @@ from verl_air.training.batch import (
     read_trajectories,
 )
 from verl_air.training.best_checkpoint import BestCheckpoint
+from verl_air.training.log_probs import ReusesLogProbs
 from verl_air.training.metrics import training_metrics, validation_metrics, without_constants
 from verl_air.training.replay_buffer import whole_groups_class
 from verl_air.training.rows import RowIdentities, ValidationIntents, as_dict, new_group_uids, with_group_sizes
@@ -61,13 +64,8 @@ from verl_air.training.run_folder import put_metrics_back, set_metrics_aside, wr
 from verl_air.training.sampler import MetaGroupSampler, report_left_out
 from verl_air.training.verl_patches import let_logger_flush, rows_for_rewards
 
-if TYPE_CHECKING:
-    from verl.trainer.ppo.v1.trainer_base import PPOTrainer as _Base
-else:
-    _Base = object
 
-
-class AirTrainerMixin(_Base):
+class AirTrainerMixin(ReusesLogProbs):
     """What the three trainers below add to verl's.
 
     ``verl_mode`` is the mode of the verl trainer underneath. verl compares ``trainer_mode`` with its own names in many
@@ -84,6 +82,7 @@ class AirTrainerMixin(_Base):
             if self.air.incomplete_groups == "refill":
                 # Makes verl fetch prompts one by one, so that a replacement can be fetched exactly.
                 config.trainer.v1.sampler.sync_refill_failed_groups = True
+        self.correction = self.leave_log_probs_to_update(config) if self.air.old_log_probs == "reuse" else None
         self.epochs: dict[str, float] = {}
         self.validation_rows = RowIdentities()
         self.training_rows = RowIdentities()
@@ -161,9 +160,10 @@ class AirTrainerMixin(_Base):
 
     def on_init_end(self) -> None:
         """Give the actor its loss, and read what validation needs. Without an auxiliary term verl's loss stays."""
-        if self.air.active:
+        if self.air.active or self.correction is not None:
             actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-            self.actor_rollout_wg.set_loss_fn(partial(air_actor_loss, config=actor_config, air=self.air))
+            loss = partial(air_actor_loss, config=actor_config, air=self.air, correction=self.correction)
+            self.actor_rollout_wg.set_loss_fn(loss)
         self.validation_intents = ValidationIntents.read(self.val_dataset.data_files)
         folder, metric = self.config.trainer.default_local_dir, self.air.best_metric
         self.best_checkpoint = BestCheckpoint(folder, metric, resumed=self.global_steps) if metric else None
