@@ -8,8 +8,12 @@ import pytest
 import torch
 from tensordict import TensorDict
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_rejection_mask
+from verl.utils import tensordict_utils as tu
+from verl.workers.config import ActorConfig
 
+from verl_air.config import AirConfig
 from verl_air.errors import ConfigError
+from verl_air.training.actor_loss import air_actor_loss
 from verl_air.training.log_probs import ReusesLogProbs, use_own_log_probs
 
 CORRECTION = {"rollout_is": "sequence", "rollout_is_threshold": 1.5, "rollout_rs": "token_k1"}
@@ -62,6 +66,21 @@ def test_rows_that_are_all_masked_have_nothing_to_report(data: TensorDict, outpu
     own, metrics = use_own_log_probs(output, data, CORRECTION)
     assert metrics == {}
     assert "old_log_probs" in own
+
+
+def test_the_losses_gradient_is_that_of_recomputed_log_probs(data: TensorDict, output: dict[str, torch.Tensor]) -> None:
+    data["advantages"], data["air_weight"] = nested([0.7], [-0.4, -0.4, -0.4]), nested([2.0], [3.0, 3.0, 3.0])
+    tu.assign_non_tensor(data, dp_size=1, batch_num_tokens=3, global_batch_size=2)
+    recomputed, _ = use_own_log_probs(output, data, CORRECTION)
+    found = []
+    for batch, correction in ((data, CORRECTION), (recomputed, None)):
+        config = ActorConfig(strategy="fsdp2", rollout_n=1, ppo_micro_batch_size_per_gpu=1)
+        air = AirConfig(coef=0.5, importance="ratio")
+        loss, metrics = air_actor_loss(config, output, batch, air=air, correction=correction)
+        found.append(torch.autograd.grad(loss, output["log_probs"])[0].values())
+        assert 0 < metrics["air_ratio/effective"] <= 1
+    assert found[0].any()
+    assert torch.equal(*found)
 
 
 class Verls:
