@@ -175,10 +175,13 @@ def with_recomputed(worker: Any, job: Job, data: TensorDict) -> TensorDict:
     asked = data.copy()
     tu.assign_non_tensor(asked, compute_loss=False, calculate_entropy=False, micro_batch_size_per_gpu=job.micro_batch)
     output = worker.infer_batch(asked)
-    if output is None:
-        return data
+    # One rank of each model replica has the log-probs; verl's driver hands them to all.
+    rank = worker.engine.get_data_parallel_rank()
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, (rank, None if output is None else output["log_probs"].unbind()))
+    rows = next(log_probs for replica, log_probs in found if replica == rank and log_probs is not None)
     mask = data["response_mask"]
-    old = response_from_nested(output["log_probs"], mask)
+    old = response_from_nested(torch.nested.as_nested_tensor(list(rows), layout=torch.jagged), mask)
     data["old_log_probs"] = old
     padded = data.select("old_log_probs", "rollout_log_probs", "response_mask").to_padded_tensor()
     weights, kept, _ = compute_rollout_correction_and_rejection_mask(

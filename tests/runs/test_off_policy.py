@@ -1,6 +1,6 @@
 """Real asynchronous runs with staleness forced: three batches of prompts are in flight before the first step.
 
-A rollout is then zero steps old in step 1, one in step 2, and three from step 4 on. The ratio that the actor used is
+A rollout is then zero steps old in step 1, one in step 2, and three in step 4. The ratio that the actor used is
 checked against that, and the bias of each correction is measured with the checkpoints that the run went through.
 """
 
@@ -17,7 +17,7 @@ from verl_air.playground.build import build_playground
 
 pytestmark = [pytest.mark.slow, pytest.mark.verl_run, pytest.mark.exhaustive, pytest.mark.timeout(1500)]
 
-STEPS, AHEAD = 8, 3
+STEPS, AHEAD = 6, 3
 CORRECTION = "algorithm.rollout_correction"
 SETTINGS = (
     *ORACLE,
@@ -53,9 +53,10 @@ def test_the_ratio_follows_staleness(mode: tuple[str, ...], section: str, playgr
     stale = {step: data["training/off_policy/trajectory_staleness/mean"] for step, data in metrics.items()}
     effective = {step: data["actor/air_ratio/effective"] for step, data in metrics.items()}
     assert stale[1] == 0
-    assert stale[STEPS] == AHEAD
+    stalest = max(stale, key=lambda step: stale[step])
+    assert stale[stalest] == AHEAD  # colocate_async catches up later, when rollouts outrun the steps
     assert effective[1] > 0.9999, "the first rollouts are the policy's own"
-    assert effective[STEPS] < 0.999, "the policy has moved since"
-    bias = bias_by_staleness(tmp_path, STEPS, (1, 2, AHEAD), repeats=8)
+    assert effective[stalest] < 0.95, "the policy has moved since"
+    bias = bias_by_staleness(tmp_path, 4, (1, 2, AHEAD), repeats=8)
     assert bias[AHEAD]["none"] > 0.05, "nothing to correct: the measurement shows nothing"
     assert bias[AHEAD]["sequence"] < bias[AHEAD]["none"]
