@@ -126,6 +126,8 @@ def bias_by_staleness(run: Path, last: int, lags: tuple[int, ...], repeats: int)
     torch.manual_seed(0)
     on = [half["none"] for half in halves(policy)]
     norm = float(on[0] @ on[1])
+    if norm <= 0:  # a bias relative to noise would read as zero
+        raise ValueError(f"the on-policy gradient is lost in noise with {repeats} batches per half: take more")
     table = {}
     for lag in lags:
         off = halves(load[last - lag])
