@@ -39,9 +39,11 @@ class AirConfig(GapOptions):
             or a name registered by a third party.
         coef: weight of the auxiliary loss, lambda in the paper. 0 is exactly plain GRPO or GSPO.
         normalize_by: average the auxiliary loss over ``all`` valid trajectories, or over the ``open`` ones only.
-        importance: ``none``, or ``ratio``: reweight by the clipped ratio pi / pi_old, for updates that are off-policy
-            (several mini-batches per step, or asynchronous rollouts).
-        importance_clip: upper clip of that ratio.
+        importance: ``none``, or ``ratio``: reweight tokens by pi / pi_old, and by verl's ``rollout_is_weights`` where
+            there are any, for updates that are off-policy (several mini-batches per step, asynchronous rollouts).
+        importance_clip: upper clip of pi / pi_old.
+        old_log_probs: ``recompute``, a forward pass before the update as in verl, or ``reuse``: the update's own,
+            detached, which are the same where a step is one on-policy update.
         aux_reward: the reward in gap and weight: ``total`` (task + format, as in the paper), or ``task`` alone so that
             a wrong but well-formatted answer is worth less than zero.
         reward_scale: ``raw``, or ``unit``: map every reward function's range to [-1, 1] first, so that anchors and open
@@ -73,6 +75,7 @@ class AirConfig(GapOptions):
     normalize_by: Literal["all", "open"] = "all"
     importance: Literal["none", "ratio"] = "none"
     importance_clip: float = Field(2.0, ge=1)
+    old_log_probs: Literal["recompute", "reuse"] = "recompute"
     aux_reward: Literal["total", "task"] = "total"
     reward_scale: Literal["raw", "unit"] = "raw"
     anchors_per_intent: int = Field(1, ge=1)

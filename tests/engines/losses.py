@@ -5,11 +5,13 @@ Imported on the ranks only: it imports verl.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
+from tests.engines.training import CORRECTION
 from verl_air.config import AirConfig
 from verl_air.objective import surrogate_loss
 from verl_air.training.actor_loss import WEIGHT_FIELD, air_actor_loss
@@ -42,6 +44,8 @@ def _faulty(config: Any, model_output: Any, data: Any, dp_group: Any, air: AirCo
 
 LOSSES = {
     "air": air_actor_loss,
+    "recomputed": air_actor_loss,
+    "reused": partial(air_actor_loss, correction=CORRECTION),
     "stock": stock,
     "per_micro_batch": per_micro_batch,
     "per_mini_batch_of_all_ranks": per_mini_batch_of_all_ranks,

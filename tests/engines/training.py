@@ -115,7 +115,7 @@ def train(job: Job) -> Outcome:
     loss = Mock(side_effect=partial(LOSSES[job.loss], config=actor_config(job), air=job.air))
     worker.set_loss_fn(loss)
     gradients = _record_gradients(worker.engine, job.backend)
-    outputs = [worker.train_mini_batch(columns(job, worker.engine)) for _ in range(job.steps)]
+    outputs = [worker.train_mini_batch(prepared(worker, job)) for _ in range(job.steps)]
     parameters = job.backend.parameters(worker.engine)
     metrics = [dict(output["metrics"]) for output in outputs if output is not None]
     place = job.backend.place(worker.engine)
@@ -147,6 +147,49 @@ def actor_config(job: Job) -> Any:
         loss_agg_mode=job.loss_agg_mode,
         policy_loss=PolicyLossConfig(loss_mode=job.loss_mode),
     )
+
+
+CORRECTION = {
+    "rollout_is": "token",
+    "rollout_is_threshold": 1.1,
+    "rollout_rs": "seq_mean_k1",
+    "rollout_rs_threshold": "0.9_1.1",
+}
+"""verl's rollout correction of the cases ``recomputed`` and ``reused``: with weights that are cut and rows rejected."""
+
+
+def prepared(worker: Any, job: Job) -> Any:
+    """The columns of a case. In ``recomputed`` and ``reused`` the batch's old log-probs are those of the rollout."""
+    data = columns(job, worker.engine)
+    if job.loss in ("recomputed", "reused"):
+        data["rollout_log_probs"] = data.pop("old_log_probs")
+    return with_recomputed(worker, job, data) if job.loss == "recomputed" else data
+
+
+def with_recomputed(worker: Any, job: Job, data: TensorDict) -> TensorDict:
+    """verl's way: a forward pass with the engine, then its correction of the whole batch."""
+    from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_and_rejection_mask
+    from verl.utils import tensordict_utils as tu
+    from verl.workers.utils.padding import response_from_nested, response_to_nested
+
+    asked = data.copy()
+    tu.assign_non_tensor(asked, compute_loss=False, calculate_entropy=False, micro_batch_size_per_gpu=job.micro_batch)
+    output = worker.infer_batch(asked)
+    # One rank of each model replica has the log-probs; verl's driver hands them to all.
+    rank = worker.engine.get_data_parallel_rank()
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, (rank, None if output is None else output["log_probs"].unbind()))
+    rows = next(log_probs for replica, log_probs in found if replica == rank and log_probs is not None)
+    mask = data["response_mask"]
+    old = response_from_nested(torch.nested.as_nested_tensor(list(rows), layout=torch.jagged), mask)
+    data["old_log_probs"] = old
+    padded = data.select("old_log_probs", "rollout_log_probs", "response_mask").to_padded_tensor()
+    weights, kept, _ = compute_rollout_correction_and_rejection_mask(
+        padded["old_log_probs"], padded["rollout_log_probs"], padded["response_mask"], **CORRECTION
+    )
+    data["rollout_is_weights"] = response_to_nested(weights.batch["rollout_is_weights"], mask)
+    data["response_mask"] = response_to_nested(kept, mask)
+    return data
 
 
 def columns(job: Job, engine: Any) -> TensorDict:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from verl_air.objective import surrogate_loss
+from verl_air.objective import importance_ratio, surrogate_loss
 
 
 def batch(rows: int = 6, tokens: int = 5, seed: int = 0):
@@ -61,9 +61,17 @@ def test_low_precision_is_summed_in_float32() -> None:
 
 def test_the_ratio_is_clipped_and_detached() -> None:
     log_prob, weight, mask = batch()
-    same = surrogate_loss(log_prob, weight, mask, num_trajectories=6, old_log_prob_NT=log_prob)
+    same = surrogate_loss(log_prob, weight, mask, num_trajectories=6, ratio_NT=importance_ratio(log_prob, log_prob))
     torch.testing.assert_close(same, surrogate_loss(log_prob, weight, mask, num_trajectories=6))
-    far = surrogate_loss(log_prob, weight, mask, num_trajectories=6, old_log_prob_NT=log_prob - 5.0, max_ratio=2.0)
+    ratio = importance_ratio(log_prob, log_prob - 5.0, max_ratio=2.0)
+    far = surrogate_loss(log_prob, weight, mask, num_trajectories=6, ratio_NT=ratio)
     torch.testing.assert_close(far, 2.0 * same)
     (grad,) = torch.autograd.grad(far, log_prob)
     torch.testing.assert_close(grad, -2.0 * weight[:, None] * mask / 6)
+
+
+def test_the_rollouts_weights_come_on_top_of_the_clip() -> None:
+    log_prob, *_ = batch()
+    weights = torch.linspace(0.0, 3.0, log_prob.numel()).reshape(log_prob.shape)
+    ratio = importance_ratio(log_prob, log_prob - 5.0, weights, max_ratio=1.5)
+    torch.testing.assert_close(ratio, 1.5 * weights)

@@ -8,7 +8,7 @@ N trajectories (all completions of a batch, in any order), T response tokens.
 """
 
 from verl_air.objective.accuracy import GroupAccuracy, group_accuracy
-from verl_air.objective.auxiliary_loss import surrogate_loss, trajectory_weights, unit_scale
+from verl_air.objective.auxiliary_loss import importance_ratio, surrogate_loss, trajectory_weights, unit_scale
 from verl_air.objective.meta_group import MetaGroups, group_trajectories
 from verl_air.objective.regularizers import get_regularizer, register_regularizer, regularizer_names
 
@@ -18,6 +18,7 @@ __all__ = [
     "get_regularizer",
     "group_accuracy",
     "group_trajectories",
+    "importance_ratio",
     "register_regularizer",
     "regularizer_names",
     "surrogate_loss",

@@ -71,16 +71,37 @@ def trajectory_weights(
     return torch.where(groups.active_N, weight_N, 0.0).to(torch.float32)
 
 
+def importance_ratio(
+    log_prob_NT: Tensor,
+    old_log_prob_NT: Tensor,
+    rollout_weight_NT: Tensor | None = None,
+    *,
+    max_ratio: float = 2.0,
+) -> Tensor:
+    """What each token's weight is multiplied by, so that samples of an older policy stand for the one being trained.
+
+    Detached, float32 [N, T]: ``min(pi / pi_old, max_ratio)``, times the weight by which verl corrects pi_old / rollout.
+    It is exact for whole responses only as a product over them that nothing truncates (docs/estimators.md).
+
+    Args:
+        log_prob_NT: log-probs under the policy being trained.
+        old_log_prob_NT: under the policy that the update started from, or under the rollout's (verl's bypass mode).
+        rollout_weight_NT: verl's ``rollout_is_weights``, for rollouts of a still older policy. None: there are none.
+        max_ratio: the upper clip of pi / pi_old.
+    """
+    ratio_NT = (log_prob_NT.detach().float() - old_log_prob_NT.detach().float()).exp().clamp(max=max_ratio)
+    return ratio_NT if rollout_weight_NT is None else ratio_NT * rollout_weight_NT.detach().float()
+
+
 def surrogate_loss(
     log_prob_NT: Tensor,
     weight: Tensor,
     response_mask_NT: Tensor,
     *,
     num_trajectories: float,
-    old_log_prob_NT: Tensor | None = None,
-    max_ratio: float = 2.0,
+    ratio_NT: Tensor | None = None,
 ) -> Tensor:
-    """``-(1 / num_trajectories) * sum_i weight_i * sum_t log pi_it``, in float32: a scalar with gradient.
+    """``-(1 / num_trajectories) * sum_i weight_i * sum_t ratio_it * log pi_it``, in float32: a scalar with gradient.
 
     It is a plain sum over rows, so parts of a batch add up to the whole whatever the split.
 
@@ -89,14 +110,10 @@ def surrogate_loss(
         weight: from ``trajectory_weights``, [N], or repeated over tokens, [N, T]; detached.
         response_mask_NT: 1 on response tokens; masked positions may hold anything finite.
         num_trajectories: the trajectories to average over, of the whole mini-batch, of which this may be a part.
-        old_log_prob_NT: if given, each token is reweighted by the detached ratio pi / pi_old, clipped at ``max_ratio``:
-            truncated importance sampling, for updates that are off-policy. The paper has none.
-        max_ratio: the clip.
+        ratio_NT: from :func:`importance_ratio`, for updates that are off-policy. None, as in the paper: 1.
     """
     weight = weight.detach().to(torch.float32)
     weight_NT = (weight.unsqueeze(-1) if weight.dim() == 1 else weight) * response_mask_NT.to(torch.float32)
-    log_prob_NT = log_prob_NT.to(torch.float32)
-    if old_log_prob_NT is not None:
-        ratio_NT = (log_prob_NT.detach() - old_log_prob_NT.detach().to(torch.float32)).exp()
-        weight_NT = weight_NT * ratio_NT.clamp(max=max_ratio)
-    return -(weight_NT * log_prob_NT).sum() / num_trajectories
+    if ratio_NT is not None:
+        weight_NT = weight_NT * ratio_NT
+    return -(weight_NT * log_prob_NT.to(torch.float32)).sum() / num_trajectories

@@ -13,6 +13,8 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
 ``_load_checkpoint``           prompts that had failed in the queue run again
 ``on_init_end``                the actor's loss becomes :func:`~verl_air.training.actor_loss.air_actor_loss`
 ``_compute_reward_colocate``   a reward model on the policy's devices is given the rows that it scores
+``_compute_old_log_prob``,     with ``air.old_log_probs=reuse`` the update's own log-probs serve
+``_update_actor``              (:mod:`verl_air.training.log_probs`)
 ``_compute_advantage``         rows that may not take part are masked; weights are computed and stored
 =============================  =======================================================================================
 
@@ -53,6 +55,7 @@ from verl_air.training.batch import (
     read_trajectories,
 )
 from verl_air.training.failures import FailureGuard, reissue_failed
+from verl_air.training.log_probs import ReusesLogProbs
 from verl_air.training.metrics import training_metrics
 from verl_air.training.records import RunRecordsMixin
 from verl_air.training.replay_buffer import whole_groups_class
@@ -61,7 +64,7 @@ from verl_air.training.sampler import MetaGroupSampler, report_left_out
 from verl_air.training.verl_patches import let_logger_flush, rows_for_rewards
 
 
-class AirTrainerMixin(RunRecordsMixin):
+class AirTrainerMixin(RunRecordsMixin, ReusesLogProbs):
     """What the three trainers below add to verl's.
 
     ``verl_mode`` is the mode of the verl trainer underneath. verl compares ``trainer_mode`` with its own names in many
@@ -80,6 +83,7 @@ class AirTrainerMixin(RunRecordsMixin):
                 config.trainer.v1.sampler.sync_refill_failed_groups = True
             agent = config.actor_rollout_ref.rollout.agent
             agent.agent_loop_manager_class = _noting_manager(agent.get("agent_loop_manager_class"))
+        self.correction = self.leave_log_probs_to_update(config) if self.air.old_log_probs == "reuse" else None
         self.epochs: dict[str, float] = {}
         self.failures = FailureGuard(self.air, set_aside=lambda intent: self.sampler.set_aside.add(intent))
         super().__init__(config)
@@ -171,9 +175,10 @@ class AirTrainerMixin(RunRecordsMixin):
 
     def on_init_end(self) -> None:
         """Give the actor its loss. Without an auxiliary term verl's loss stays."""
-        if self.air.active:
+        if self.air.active or self.correction is not None:
             actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
-            self.actor_rollout_wg.set_loss_fn(partial(air_actor_loss, config=actor_config, air=self.air))
+            loss = partial(air_actor_loss, config=actor_config, air=self.air, correction=self.correction)
+            self.actor_rollout_wg.set_loss_fn(loss)
         super().on_init_end()
 
     def _compute_reward_colocate(self, batch: Any, metrics: dict | None = None) -> Any:

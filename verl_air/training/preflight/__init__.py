@@ -74,6 +74,7 @@ def check_settings(config: DictConfig) -> AirConfig | None:
     _check_trainer(config, mode)
     _check_checkpoints(config, air)
     _check_loss(config, air)
+    _check_off_policy(config, air, str(mode))
     check_sizes(config)
     return air
 
@@ -128,10 +129,70 @@ def _check_loss(config: DictConfig, air: AirConfig) -> None:
             f"context_parallel_size={context_parallel}: megatron-bridge then averages the loss over tokens "
             "(calculate_per_token_loss), padding included. Leave it at True."
         )
-    mini_batch, epochs = int(role.actor.ppo_mini_batch_size), int(role.actor.ppo_epochs)
-    if air.active and air.importance == "none" and (epochs > 1 or mini_batch < int(config.data.train_batch_size)):
-        warnings.warn(
-            f"actor.ppo_epochs={epochs} and ppo_mini_batch_size={mini_batch} make later updates of a step off-policy, "
-            "which AIR's auxiliary term does not correct for with air.importance=none. Consider air.importance=ratio.",
-            stacklevel=2,
+
+
+def _check_off_policy(config: DictConfig, air: AirConfig, mode: str) -> None:
+    """Policy loss and auxiliary loss correct for the same thing in the same way, and there is something to correct."""
+    rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
+    mini_batch, epochs = int(actor.ppo_mini_batch_size), int(actor.ppo_epochs)
+    updates = (
+        f"actor.ppo_epochs={epochs} and ppo_mini_batch_size={mini_batch} of {config.data.train_batch_size} prompts"
+    )
+    several = epochs > 1 or mini_batch < int(config.data.train_batch_size)
+    key = "algorithm.rollout_correction"
+    correction = OmegaConf.select(config, key, default=None) or OmegaConf.create({})
+    weighted = correction.get("rollout_is") and correction.get("rollout_is_threshold", 2.0) is not None
+    bypass = bool(correction.get("bypass_mode", False))
+    if air.old_log_probs == "reuse":
+        faults = {
+            f"trainer.v1.trainer_mode={mode}": mode != "air_sync",
+            updates: several,
+            "algorithm.use_kl_in_reward=True, which needs them before the update": config.algorithm.use_kl_in_reward,
+            f"{key}.bypass_mode=True, which takes the rollout's": bypass,
+            f"{key}.rollout_is_batch_normalize=True, which needs the whole batch": weighted
+            and correction.get("rollout_is_batch_normalize", False),
+            "actor.router_replay.mode=R2, which records them": OmegaConf.select(actor, "router_replay.mode") == "R2",
+        }
+        for fault in (what for what, there in faults.items() if there):
+            raise ConfigError(
+                f"air.old_log_probs=reuse takes the log-probs of a step's only update, which must be on-policy; the "
+                f"recipe has {fault}. Set air.old_log_probs=recompute."
+            )
+    if not air.active:
+        return
+    if air.importance == "none":
+        if weighted or bypass:
+            raise ConfigError(
+                f"{key}.{'bypass_mode' if bypass else 'rollout_is'} corrects the policy loss alone for rollouts of an "
+                "older policy. Set air.importance=ratio, so that the auxiliary loss is corrected alike, or remove it."
+            )
+        if several or mode != "air_sync":
+            warnings.warn(
+                f"{updates if several else mode}: updates are off-policy, which AIR's auxiliary term does not correct "
+                "for with air.importance=none. Consider air.importance=ratio.",
+                stacklevel=2,
+            )
+        return
+    if mode != "air_sync" and not (weighted or bypass):
+        raise ConfigError(
+            f"air.importance=ratio with trainer_mode={mode}: verl recomputes old_log_probs with weights that are newer "
+            f"than the rollouts, so their ratio corrects nothing. Set {key}.rollout_is=sequence (or token), which "
+            f"corrects the policy loss too; or {key}.bypass_mode=True, which takes the rollout's log-probs as the old."
         )
+    if not (weighted or bypass):
+        return
+    faults = {
+        f"{key} needs the rollout's log-probs: set actor_rollout_ref.rollout.calculate_log_probs=True": (
+            not rollout.calculate_log_probs
+        ),
+        "actor_rollout_ref.rollout.logprobs_mode=raw_logprobs leaves the temperature out of them, so ratios compare "
+        "unlike policies. Set it to processed_logprobs.": (
+            str(rollout.get("logprobs_mode", "")).startswith("raw") and float(rollout.temperature) != 1.0
+        ),
+        "actor.policy_loss.loss_mode=bypass_mode corrects inside the policy loss, where the auxiliary loss cannot "
+        f"follow. Use {key}.rollout_is with another loss_mode.": actor.policy_loss.get("loss_mode") == "bypass_mode",
+        f"{key}.bypass_mode=True: verl's v1 trainer then ignores rollout_is and rollout_rs. Set them to null, or "
+        "bypass_mode to False.": bypass and (weighted or correction.get("rollout_rs")),
+    }
+    for fault in (what for what, there in faults.items() if there):
+        raise ConfigError(f"air.importance=ratio: {fault}")
