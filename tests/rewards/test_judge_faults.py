@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,6 +240,30 @@ async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch:
     assert await ask(server.client(api_key_env="LAB_KEY")) == 1.0
     with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
         server.client(api_key_env="NO_SUCH_KEY")
+
+
+async def test_each_route_asks_its_own_judge(server: Misbehaving, second: Misbehaving, tmp_path: Path) -> None:
+    """Two servers that disagree, and verl's; each with limits, a cache and a place in the results of its own."""
+    server.handler, second.handler = lambda *_: reply(verdict(-1.0, -2.0)), lambda *_: reply(verdict(-2.0, -1.0))
+    route = {"name": "verdict_judge", "template": "Is {response} good?"}
+    judges = {
+        "guard": {"base_url": server.url, "cache": str(tmp_path / "guard.sqlite"), **QUICK},
+        "moral": {"base_url": second.url, **QUICK},
+    }
+    routes = {
+        "lab/open/train": {**route, "judge": "guard"},
+        "lab/open/id": {**route, "judge": "moral"},
+        "lab/open/ood": {**route, "judge": "verl"},
+    }
+    found = []
+    for split in ("train", "train", "id", "ood"):
+        extra = row("lab", "open", split)
+        asked = {"routes": routes, "judges": judges, "reward_router_address": second.address}
+        result = await compute_score(f"lab/{split}", respond("x"), "", extra, **asked)
+        assert_sound(result)
+        found.append((result["acc"], result["judge"]))
+    assert found == [(1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 2.0)]
+    assert (server.requests, second.requests) == (1, 2), "only the first judge has a cache"
 
 
 @pytest.mark.parametrize(

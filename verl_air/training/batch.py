@@ -19,7 +19,17 @@ from verl_air.errors import RewardError
 from verl_air.objective import trajectory_weights, unit_scale
 from verl_air.training.rows import as_dict, check_identity, group_of, session_of, uid_of
 
-REWARD_INFO = ("acc", "abstained", "task_reward", "score_min", "score_max", "task_min", "task_max", "judge_mass")
+REWARD_INFO = (
+    "acc",
+    "abstained",
+    "task_reward",
+    "score_min",
+    "score_max",
+    "task_min",
+    "task_max",
+    "judge_mass",
+    "judge",
+)
 """The reward columns we read; the full schema is ``verl_air.rewards.REWARD_KEYS``."""
 
 FIELDS = ("rm_scores", "responses", "extra_info", "extra_fields")

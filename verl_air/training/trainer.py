@@ -54,7 +54,7 @@ from verl_air.training.batch import (
     read_trajectories,
 )
 from verl_air.training.best_checkpoint import BestCheckpoint
-from verl_air.training.metrics import training_metrics, validation_metrics, without_constants
+from verl_air.training.metrics import judge_names, training_metrics, validation_metrics, without_constants
 from verl_air.training.replay_buffer import whole_groups_class
 from verl_air.training.rows import RowIdentities, ValidationIntents, as_dict, new_group_uids, with_group_sizes
 from verl_air.training.run_folder import put_metrics_back, set_metrics_aside, write_run_record
@@ -87,6 +87,7 @@ class AirTrainerMixin(_Base):
         self.epochs: dict[str, float] = {}
         self.validation_rows = RowIdentities()
         self.training_rows = RowIdentities()
+        self.judges = judge_names(config)
         self.abstentions = AbstentionGuard(self.air.max_abstain_rate, self.air.abstain_window)
         super().__init__(config)
 
@@ -195,7 +196,8 @@ class AirTrainerMixin(_Base):
         batch = super()._compute_advantage(batch, metrics)
         queue_io.clear_advantages(batch, rows, rows.lone_N(valid_N))
         aux_reward_N = auxiliary_reward(rows, self.air) if self.air.active else None
-        metrics.update(training_metrics(rows, valid_N, incomplete, aux_reward_N=aux_reward_N, weighted_N=weighted_N))
+        own = {"aux_reward_N": aux_reward_N, "weighted_N": weighted_N, "judges": self.judges}
+        metrics.update(training_metrics(rows, valid_N, incomplete, **own))
         metrics.update({f"air/epoch/{name}": epochs for name, epochs in self.epochs.items()})
         return batch
 

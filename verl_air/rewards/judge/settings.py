@@ -1,14 +1,18 @@
-"""How judges are reached (``reward_kwargs.judge``), and the one way in which they fail."""
+"""How judges are reached (``reward_kwargs.judges``), and the one way in which they fail."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from verl_air.errors import AirError, ConfigError
 from verl_air.settings import Settings
+
+SERVED = "verl"
+"""The reserved name of the reward model that verl serves."""
 
 
 class JudgeError(AirError, RuntimeError):
@@ -65,6 +69,11 @@ class JudgeSettings(Settings):
             raise ValueError("base_url and in_process are two ways to reach a judge: set one of them")
         return self
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is another judge than the reward model that verl serves."""
+        return (self.base_url or self.in_process) is not None
+
     def headers(self) -> dict[str, str]:
         """The authorization header, if a key is configured.
 
@@ -78,3 +87,26 @@ class JudgeSettings(Settings):
                 f"judge.api_key_env: the environment variable {self.api_key_env} is not set in this process"
             )
         return {"Authorization": f"Bearer {key}"}
+
+
+def read_judges(judge: Any, judges: Any) -> dict[str, JudgeSettings]:
+    """The judges of a recipe by name: ``judges``, or ``judge`` as the short form of ``judges: {verl: ...}``.
+
+    Raises:
+        ConfigError: both are set, or the settings of one cannot be used.
+    """
+    if judge and judges:
+        raise ConfigError("reward_kwargs: judge is the short form of judges: {verl: ...}; set one of the two")
+    if not isinstance(judges or {}, Mapping):
+        raise ConfigError(f"judges: expected a name and settings for each judge, got {judges!r}")
+    found = {}
+    for name, values in (judges or {SERVED: judge or {}}).items():
+        try:
+            found[str(name)] = JudgeSettings.from_mapping(values or {})
+        except ConfigError as error:
+            raise ConfigError(f"judges.{name}{str(error).removeprefix('judge')}" if judges else str(error)) from None
+        if name != SERVED and not found[str(name)].is_elsewhere:
+            raise ConfigError(
+                f"judges.{name}: set base_url or in_process; only the name {SERVED} means the model that verl serves"
+            )
+    return found

@@ -110,12 +110,12 @@ def _check_routes(config: DictConfig, plan: ScoringPlan) -> None:
 
     In a reward worker either fault would look like a failed rollout.
     """
-    served = bool(config.reward.reward_model.enable) or (plan.judge.base_url or plan.judge.in_process) is not None
+    served = bool(config.reward.reward_model.enable)
     for path in _local_files(config, "train_files", "val_files"):
         kinds = read_extra_columns(path, ("domain", "role", "split"))
         for kind in kinds.group_by(kinds.column_names).aggregate([]).to_pylist():
             bound = plan.reward_for(f"{kind['domain']}/{kind['split']}", kind)
-            if bound.reward.wants_judge and not served:
+            if bound.reward.wants_judge and not (served or plan.judge_of(bound).is_elsewhere):
                 place = "/".join((kind["domain"], kind["role"], kind["split"]))
                 raise ConfigError(
                     f"reward {bound.reward.name!r}, to which {place} is routed, asks a judge and there is "
