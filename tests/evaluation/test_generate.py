@@ -17,7 +17,6 @@ from verl_air.cli import main
 from verl_air.data.schema import make_row, write_rows
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation import accuracy_of, read_records
-from verl_air.evaluation.checkpoints import fingerprint
 from verl_air.evaluation.generate import (
     Completion,
     EncodedPrompt,
@@ -28,6 +27,7 @@ from verl_air.evaluation.generate import (
 )
 from verl_air.evaluation.rollout_store import RolloutStore
 from verl_air.evaluation.scoring import EvaluationSettings, merge_reward_kwargs, read_evaluation_settings
+from verl_air.files import fingerprint
 from verl_air.rewards import REWARD_KEYS
 
 RULES = {"routes": {"lab/anchor": "multiple_choice", "lab/open": "refusal_keywords"}}

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import os
 import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from verl_air.errors import ConfigError
-from verl_air.rewards.judge.client import Fields, JudgeClient
-from verl_air.rewards.judge.prompts import Prompt, Rendering, Spellings
+from verl_air.rewards.judge.client import JudgeClient
+from verl_air.rewards.judge.prompts import Spellings
 from verl_air.rewards.judge.settings import JudgeSettings
 from verl_air.rewards.judge.verdicts import WordReading, reading_of
 
@@ -44,12 +43,11 @@ class InProcessJudge(JudgeClient):
         super().__init__(settings.model_copy(update=local), router_address="in-process")
 
     async def _judge(
-        self, model: str, prompts: Sequence[Prompt], words: Sequence[str], fields: Fields, how: Rendering
+        self, questions: Sequence[dict[str, Any]], words: Sequence[str], spellings: Spellings | None
     ) -> list[WordReading]:
         assert self._writer.tokens is not None
-        spellings = self._writer.tokens.spellings(words)
-        ids = [list(map(int, self._encode(prompt, fields, how=how))) for prompt in prompts]
-        read = await asyncio.to_thread(self._reader.read, ids, spellings)
+        ids = [question["prompt"] for question in questions]
+        read = await asyncio.to_thread(self._reader.read, ids, spellings or self._writer.tokens.spellings(words))
         return [reading._replace(top=self._writer.tokens.named(reading.top)) for reading in read]
 
     async def _post(self, path: str, payload: dict[str, Any]) -> Any:
@@ -105,7 +103,9 @@ class _JudgeModel:
         import torch
 
         prompts = [ids for ids, _ in leaves]
-        shared = len(os.path.commonprefix([ids[:-1] for ids in prompts])) if len(leaves) > 1 else 0
+        columns = enumerate(zip(*(ids[:-1] for ids in prompts), strict=False))
+        differing = (place for place, column in columns if len(set(column)) > 1)
+        shared = next(differing, min(map(len, prompts)) - 1) if len(leaves) > 1 else 0
         found: list[Any] = []
         with torch.inference_mode():
             prefix = None

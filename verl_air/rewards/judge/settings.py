@@ -46,7 +46,8 @@ class JudgeSettings(Settings):
     request_timeout_s: PositiveFloat = 60.0
     """Per attempt."""
     total_timeout_s: PositiveFloat = 180.0
-    """Per request: all attempts and pauses."""
+    """Per request: all attempts and pauses. Pauses that the server asks for (``Retry-After``) do not count, and may
+    take as long again."""
     attempts: PositiveInt = 5
     """Per request at most; refusals (4xx other than 408 and 429) are final at once."""
     backoff_s: PositiveFloat = 0.5
@@ -61,12 +62,24 @@ class JudgeSettings(Settings):
     """The longest prompt that the judge accepts; ``None`` asks the server. Untrusted text is cut further until the
     prompt fits. Needs a tokenizer."""
     cache: str | None = None
-    """Path of a SQLite file on a local disk that stores verdicts; ``None`` is off."""
+    """Path of a SQLite file on a local disk that stores verdicts; ``None`` is off. They are keyed by what is sent and
+    by the model: a fingerprint of its folder if it is on this machine, else its name and ``revision``."""
+    revision: str | None = None
+    """Of the weights at a server elsewhere; for the cache. Change it when they change under the same name."""
+    max_requests: PositiveInt | None = None
+    """For a hosted judge: the run stops before it sends more. Attempts count."""
+    max_tokens: PositiveInt | None = None
+    """The same for tokens, of prompts and answers; as the server reports them, and estimated before it has."""
+    usage: str | None = None
+    """Path of a SQLite file in which these are counted for all processes of the run: in the run folder, so that a
+    resumed run continues the count."""
 
     @model_validator(mode="after")
-    def _check_one_judge(self) -> JudgeSettings:
+    def _check_together(self) -> JudgeSettings:
         if self.in_process is not None and self.base_url is not None:
             raise ValueError("base_url and in_process are two ways to reach a judge: set one of them")
+        if (self.max_requests or self.max_tokens) and self.usage is None:
+            raise ValueError("max_requests and max_tokens need a file to count in: usage: ${run_dir}/judge.sqlite")
         return self
 
     @property
