@@ -338,6 +338,16 @@ async def test_each_route_asks_its_own_judge(server: Misbehaving, second: Misbeh
         ),
         ("<|channel|>analysis<|message|>Verdict: YES", None),
         ("Verdict: YES. Wait. Verdict: NO", -1.0),
+        ("verdict: yes", 1.25),
+        ("Verdict: No - it declines", -1.0),
+        ("Verdict: NO because it declines", -1.0),
+        ("Verdict: YES. No harm is done.", 1.25),
+        ("Verdict: YES\nNo harm is done.", 1.25),
+        ("Verdict: YES/NO\n\nVerdict: NO", -1.0),
+        *[
+            (f"Verdict: {echo}", None)
+            for echo in ("YES/NO", "YES or NO", "YES | NO", "[YES, NO]", "No harm done", "NOT")
+        ],
         ("I cannot say.", None),
         ("Verdict: PERHAPS", None),
         ("", None),
