@@ -79,6 +79,7 @@ async def served() -> AsyncIterator[Misbehaving]:
     app.router.add_get("/health", lambda _: reply({}, 200 if state.healthy else 500))
     app.router.add_post("/v1/chat/completions", state.answer)
     app.router.add_post("/v1/completions", state.answer)
+    app.router.add_post("/tokenize", state.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

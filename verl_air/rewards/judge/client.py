@@ -46,7 +46,7 @@ class JudgeClient:
             tokenizer = None  # verl's tokenizer belongs to verl's reward model
         self.settings = settings
         self._writer = PromptWriter(tokenizer, settings.chat_template_kwargs, settings.max_chars)
-        self._server = JudgeServer(settings, router_address, needs_limit=tokenizer is not None)
+        self.server = JudgeServer(settings, router_address, needs_limit=tokenizer is not None)
         self._cache = _open_cache(settings.cache) if settings.cache else None
 
     async def log_odds(
@@ -85,7 +85,7 @@ class JudgeClient:
         Raises:
             JudgeError, ConfigError: see :meth:`log_odds`.
         """
-        await self._server.model()
+        await self.server.model()
         chat, tokens = self._writer.tokens is None and how.chat, self._writer.tokens
         spellings = tokens.spellings(words) if tokens and self.settings.vllm else None
         questions: list[Any] = [
@@ -113,7 +113,7 @@ class JudgeClient:
         Raises:
             JudgeError: no text, or it was cut, or the thought has no end.
         """
-        model = await self._server.model()
+        model = await self.server.model()
         payload: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0}
         place: tuple[str, ...]
         if self._writer.tokens is None and how.chat:
@@ -137,7 +137,7 @@ class JudgeClient:
         Raises:
             JudgeError: no finite outputs.
         """
-        model = await self._server.model()
+        model = await self.server.model()
         payload = {"input": self._encode(conversation, fields, how=Rendering(generate=False)), "use_activation": False}
 
         async def ask(_: list[int]) -> list[list[float]]:
@@ -148,15 +148,20 @@ class JudgeClient:
 
         return (await self._recalled([["/classify", payload]], ask))[0]
 
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a bare text, with the judge's tokenizer."""
+        ids = self._writer.encode(text, None, None, how=Rendering(chat=False, bos=False))
+        return ids if isinstance(ids, list) else []
+
     async def close(self) -> None:
         """Close the connections."""
-        await self._server.close()
+        await self.server.close()
 
     async def _judge(
         self, questions: Sequence[dict[str, Any]], words: Sequence[str], spellings: Spellings | None
     ) -> list[WordReading]:
         """Log-probs that are not in the cache."""
-        model, top, tokens = await self._server.model(), self.settings.top_logprobs, self._writer.tokens
+        model, top, tokens = await self.server.model(), self.settings.top_logprobs, self._writer.tokens
         if "messages" in questions[0]:
             asked = [self._post(CHAT_PATH, {**verdicts.chat_question(model, [], top), **chat}) for chat in questions]
             return [verdicts.read_chat(answer, words) for answer in await asyncio.gather(*asked)]
@@ -184,16 +189,16 @@ class JudgeClient:
         return {"add_special_tokens": False} if self._writer.tokens is None and not how.bos else {}
 
     def _encode(self, prompt: Prompt, fields: Fields, **how: Any) -> list[int] | str:
-        return self._writer.encode(prompt, fields, self._server.max_prompt_tokens, **how)
+        return self._writer.encode(prompt, fields, self.server.max_prompt_tokens, **how)
 
     async def _post(self, path: str, payload: dict[str, Any]) -> Any:
-        return await self._server.post(path, payload)
+        return await self.server.post(path, payload)
 
     async def _recalled(self, questions: Sequence[Any], ask: Callable[[list[int]], Awaitable[list[Any]]]) -> list[Any]:
         """Answers from the cache, and to the questions that it does not have from the judge."""
         if self._cache is None:
             return await ask(list(range(len(questions))))
-        identity = await self._server.identity()
+        identity = await self.server.identity()
         keys = [VerdictCache.key(identity, question) for question in questions]
         found = await self._cache.get(keys)
         if missing := [index for index, value in enumerate(found) if value is None]:
@@ -220,13 +225,17 @@ def client_for(settings: JudgeSettings, router_address: str | None, tokenizer: A
     clients = _CLIENTS.setdefault(loop, {})
     key = (settings.model_dump_json(), router_address, id(tokenizer))
     if key not in clients:
-        if settings.in_process is None:
-            clients[key] = JudgeClient(settings, router_address, tokenizer)
-        else:
-            from verl_air.rewards.judge.in_process import InProcessJudge  # a subclass of the client
-
-            clients[key] = InProcessJudge(settings)
+        clients[key] = make_client(settings, router_address, tokenizer)
     return clients[key]
+
+
+def make_client(settings: JudgeSettings, router_address: str | None, tokenizer: Any) -> JudgeClient:
+    """A client of its own, which the caller closes."""
+    if settings.in_process is None:
+        return JudgeClient(settings, router_address, tokenizer)
+    from verl_air.rewards.judge.in_process import InProcessJudge  # a subclass of the client
+
+    return InProcessJudge(settings)
 
 
 async def close_clients() -> None:

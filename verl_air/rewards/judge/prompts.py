@@ -154,24 +154,33 @@ class JudgeTokenizer:
 
     def encode(self, messages: Sequence[ChatMessage], how: Rendering = CHAT) -> list[int]:
         """Token ids of a prompt."""
+        return self._tokenizer.encode(self._render(messages, how), add_special_tokens=how.bos and not how.chat)
+
+    def _render(self, messages: Sequence[ChatMessage], how: Rendering) -> str:
         if not how.chat:
-            text = "\n".join(message["content"] for message in messages) + how.prefill
-            return self._tokenizer.encode(text, add_special_tokens=how.bos)
+            return "\n".join(message["content"] for message in messages) + how.prefill
         turns = [{**m, "content": [{"type": "text", "text": m["content"]}]} if how.parts else m for m in messages]
         text = self._tokenizer.apply_chat_template(
             turns, add_generation_prompt=how.generate, tokenize=False, **{**how.template_kwargs, **self._chat_kwargs}
         )
-        return self._tokenizer.encode(text + how.prefill, add_special_tokens=False)
+        return text + how.prefill
 
     def check_structure(self, ids: Sequence[int], template: Prompt, how: Rendering = CHAT) -> None:
         """Prove that untrusted text brought no special token: they are those of the template, in the same order.
 
         Raises:
             JudgeError: it did, although it was sanitized, so the prompt cannot be trusted.
+            ConfigError: the chat template drops what is to be judged.
         """
         key = repr((template, how))
         if key not in self._references:
-            plain = self.encode(fill(template, dict.fromkeys(fields_of(template), "x")), how)
+            marks = {name: f"the{name}here" for name in sorted(fields_of(template))}
+            shown = self._render(fill(template, marks), how)
+            if dropped := [name for name, mark in marks.items() if mark not in shown]:
+                raise ConfigError(
+                    f"the judge's chat template drops {{{dropped[0]}}}: correct the template in its tokenizer's folder"
+                )
+            plain = self.encode(fill(template, dict.fromkeys(marks, "x")), how)
             self._references[key] = self._skeleton(plain)
         if self._skeleton(ids) != self._references[key]:
             raise JudgeError("the text to be judged holds special tokens of the judge's tokenizer")
@@ -205,12 +214,10 @@ class JudgeTokenizer:
         return re.sub(r"token_id:(\d+)", lambda match: self._tokenizer.decode([int(match[1])]), text)
 
     def first_tokens(self, text: str, count: int) -> str:
-        """The part of a text that its first tokens hold."""
         ids = self._tokenizer.encode(text, add_special_tokens=False)
         return text if len(ids) <= count else self._tokenizer.decode(ids[:count])
 
     def safe(self, text: str) -> str:
-        """Sanitize a text for this tokenizer."""
         return sanitize(text, self.special_tokens)
 
 
@@ -255,7 +262,6 @@ class PromptWriter:
         how: Rendering = CHAT,
         max_chars: int | None = None,
     ) -> list[ChatMessage]:
-        """The filled template."""
         safe = self.tokens.safe if self.tokens else sanitize
         texts = {name: safe(str(text)) for name, text in (fields or {}).items()}
         if (count := how.max_response_tokens) and "response" in texts:
@@ -274,11 +280,7 @@ class PromptWriter:
     ) -> list[int] | str:
         """Token ids of a prompt, its untrusted texts cut further until it fits; without a tokenizer the bare text.
 
-        Args:
-            prompt, fields: the template and its texts.
-            longest: tokens that the judge accepts, ``reserve`` of them for its answer.
-            how: chat or bare text, and how it ends.
-            reserve: tokens that the judge may write.
+        Of ``longest`` tokens that the judge accepts, ``reserve`` are for its answer.
 
         Raises:
             JudgeError: it does not fit, or does not have the template's structure.
