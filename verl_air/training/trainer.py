@@ -87,7 +87,6 @@ class AirTrainerMixin(_Base):
         self.epochs: dict[str, float] = {}
         self.validation_rows = RowIdentities()
         self.training_rows = RowIdentities()
-        self.judges = judge_names(config)
         self.abstentions = AbstentionGuard(self.air.max_abstain_rate, self.air.abstain_window)
         super().__init__(config)
 
@@ -195,9 +194,8 @@ class AirTrainerMixin(_Base):
         queue_io.mask_rows(batch, rows, masked_N)
         batch = super()._compute_advantage(batch, metrics)
         queue_io.clear_advantages(batch, rows, rows.lone_N(valid_N))
-        aux_reward_N = auxiliary_reward(rows, self.air) if self.air.active else None
-        own = {"aux_reward_N": aux_reward_N, "weighted_N": weighted_N, "judges": self.judges}
-        metrics.update(training_metrics(rows, valid_N, incomplete, **own))
+        aux_N, judges = auxiliary_reward(rows, self.air) if self.air.active else None, judge_names(self.config)
+        metrics |= training_metrics(rows, valid_N, incomplete, aux_reward_N=aux_N, weighted_N=weighted_N, judges=judges)
         metrics.update({f"air/epoch/{name}": epochs for name, epochs in self.epochs.items()})
         return batch
 

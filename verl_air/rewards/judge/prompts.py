@@ -1,9 +1,8 @@
 """From a template and untrusted texts to what is sent to a judge.
 
 A template holds ``{field}`` marks, filled in one pass: braces inside a filled value are text. Values come from the
-policy or from a data file, so they are first sanitized (nothing in them can end the quotation or pose as a turn of the
-chat) and cut to a length. With the judge's tokenizer the finished prompt is also proven to have the template's special
-tokens and no others.
+policy or from a data file, so they are first sanitized (nothing in them can pose as a turn of the chat) and cut. With
+the judge's tokenizer the finished prompt is also proven to have the template's special tokens and no others.
 """
 
 from __future__ import annotations
@@ -118,9 +117,8 @@ def fill(template: Prompt, values: Mapping[str, str]) -> list[ChatMessage]:
 def sanitize(text: str, special_tokens: Iterable[str] = ()) -> str:
     """Remove from a text whatever could pass for a tag, a special token or a turn of the chat.
 
-    Invisible characters are dropped; an angle bracket that could open a tag becomes a quotation mark; ``[INST]`` and
-    the like become ``(INST)``; a special token of the judge's tokenizer that remains is broken with a middle dot, or
-    becomes a blank if it is a single character. Ordinary text keeps its meaning: ``a < b`` is unchanged.
+    Invisible characters are dropped; an angle bracket that could open a tag becomes a quotation mark; ``[INST]`` is
+    ``(INST)``; a special token that remains is broken with a middle dot, or is a blank if it is a single character.
     """
     text = _INVISIBLE.sub("", text)
     text = _TAG_START.sub(_QUOTATION_MARK, text)
@@ -177,9 +175,7 @@ class JudgeTokenizer:
             marks = {name: f"the{name}here" for name in sorted(fields_of(template))}
             shown = self._render(fill(template, marks), how)
             if dropped := [name for name, mark in marks.items() if mark not in shown]:
-                raise ConfigError(
-                    f"the judge's chat template drops {{{dropped[0]}}}: correct the template in its tokenizer's folder"
-                )
+                raise ConfigError(f"the judge's chat template drops {{{dropped[0]}}}; correct it in the judge's folder")
             plain = self.encode(fill(template, dict.fromkeys(marks, "x")), how)
             self._references[key] = self._skeleton(plain)
         if self._skeleton(ids) != self._references[key]:
@@ -214,10 +210,12 @@ class JudgeTokenizer:
         return re.sub(r"token_id:(\d+)", lambda match: self._tokenizer.decode([int(match[1])]), text)
 
     def first_tokens(self, text: str, count: int) -> str:
+        """The part of a text that its first tokens hold."""
         ids = self._tokenizer.encode(text, add_special_tokens=False)
         return text if len(ids) <= count else self._tokenizer.decode(ids[:count])
 
     def safe(self, text: str) -> str:
+        """Sanitize a text for this tokenizer."""
         return sanitize(text, self.special_tokens)
 
 
@@ -262,6 +260,7 @@ class PromptWriter:
         how: Rendering = CHAT,
         max_chars: int | None = None,
     ) -> list[ChatMessage]:
+        """The filled template."""
         safe = self.tokens.safe if self.tokens else sanitize
         texts = {name: safe(str(text)) for name, text in (fields or {}).items()}
         if (count := how.max_response_tokens) and "response" in texts:
