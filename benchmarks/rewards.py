@@ -70,6 +70,7 @@ async def cache(n: int = 5000) -> dict[str, float]:
             await client.log_odds(template, "Safe", "Unsafe", fields=item)
             processor.append(1000 * (time.process_time() - busy))
             wall.append(1000 * (time.perf_counter() - start))
+        await client.close()
         return {
             "wall_median_ms": statistics.median(wall),
             "processor_p99_ms": statistics.quantiles(processor, n=100)[98],

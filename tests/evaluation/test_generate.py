@@ -242,3 +242,12 @@ def test_the_command_line_judges_again(lab: dict[str, Any], tmp_path: Path, capf
     assert "lab/id" in captured.out
     assert "24 of 24 rollouts" in captured.err
     assert (tmp_path / "new.jsonl").read_bytes() == source.read_bytes()
+
+
+def test_one_of_several_judges_is_changed_by_its_name() -> None:
+    route = {"name": "verdict_judge", "template": "{answer}?", "judge": "guard"}
+    kwargs = {"routes": {"lab/open": route}, "judges": {"guard": {"base_url": "http://a/v1", "min_mass": 0.1}}}
+    merged = merge_reward_kwargs(kwargs, judge=["guard.base_url=http://b/v1", "verl.attempts=1"])
+    assert merged["judges"] == {"guard": {"base_url": "http://b/v1", "min_mass": 0.1}, "verl": {"attempts": 1}}
+    with pytest.raises(ConfigError, match=r"--judge base_url: .*NAME\.KEY=VALUE"):
+        merge_reward_kwargs(kwargs, judge=["base_url=http://b/v1"])
