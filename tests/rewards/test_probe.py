@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from omegaconf import OmegaConf
 
 from tests.rewards.conftest import QUICK, Misbehaving, reply, verdict
 from tests.rewards.support import row
 from tests.rewards.tiny_judge import CHAT_TEMPLATE, make_tokenizer
+from verl_air.data.schema import make_row, write_rows
 from verl_air.errors import ConfigError
 from verl_air.rewards import ScoringPlan
 from verl_air.rewards.judge.prompts import JudgeTokenizer, fill
 from verl_air.rewards.probe import ProbedJudge, probe_judge
+from verl_air.training.preflight.inputs import check_judges
 
 ASK = {"name": "verdict_judge", "template": "Is {response} good?"}
 TURNS = [{"role": "user", "content": "{request}"}, {"role": "assistant", "content": "{response}"}]
@@ -87,3 +91,29 @@ def test_a_template_of_a_known_tokenizer_that_drops_the_turn_is_refused() -> Non
     with pytest.raises(ConfigError, match=r"chat template drops \{response\}"):
         dropping.check_structure(dropping.encode(filled), TURNS)
     assert CHAT_TEMPLATE not in tokenizer.chat_template
+
+
+async def test_what_leaves_the_machine_is_said_with_its_amount(server: Misbehaving, tmp_path: Path) -> None:
+    """Half of the rows are judged: 10 steps of 8 rows with 4 completions make 160 requests."""
+    answers(server)
+    common = {"prompt": "How?", "ground_truth": "B", "intent_id": "z", "context": "c", "domain": "lab", "index": 0}
+    rows = [make_row(role=role, split="train", **common) for role in ("anchor", "open")]
+    kwargs = {"routes": {"*/anchor": "format", "*/open": ASK}, "judges": {"guard": {"base_url": server.url}}}
+    config = OmegaConf.create(
+        {
+            "reward": {"custom_reward_function": {"path": "pkg://verl_air.rewards", "reward_kwargs": kwargs}},
+            "data": {
+                "train_files": [str(write_rows(tmp_path / "train.parquet", rows))],
+                "train_batch_size": 8,
+                "max_response_length": 256,
+            },
+            "trainer": {"total_training_steps": 10, "total_epochs": 1},
+            "actor_rollout_ref": {"rollout": {"n": 4}},
+        }
+    )
+    [line] = await asyncio.to_thread(check_judges, config)
+    assert line.startswith(f"judge 'guard' answers at {server.url}; requests and responses stay on this machine")
+    assert "asks about 160 times" in line
+    server.handler = lambda request, n: reply({"choices": []})
+    with pytest.raises(ConfigError, match="no verdict"):
+        await asyncio.to_thread(check_judges, config)

@@ -125,13 +125,17 @@ def check_judges(config: DictConfig) -> list[str]:
     if str(config.reward.custom_reward_function.path) != OUR_REWARD:
         return []
     plan, local = _plan(config), _local_files(config, "train_files")
+    if not any(judge.is_elsewhere for judge in plan.judges.values()):
+        return []
     rows = [read_extra_columns(path, ("domain", "role", "split", "extras")) for path in local]
     total = sum(map(len, rows))
     steps = config.trainer.total_training_steps or config.trainer.total_epochs * total // config.data.train_batch_size
     completions = int(steps) * int(config.data.train_batch_size) * int(config.actor_rollout_ref.rollout.n)
     asked: dict[tuple[str, str], list[float]] = {}
     for table in rows:
-        groups = table.group_by(["domain", "role", "split"]).aggregate([("extras", "first"), ("extras", "count")])
+        groups = table.group_by(["domain", "role", "split"], use_threads=False).aggregate(
+            [("extras", "first"), ("extras", "count")]
+        )
         for kind in groups.to_pylist():
             row = {**kind, "extras": kind["extras_first"]}
             bound = plan.reward_for(f"{kind['domain']}/{kind['split']}", row)
