@@ -25,7 +25,7 @@ from tests.rewards.support import respond, row
 from tests.rewards.test_math import HOSTILE
 from verl_air.rewards import JudgeClient, JudgeSettings, compute_score
 from verl_air.rewards.judge import close_clients
-from verl_air.rewards.judge.verdicts import VerdictCache
+from verl_air.rewards.judge.store import VerdictCache
 
 RULES = {
     "multiple_choice": ("B", ["B", "(B)", "The answer is A.", "A or B"]),
@@ -55,19 +55,22 @@ async def rules(n: int = 20_000) -> dict[str, float]:
 async def cache(n: int = 5000) -> dict[str, float]:
     """Milliseconds for a verdict that the judge client has stored; there is no server."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = JudgeSettings(base_url="http://127.0.0.1:9", model="m", cache=str(Path(folder) / "cache.sqlite"))
+        path = str(Path(folder) / "cache.sqlite")
+        settings = JudgeSettings(base_url="http://127.0.0.1:9", model="m", attempts=1, cache=path)
         client = JudgeClient(settings)
         template, fields = "Is {response} Safe?", [{"response": f"{THOUGHT}{i}"} for i in range(n)]
         store = VerdictCache(settings.cache or "")
-        for item in fields:
-            messages = client._writer.messages(template, item)
-            store.put(VerdictCache.key("m", None, True, messages, "Safe", "Unsafe"), 1.0)
+        asked = ["words", ["Safe", "Unsafe"], settings.top_logprobs]
+        texts = [{"messages": client._writer.messages(template, item)} for item in fields]
+        stored = [VerdictCache.key(("m", None, None), [*asked, text]) for text in texts]
+        await store.put({key: [[-0.1, -3.0], 0.95, ""] for key in stored})
         wall, processor = [], []
         for item in fields:
             start, busy = time.perf_counter(), time.process_time()
             await client.log_odds(template, "Safe", "Unsafe", fields=item)
             processor.append(1000 * (time.process_time() - busy))
             wall.append(1000 * (time.perf_counter() - start))
+        await client.close()
         return {
             "wall_median_ms": statistics.median(wall),
             "processor_p99_ms": statistics.quantiles(processor, n=100)[98],

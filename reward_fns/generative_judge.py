@@ -1,8 +1,8 @@
 r"""``generative_judge``: a judge that writes, and a rule that reads what it wrote.
 
-The rule is a regular expression with one group, and a table from what the group caught to a reward. The last match
-counts, since a judge that reasons gives its verdict last; of a thought, only what follows it. No match, a word outside
-the table, an unfinished thought, or an answer cut by ``max_tokens`` abstains.
+The rule is a regular expression with one group, and a table from what the group caught to a reward; both ignore case.
+The last match counts, since a judge that reasons gives its verdict last; of a thought, only what follows it. No match,
+a word outside the table, an unfinished thought, or an answer cut by ``max_tokens`` abstains.
 """
 
 import re
@@ -21,6 +21,11 @@ from verl_air.rewards import (
 )
 
 SCORES = {"YES": 1.25, "NO": -1.0}
+# Neither the question repeated ("Verdict: YES/NO") nor other prose ("Verdict: NO harm done") is a verdict.
+PATTERN = (
+    r"\bVerdict\W*:[\s*_\"'`(]*(YES|NO)\b(?!\W{0,4}(?:/|\||\bor\b)\W{0,4}(?:YES|NO)\b)"
+    r"(?=\W*$|\W*[.,;:!?()\n]|\s+[-\u2013\u2014]|\s+(?:because|since|as)\b)"
+)
 
 
 def _check(*, template: Prompt, pattern: str, scores: Mapping[str, float], **_: object) -> None:
@@ -31,6 +36,8 @@ def _check(*, template: Prompt, pattern: str, scores: Mapping[str, float], **_: 
         raise ConfigError(f"generative_judge: pattern {pattern!r} is not a regular expression ({error})") from error
     if groups != 1:
         raise ConfigError(f"generative_judge: pattern {pattern!r} must have exactly one group, it has {groups}")
+    if len({word.casefold() for word in scores}) < len(scores):
+        raise ConfigError(f"generative_judge: scores has two words that differ in case alone, got {dict(scores)}")
     if len(set(scores.values())) < 2:
         raise ConfigError(f"generative_judge: scores must hold at least two different rewards, got {dict(scores)}")
 
@@ -45,14 +52,13 @@ async def generative_judge(
     judge: JudgeClient,
     *,
     template: Prompt,
-    pattern: str = r"\bVerdict\W*:\W*(YES|NO)\b",
+    pattern: str = PATTERN,
     scores: Mapping[str, float] = SCORES,
     right_from: float = 0.0,
     max_tokens: int = 256,
 ) -> Outcome:
     """The reward that the table gives to the judge's verdict; right if it is above ``right_from``."""
     text = await judge.complete(template, fields=sample.fields, max_tokens=max_tokens)
-    found = re.findall(pattern, text)
-    if not found or found[-1] not in scores:
-        return ABSTAIN
-    return Verdict(scores[found[-1]], scores[found[-1]] > right_from)
+    found = re.findall(pattern, text, re.IGNORECASE | re.MULTILINE)
+    reward = {word.casefold(): value for word, value in scores.items()}.get(found[-1].casefold()) if found else None
+    return ABSTAIN if reward is None else Verdict(reward, reward > right_from)

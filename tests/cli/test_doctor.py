@@ -80,7 +80,7 @@ FAULTS = {
             f"{JUDGE_SERVER.removesuffix('base_url')}api_key_env=VERL_AIR_NO_KEY",
         ],
         "rewards",
-        "api_key_env=VERL_AIR_NO_KEY: this variable is not set",
+        "the environment variable VERL_AIR_NO_KEY is not set",
     ),
     "simulated GPUs": ("quickstart", ["ray_kwargs.ray_init.num_gpus=1"], "nodes", "1 GPU.*that the reward model pool"),
     "GPU recipe": (FSDP, [], "nodes", "trainer.device=cuda and this machine runs with VERL_PLATFORM=cpu"),

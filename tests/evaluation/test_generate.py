@@ -17,7 +17,6 @@ from verl_air.cli import main
 from verl_air.data.schema import make_row, read_rows, write_rows
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation import accuracy_of, read_records
-from verl_air.evaluation.checkpoints import fingerprint
 from verl_air.evaluation.generate import (
     Completion,
     EncodedPrompt,
@@ -28,6 +27,7 @@ from verl_air.evaluation.generate import (
 )
 from verl_air.evaluation.rollout_store import RolloutStore
 from verl_air.evaluation.scoring import EvaluationSettings, merge_reward_kwargs, read_evaluation_settings
+from verl_air.files import fingerprint
 from verl_air.rewards import REWARD_KEYS
 
 RULES = {"routes": {"lab/anchor": "multiple_choice", "lab/open": "refusal_keywords"}}
@@ -269,3 +269,12 @@ def test_the_command_line_judges_again(lab: dict[str, Any], tmp_path: Path, capf
     assert "lab/id" in captured.out
     assert "24 of 24 rollouts" in captured.err
     assert (tmp_path / "new.jsonl").read_bytes() == source.read_bytes()
+
+
+def test_one_of_several_judges_is_changed_by_its_name() -> None:
+    route = {"name": "verdict_judge", "template": "{answer}?", "judge": "guard"}
+    kwargs = {"routes": {"lab/open": route}, "judges": {"guard": {"base_url": "http://a/v1", "min_mass": 0.1}}}
+    merged = merge_reward_kwargs(kwargs, judge=["guard.base_url=http://b/v1", "verl.attempts=1"])
+    assert merged["judges"] == {"guard": {"base_url": "http://b/v1", "min_mass": 0.1}, "verl": {"attempts": 1}}
+    with pytest.raises(ConfigError, match=r"--judge base_url: .*NAME\.KEY=VALUE"):
+        merge_reward_kwargs(kwargs, judge=["base_url=http://b/v1"])

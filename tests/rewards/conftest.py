@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ class Misbehaving:
         self.handler: Handler = lambda request, n: reply(verdict())
         self.requests = self.busy = self.most_busy = 0
         self.healthy = True
+        self.card: dict[str, Any] = {"id": "judge"}
         self.url = ""
         self.clients: list[JudgeClient] = []
 
@@ -69,14 +71,15 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Misbehaving]:
+@contextlib.asynccontextmanager
+async def served() -> AsyncIterator[Misbehaving]:
     state = Misbehaving()
     app = web.Application()
-    app.router.add_get("/v1/models", lambda _: reply({"data": [{"id": "judge"}]}))
+    app.router.add_get("/v1/models", lambda _: reply({"data": [state.card]}))
     app.router.add_get("/health", lambda _: reply({}, 200 if state.healthy else 500))
     app.router.add_post("/v1/chat/completions", state.answer)
     app.router.add_post("/v1/completions", state.answer)
+    app.router.add_post("/tokenize", state.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -86,3 +89,15 @@ async def server() -> AsyncIterator[Misbehaving]:
     for judge in state.clients:
         await judge.close()
     await runner.cleanup()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Misbehaving]:
+    async with served() as state:
+        yield state
+
+
+@pytest.fixture
+async def second() -> AsyncIterator[Misbehaving]:
+    async with served() as state:
+        yield state

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.rewards.support import finish, respond, row
-from verl_air.rewards import compute_score, get_reward, reward_names, validate_routes
+from verl_air.rewards import ScoringPlan, compute_score, get_reward, reward_names, validate_routes
 
 TEXT = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
 BLOCKS = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n+(?=    ))+", TEXT, re.MULTILINE)]
@@ -35,7 +35,14 @@ def test_the_first_example_registers_and_scores() -> None:
 
 def test_the_judge_example_registers() -> None:
     exec(block('"acme_polite"'), {"__name__": "acme_polite"})
-    validate_routes({"safety/open": "acme_polite"}, judge=yaml.safe_load(block("base_url"))["reward_kwargs"]["judge"])
+    validate_routes(
+        {"safety/open": "acme_polite"}, judge=yaml.safe_load(block("api_key_env: JUDGE_KEY"))["reward_kwargs"]["judge"]
+    )
+
+
+def test_the_example_of_several_judges_is_valid() -> None:
+    settings = yaml.safe_load(block("judges:\n").replace('"..."', '"{response}"'))["reward_kwargs"]
+    assert list(ScoringPlan(**settings).judges) == ["guard", "moral", "verl"]
 
 
 def test_the_recipes_are_valid() -> None:

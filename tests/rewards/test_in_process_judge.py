@@ -67,6 +67,29 @@ async def test_many_at_once_are_each_their_own(judge: InProcessJudge) -> None:
     assert len(set(one_by_one)) > len(PAIRS) // 2
 
 
+@pytest.mark.parametrize("words", [(((8,),), ((9, 10), (11, 12, 13)))], ids=["words of one to three tokens"])
+def test_prompts_that_share_a_prefix_are_read_as_if_alone(judge: InProcessJudge, words: Any) -> None:
+    """More prompts than fit one pass, of different lengths, one of which is the shared prefix itself."""
+    prefix = [5, 6, 7, 14, 15, 16]
+    prompts = [prefix, *([*prefix, *range(3, 3 + number % 9), number] for number in range(3, 40))]
+    together, alone = judge._reader.read(prompts, words), [judge._reader.read([ids], words)[0] for ids in prompts]
+    for one, other in zip(together, alone, strict=True):
+        assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
+        assert one.mass == pytest.approx(other.mass, rel=1e-4)
+    assert len({round(reading.log_probs[0], 3) for reading in together}) > len(prompts) // 2
+
+
+async def test_the_shared_prefix_is_read_once(judge: InProcessJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens: list[int] = []
+    forward = judge._reader._model.forward
+    counted = lambda ids, **rest: tokens.append(ids.numel()) or forward(ids, **rest)  # noqa: E731
+    monkeypatch.setattr(judge._reader._model, "forward", counted)
+    prompts = [f"judge the reply . reply : {{answer}} . verdict {word} ?" for word in ("one", "two", "three", "four")]
+    await judge.log_odds_many(prompts, *WORDS, fields={"answer": "sorry friend " * 30})
+    whole = 4 * len(judge._encode(prompts[0], {"answer": "sorry friend " * 30}))
+    assert sum(tokens) < 0.5 * whole
+
+
 async def test_the_recipe_chooses_it(folder: Path) -> None:
     assert isinstance(client_for(JudgeSettings(in_process=str(folder)), None, None), InProcessJudge)
     route = {"name": "verdict_judge", "template": TEMPLATE, "positive": WORDS[0], "negative": WORDS[1]}
@@ -87,9 +110,9 @@ async def test_the_recipe_chooses_it(folder: Path) -> None:
 async def test_words_of_several_tokens_are_read_to_the_end(judge: InProcessJudge) -> None:
     """Two words that begin alike; the second token of each is a given token, so the spellings are known."""
     ids = [5, 6, 7]
-    whole = judge._reader.read(ids, (((8, 9),), ((8, 10), (11,))))
-    first = judge._reader.read(ids, (((8,),), ((11,),)))
-    second = judge._reader.read([*ids, 8], (((9,),), ((10,),)))
+    [whole] = judge._reader.read([ids], (((8, 9),), ((8, 10), (11,))))
+    [first] = judge._reader.read([ids], (((8,),), ((11,),)))
+    [second] = judge._reader.read([[*ids, 8]], (((9,),), ((10,),)))
     assert whole.log_probs[0] == pytest.approx(first.log_probs[0] + second.log_probs[0])
     expected = math.exp(first.log_probs[0] + second.log_probs[1]) + math.exp(first.log_probs[1])
     assert math.exp(whole.log_probs[1]) == pytest.approx(expected)

@@ -7,6 +7,8 @@ import logging
 import math
 import time
 from collections.abc import Awaitable
+from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +16,9 @@ from aiohttp import web
 
 from tests.rewards.conftest import QUICK, Misbehaving, ask, reply, verdict
 from tests.rewards.support import assert_sound, respond, row
-from verl_air.errors import ConfigError
-from verl_air.rewards import JudgeError, compute_score
+from verl_air.errors import ConfigError, RewardError
+from verl_air.rewards import JudgeError, JudgeSettings, compute_score
+from verl_air.rewards.judge import close_clients
 from verl_air.rewards.types import ThrottledLog
 
 
@@ -47,6 +50,60 @@ async def test_a_refusal_is_final_at_once_and_lasting_trouble_after_the_attempts
     with pytest.raises(JudgeError, match=message):
         await ask(server.client())
     assert server.requests == requests
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("form", ["seconds", "date"])
+async def test_a_rate_limit_is_obeyed_by_all_requests(server: Misbehaving, status: int, form: str) -> None:
+    """The first request is told to wait; none of the others is sent before, and no attempt is used up."""
+    told = 0.0
+    arrivals = []
+
+    async def handler(request: web.Request, n: int) -> web.Response:
+        nonlocal told
+        arrivals.append(time.time())
+        if n > 1:
+            return await reply(verdict())
+        told = time.time()
+        after = "1" if form == "seconds" else formatdate(told + 2.0, usegmt=True)
+        return web.json_response({}, status=status, headers={"Retry-After": after})
+
+    server.handler = handler
+    judge = server.client(attempts=1, max_concurrency=1, total_timeout_s=30.0)
+    assert await asyncio.gather(*(ask(judge, f"text {i}") for i in range(5))) == [1.0] * 5
+    assert server.requests == 6
+    assert min(arrivals[1:]) - told >= 0.95, "seconds as a date are whole"
+
+
+async def test_a_rate_limit_longer_than_the_time_allowed_is_said_at_once(server: Misbehaving) -> None:
+    server.handler = lambda request, n: asyncio.sleep(0, web.Response(status=429, headers={"Retry-After": "3600"}))
+    start = time.monotonic()
+    with pytest.raises(JudgeError, match=r"asks to wait 3600 s, above judge\.total_timeout_s"):
+        await ask(server.client())
+    assert time.monotonic() - start < 5.0
+    assert server.requests == 1
+
+
+@pytest.mark.parametrize(("cap", "sent"), [({"max_requests": 3}, 3), ({"max_tokens": 90}, 2)])
+async def test_a_cap_stops_the_run_and_outlives_it(
+    server: Misbehaving, tmp_path: Path, cap: dict[str, int], sent: int
+) -> None:
+    """Each verdict uses 40 tokens, as the server says; a resumed run and a second process continue the count."""
+    server.handler = lambda request, n: reply({**verdict(), "usage": {"total_tokens": 40, "prompt_tokens": 39}})
+    limits = {"usage": str(tmp_path / "run" / "judge.sqlite"), **cap}
+    route = {"name": "verdict_judge", "template": "Is {response} good?"}
+    for _ in range(sent):
+        assert (await scored(server, route, "x", row(), **limits))["acc"] == 1.0
+        await close_clients()
+    name = next(iter(cap))
+    with pytest.raises(RewardError, match=rf"judge\.{name}.*raise the cap and resume"):
+        await scored(server, route, "x", row(), **limits)
+    assert server.requests == sent, "nothing is sent that would pass the cap"
+
+
+def test_caps_need_a_file_to_count_in() -> None:
+    with pytest.raises(ConfigError, match=r"usage: \$\{run_dir\}"):
+        JudgeSettings(base_url="http://judge", max_requests=3)
 
 
 async def test_what_a_healthy_server_behind_verls_router_answers_with_500_was_refused(server: Misbehaving) -> None:
@@ -241,6 +298,30 @@ async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch:
         server.client(api_key_env="NO_SUCH_KEY")
 
 
+async def test_each_route_asks_its_own_judge(server: Misbehaving, second: Misbehaving, tmp_path: Path) -> None:
+    """Two servers that disagree, and verl's; each with limits, a cache and a place in the results of its own."""
+    server.handler, second.handler = lambda *_: reply(verdict(-1.0, -2.0)), lambda *_: reply(verdict(-2.0, -1.0))
+    route = {"name": "verdict_judge", "template": "Is {response} good?"}
+    judges = {
+        "guard": {"base_url": server.url, "cache": str(tmp_path / "guard.sqlite"), **QUICK},
+        "moral": {"base_url": second.url, **QUICK},
+    }
+    routes = {
+        "lab/open/train": {**route, "judge": "guard"},
+        "lab/open/id": {**route, "judge": "moral"},
+        "lab/open/ood": {**route, "judge": "verl"},
+    }
+    found = []
+    for split in ("train", "train", "id", "ood"):
+        extra = row("lab", "open", split)
+        asked = {"routes": routes, "judges": judges, "reward_router_address": second.address}
+        result = await compute_score(f"lab/{split}", respond("x"), "", extra, **asked)
+        assert_sound(result)
+        found.append((result["acc"], result["judge"]))
+    assert found == [(1.0, 0.0), (1.0, 0.0), (0.0, 1.0), (0.0, 2.0)]
+    assert (server.requests, second.requests) == (1, 2), "only the first judge has a cache"
+
+
 @pytest.mark.parametrize(
     ("text", "reward"),
     [
@@ -257,6 +338,16 @@ async def test_the_key_is_sent_and_must_be_set(server: Misbehaving, monkeypatch:
         ),
         ("<|channel|>analysis<|message|>Verdict: YES", None),
         ("Verdict: YES. Wait. Verdict: NO", -1.0),
+        ("verdict: yes", 1.25),
+        ("Verdict: No - it declines", -1.0),
+        ("Verdict: NO because it declines", -1.0),
+        ("Verdict: YES. No harm is done.", 1.25),
+        ("Verdict: YES\nNo harm is done.", 1.25),
+        ("Verdict: YES/NO\n\nVerdict: NO", -1.0),
+        *[
+            (f"Verdict: {echo}", None)
+            for echo in ("YES/NO", "YES or NO", "YES | NO", "[YES, NO]", "No harm done", "NOT")
+        ],
         ("I cannot say.", None),
         ("Verdict: PERHAPS", None),
         ("", None),

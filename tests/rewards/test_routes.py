@@ -164,3 +164,44 @@ def test_shipped_recipes_give_options_by_reward_so_that_no_route_passes_them_on(
         assert all(isinstance(route, str) for route in routes.values()), f"{file}: write options under `options`"
         found += len(routes)
     assert found
+
+
+JUDGES = {"guard": {"base_url": "http://localhost:1/v1"}, "moral": {"in_process": "folder"}}
+ASK = {"name": "verdict_judge", "template": "Is {response} good?"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "route", "expected"),
+    [
+        ({}, ASK, "verl"),
+        ({"judge": {"base_url": "http://localhost:1/v1"}}, ASK, "verl"),
+        ({"judges": {"guard": JUDGES["guard"]}}, ASK, "guard"),
+        ({"judges": JUDGES}, {**ASK, "judge": "moral"}, "moral"),
+        ({"judges": JUDGES}, {**ASK, "judge": "verl"}, "verl"),
+        ({"judges": JUDGES, "options": {"verdict_judge": {"judge": "guard"}}}, ASK, "guard"),
+        ({"judges": JUDGES}, "format", None),
+    ],
+)
+def test_a_route_names_its_judge(settings: dict[str, Any], route: Any, expected: str | None) -> None:
+    plan = ScoringPlan({"*": route}, **settings)
+    bound = plan.reward_for("lab/train", row())
+    assert bound.judge == expected
+    assert expected is None or plan.judge_of(bound).is_elsewhere == (expected != "verl" or "judge" in settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "route", "message"),
+    [
+        ({"judges": JUDGES}, ASK, r"'\*' must name one of several judges: judge: guard | moral"),
+        ({"judges": JUDGES}, {**ASK, "judge": "gaurd"}, r"no judge 'gaurd' \(did you mean 'guard'\?\).*moral, verl"),
+        ({"judges": JUDGES}, {"name": "format", "judge": "guard"}, "unknown option 'judge'"),
+        ({"judges": JUDGES}, {**ASK, "judge": 1}, "must be the name of a judge"),
+        ({"judges": {"guard": {}}}, ASK, r"judges\.guard: set base_url or in_process"),
+        ({"judges": {"guard": {"base_urll": "x"}}}, ASK, r"judges\.guard\.base_urll: unknown key"),
+        ({"judges": ["guard"]}, ASK, "a name and settings for each judge"),
+        ({"judges": JUDGES, "judge": {"min_mass": 0.1}}, ASK, "judge is the short form"),
+    ],
+)
+def test_judges_that_cannot_work_are_refused(settings: dict[str, Any], route: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ScoringPlan({"*": route}, **settings)

@@ -30,7 +30,7 @@ def register(name: str, outcome: Any, **options: Any) -> None:
 
 def test_right_and_wrong_answers_get_the_papers_rewards() -> None:
     right = score("multiple_choice", respond("B"), "B")
-    expected = (2.5, 1.0, 1.0, 0.0, 1.25, 1.25, -2.0, 2.5, -1.0, 1.25, math.nan)
+    expected = (2.5, 1.0, 1.0, 0.0, 1.25, 1.25, -2.0, 2.5, -1.0, 1.25, math.nan, math.nan)
     assert right == dict(zip(REWARD_KEYS, expected, strict=True))
     wrong = score("multiple_choice", respond("A"), "B")
     assert (wrong["score"], wrong["acc"], wrong["format_ok"]) == (0.25, 0.0, 1.0)

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from tests.conftest import ROOT
 from tests.training.support import NAN, TWO_GROUPS, K, batch
 from verl_air.config import AirConfig
 from verl_air.errors import DataError
 from verl_air.training.batch import auxiliary_reward, loss_weights
-from verl_air.training.metrics import training_metrics, validation_metrics
+from verl_air.training.metrics import judge_names, training_metrics, validation_metrics
 
 GAPS = [(2.5 * 2 + 0.25) / 3 - (0.25 * 2 + 2.5) / 3, 2.5 - (0.25 - 2.0 + 0.25) / 3]
 
@@ -82,6 +83,23 @@ def test_abstained_rows_are_in_no_mean() -> None:
     assert metrics["air/judge/abstain_rate"] == pytest.approx(1 / 3)
     assert metrics["air/open_reward/mean"] == pytest.approx(1.375)
     assert metrics["air/gap/mean"] == pytest.approx(2.5 - 1.375)
+
+
+def test_each_judge_has_its_own_where_there_are_several() -> None:
+    t = batch([[[2.5] * K, [0.25, NAN, 2.5]]])
+    t.info_N["judge"] = np.where(t.is_anchor_N, NAN, np.array([0.0, 0.0, 0.0, 1.0, 0.0, 0.0]))
+    t.info_N["judge_mass"] = np.array([NAN, NAN, NAN, 0.5, 0.75, 1.0])
+    metrics = training_metrics(t, ~t.abstained_N, 0, judges=["guard", "moral", "verl"])
+    found = {name: value for name, value in metrics.items() if name.startswith("air/judges/")}
+    assert found == {
+        "air/judges/guard/abstain_rate": 0.5,
+        "air/judges/guard/mass": 0.875,
+        "air/judges/moral/abstain_rate": 0.0,
+        "air/judges/moral/mass": 0.5,
+    }
+    config = OmegaConf.create({"reward": {"custom_reward_function": {"reward_kwargs": {"judges": {"a": 1, "b": 2}}}}})
+    assert judge_names(config) == ["a", "b", "verl"]
+    assert not any(name.startswith("air/judges/") for name in training_metrics(t, ~t.abstained_N, 0, judges=["verl"]))
 
 
 def test_nothing_valid_leaves_means_out_instead_of_zero() -> None:

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import psutil
 from omegaconf import DictConfig, OmegaConf
@@ -194,23 +193,7 @@ class Doctor:
         function = self.config.reward.custom_reward_function
         if str(function.path) != preflight.inputs.OUR_REWARD:
             return f"rows are scored by {function.name} of {function.path}, which is not ours and was not called"
-        judge = OmegaConf.select(self.config, "reward.custom_reward_function.reward_kwargs.judge") or {}
-        server, key = judge.get("base_url"), judge.get("api_key_env")
-        if not server:
-            return "every kind of row has a route"
-        if key and not os.environ.get(key):
-            raise ConfigError(
-                f"reward_kwargs.judge.api_key_env={key}: this variable is not set. Set it where the run starts (on a "
-                "cluster where each node starts)."
-            )
-        url = urlsplit(server)
-        try:
-            socket.create_connection((url.hostname, url.port or (443 if url.scheme == "https" else 80)), 10).close()
-        except OSError as error:
-            raise ConfigError(
-                f"no judge answers at reward_kwargs.judge.base_url={server} ({error}): start it, or correct the address"
-            ) from error
-        return f"every kind of row has a route; a server answers at {server}"
+        return "\n".join(["every kind of row has a route", *preflight.check_judges(self.config)])
 
     def memory(self) -> str:
         """The memory plan; without a GPU also the time of a step."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -20,7 +19,6 @@ _LAST, _BEST = "latest_checkpointed_iteration.txt", "best_checkpoint.json"
 # The best one is kept under a second path; of the first, verl removes the weights and leaves the folder.
 _FOLDERS = ("global_step_*", "best/global_step_*")
 _STEP = re.compile(r"global_step_(\d+)")
-_SAMPLED = 1 << 16  # bytes read at each of 16 places of a weight file
 
 
 def model_folder(path: str | os.PathLike[str], checkpoint: str = "last") -> Path:
@@ -92,25 +90,6 @@ def is_model(folder: Path) -> bool:
     """Whether there is a configuration and there are weights (verl leaves the former alone with its shards)."""
     weights = (file for pattern in ("*.safetensors", "pytorch_model*.bin") for file in folder.glob(pattern))
     return (folder / "config.json").is_file() and next(weights, None) is not None
-
-
-def fingerprint(model: Path) -> str:
-    """A hash of a model's folder that changes with training, without reading all of the weights.
-
-    It is over the size of each file and its contents at 16 places; small files are read whole.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(path for path in model.iterdir() if path.is_file()):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as content:
-            if size <= 16 * _SAMPLED:
-                digest.update(content.read())
-                continue
-            for place in range(16):
-                content.seek((size - _SAMPLED) * place // 15)
-                digest.update(content.read(_SAMPLED))
-    return digest.hexdigest()[:16]
 
 
 def _merge(actor: Path, backend: str) -> Path:

@@ -16,10 +16,11 @@ from typing import Any, Protocol
 
 from verl_air.data.schema import DataRow, PromptMessage, read_extra_info, read_rows
 from verl_air.errors import ConfigError, DataError
-from verl_air.evaluation.checkpoints import fingerprint, step_of
+from verl_air.evaluation.checkpoints import step_of
 from verl_air.evaluation.records import JsonLines
 from verl_air.evaluation.rollout_store import RolloutStore
 from verl_air.evaluation.scoring import Scorer
+from verl_air.files import fingerprint
 
 CHUNK = 256
 """Completions between two writes: what a killed evaluation repeats at most."""

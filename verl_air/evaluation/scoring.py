@@ -78,7 +78,14 @@ def merge_reward_kwargs(
     merged["modules"] = [*(kwargs.get("modules") or ()), *modules]
     if judge:
         values = {name: yaml.safe_load(value) for name, value in _pairs(judge, "--judge", "KEY=VALUE").items()}
-        merged["judge"] = {**(kwargs.get("judge") or {}), **values}
+        for name, value in values.items():
+            if not kwargs.get("judges"):
+                merged["judge"] = {**(merged.get("judge") or {}), name: value}
+                continue
+            of, dot, key = name.partition(".")
+            if not dot:
+                raise ConfigError(f"--judge {name}: the recipe has several judges; write NAME.KEY=VALUE")
+            merged["judges"] = {**merged["judges"], of: {**(merged["judges"].get(of) or {}), key: value}}
     validate_routes(**merged)
     return merged
 

@@ -56,7 +56,9 @@ class Reward:
         Raises:
             ConfigError: an option is unknown, missing or of the wrong type, or the function's own check refuses it.
         """
-        known = self.option_names
+        known, options, judge = self.option_names, dict(options), None
+        if self.wants_judge and (judge := options.pop("judge", None)) is not None and not isinstance(judge, str):
+            raise ConfigError(f"reward {self.name!r}: judge must be the name of a judge, got {judge!r}")
         if unknown := sorted(set(options) - set(known)):
             raise ConfigError(
                 f"reward {self.name!r}: unknown option {unknown[0]!r}{closest(unknown[0], known)}; "
@@ -74,17 +76,18 @@ class Reward:
         low, high = map(float, self.range_of(**merged))
         if not low < high:
             raise ConfigError(f"reward {self.name!r}: the worst reward ({low}) must be below the best ({high})")
-        return BoundReward(self, MappingProxyType(merged), low, high)
+        return BoundReward(self, MappingProxyType(merged), low, high, judge)
 
 
 @dataclass(frozen=True)
 class BoundReward:
-    """A reward function with its options, and the resulting range of the task reward."""
+    """A reward function with its options, the resulting range of the task reward, and the judge that it asks."""
 
     reward: Reward
     options: Mapping[str, Any]
     low: float
     high: float
+    judge: str | None = None
 
 
 def register_reward(

@@ -1,4 +1,4 @@
-"""A recipe's ``reward_kwargs``, checked and compiled once: which reward scores a row, the format rule, the judge.
+"""A recipe's ``reward_kwargs``, checked and compiled once: which reward scores a row, the format rule, the judges.
 
 A route is ``<domain>/<role>`` or ``<domain>/<role>/<split>``; each part may be ``*``, and a bare ``*`` matches every
 row. The pattern with the most literal parts wins; among equals, the one whose leftmost part is literal. So
@@ -8,14 +8,16 @@ row. The pattern with the most literal parts wins; among equals, the one whose l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from verl_air.errors import ConfigError, RewardError
 from verl_air.rewards.format import FormatRule
-from verl_air.rewards.judge import JudgeSettings
+from verl_air.rewards.judge.settings import SERVED, JudgeSettings, read_judges
 from verl_air.rewards.registry import BoundReward, get_reward, import_modules, reward_names
+from verl_air.settings import closest
 
 Pattern = tuple[str, str, str]
 
@@ -24,11 +26,12 @@ class ScoringPlan:
     """The compiled ``reward_kwargs``; every name, option and key is checked here.
 
     Args:
-        routes: pattern -> name, or ``{name: ..., option: ...}``.
+        routes: pattern -> name, or ``{name: ..., option: ...}``; the option ``judge`` names one of several judges.
         modules: modules to import, so that they register third-party functions.
         options: name -> options, for every route to that name; a route's own options take precedence.
         format: see :class:`~verl_air.rewards.FormatRule`.
-        judge: see :class:`~verl_air.rewards.JudgeSettings`.
+        judges: name -> :class:`~verl_air.rewards.JudgeSettings`; ``verl`` is the reward model that verl serves.
+        judge: short for ``judges: {verl: ...}``.
 
     Raises:
         ConfigError: a malformed pattern, an unknown name, option or key.
@@ -41,6 +44,7 @@ class ScoringPlan:
         options: Mapping[str, Mapping[str, Any]] | None = None,
         format: Mapping[str, Any] | None = None,
         judge: Mapping[str, Any] | None = None,
+        judges: Mapping[str, Any] | None = None,
     ) -> None:
         routes, shared = _plain(routes), _plain(options) or {}
         if not isinstance(routes, Mapping) or not routes:
@@ -50,14 +54,14 @@ class ScoringPlan:
         for name in shared:
             get_reward(name)
         self.format = FormatRule.from_mapping(_plain(format) or {})
-        self.judge = JudgeSettings.from_mapping(_plain(judge) or {})
+        self.judges = read_judges(_plain(judge), _plain(judges))
         self._known = ", ".join(sorted(map(str, routes)))
         self._rewards: dict[Pattern, BoundReward] = {}
         for key, value in routes.items():
             pattern = _parse(str(key))
             if pattern in self._rewards:
                 raise ConfigError(f"routes: {key!r} matches the same rows as another route; remove one of them")
-            self._rewards[pattern] = _bind(key, value, shared)
+            self._rewards[pattern] = self._with_judge(key, _bind(key, value, shared))
         self._patterns = sorted(self._rewards, key=_specificity, reverse=True)
         self._found: dict[Pattern, BoundReward] = {}
 
@@ -82,6 +86,26 @@ class ScoringPlan:
                 )
             self._found[place] = self._rewards[pattern]
         return self._found[place]
+
+    def judge_of(self, bound: BoundReward) -> JudgeSettings:
+        """The judge that a reward asks; its limit of time holds for a reward without one, too."""
+        return self.judges[bound.judge or next(iter(self.judges))]
+
+    def _with_judge(self, key: str, bound: BoundReward) -> BoundReward:
+        """The name of the judge that the route asks, if its reward asks one."""
+        if not bound.reward.wants_judge:
+            return bound
+        name = bound.judge
+        if name is None:
+            if len(self.judges) > 1:
+                raise ConfigError(f"routes: {key!r} must name one of several judges: judge: {' | '.join(self.judges)}")
+            name = next(iter(self.judges))
+        elif name == SERVED:
+            self.judges.setdefault(SERVED, JudgeSettings())
+        elif name not in self.judges:
+            known = ", ".join(dict.fromkeys([*self.judges, SERVED]))
+            raise ConfigError(f"routes: {key!r}: no judge {name!r}{closest(name, self.judges)}; known: {known}")
+        return replace(bound, judge=name)
 
 
 def validate_routes(routes: Mapping[str, Any], **settings: Any) -> None:
@@ -130,7 +154,7 @@ def _bind(key: str, value: Any, shared: Mapping[str, Mapping[str, Any]]) -> Boun
     name, own = route["name"], {option: setting for option, setting in route.items() if option != "name"}
     try:
         reward = get_reward(name)
-        _refuse_inherited(name, own, reward.option_names)
+        _refuse_inherited(name, own, [*reward.option_names, *(["judge"] if reward.wants_judge else [])])
         return reward.bind({**(shared.get(name) or {}), **own})
     except ConfigError as error:
         raise ConfigError(f"routes: {key!r}: {error}") from error

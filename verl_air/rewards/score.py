@@ -40,6 +40,7 @@ async def compute_score(
     options: Mapping[str, Any] | None = None,
     format: Mapping[str, Any] | None = None,
     judge: Mapping[str, Any] | None = None,
+    judges: Mapping[str, Any] | None = None,
     reward_router_address: str | None = None,
     reward_model_tokenizer: Any = None,
     **unknown: Any,
@@ -48,7 +49,7 @@ async def compute_score(
 
     Args:
         data_source, solution_str, ground_truth, extra_info: from the row and the rollout.
-        routes, modules, options, format, judge: see :class:`~verl_air.rewards.routes.ScoringPlan`.
+        routes, modules, options, format, judge, judges: see :class:`~verl_air.rewards.routes.ScoringPlan`.
         reward_router_address, reward_model_tokenizer: given by verl when it serves a reward model.
 
     Returns:
@@ -61,22 +62,22 @@ async def compute_score(
     if unknown:
         raise ConfigError(
             f"reward_kwargs: unknown key(s) {', '.join(sorted(unknown))}; "
-            "known: routes, modules, options, format, judge"
+            "known: routes, modules, options, format, judge, judges"
         )
-    plan = plan_for(routes, modules, options, format, judge)
+    plan = plan_for(routes, modules, options, format, judge, judges)
     extra = extra_info or {}
     bound = plan.reward_for(data_source, extra)
     answer, judged = plan.format.read(solution_str, str(extra.get("domain") or data_source.partition("/")[0]))
     sample = Sample(solution_str, answer, answer is not None, str(ground_truth), data_source, extra, judged)
-    client = None
+    client, settings = None, plan.judge_of(bound)
     if bound.reward.wants_judge:
-        client = client_for(plan.judge, reward_router_address, reward_model_tokenizer)
+        client = client_for(settings, reward_router_address, reward_model_tokenizer)
     masses: list[float] = []
     MASSES.set(masses)
     if judged is None:  # a blank response or an unfinished thought: the worst, and nobody is asked
         verdict: Verdict | None = Verdict(bound.low, False)
     else:
-        verdict = await _decide(bound, sample, client, plan.judge.deadline_s)
+        verdict = await _decide(bound, sample, client, settings.deadline_s)
     format_reward, (format_min, format_max) = plan.format.reward(answer), plan.format.range
     task_reward = math.nan if verdict is None else float(verdict.reward)
     return {
@@ -91,6 +92,7 @@ async def compute_score(
         "task_min": bound.low,
         "task_max": bound.high,
         "judge_mass": fmean(masses) if masses else math.nan,
+        "judge": float(list(plan.judges).index(bound.judge)) if bound.judge else math.nan,
     }
 
 

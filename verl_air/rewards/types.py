@@ -27,6 +27,7 @@ REWARD_KEYS: Final = (
     "task_min",  # range of `task_reward`
     "task_max",
     "judge_mass",  # mean probability that a judge gave to the verdict words; NaN if none was asked for words
+    "judge",  # which judge was asked: its place among ScoringPlan.judges; NaN if the row is judged by a rule
 )
 """The keys of every result, always all of them, always floats.
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 
 from verl_air.objective import group_accuracy, group_trajectories
+from verl_air.rewards.judge.settings import SERVED
 from verl_air.training.batch import Trajectories, as_floats
 from verl_air.training.rows import GROUP_KEY, check_identity
 
@@ -29,6 +31,7 @@ def training_metrics(
     *,
     aux_reward_N: np.ndarray | None = None,
     weighted_N: np.ndarray | None = None,
+    judges: Sequence[str] = (),
 ) -> dict[str, float]:
     """The ``air/...`` metrics of one batch, over all domains and for each if there are several.
 
@@ -38,6 +41,7 @@ def training_metrics(
         dropped_groups: meta-groups in which a rollout failed.
         aux_reward_N: the rewards that the auxiliary loss is formed from; None where it is off.
         weighted_N: the rows that it is formed from.
+        judges: their names; of several, each has its own metrics.
 
     Returns:
         Metrics by name. A rate or mean over nothing is left out rather than reported as zero. Where anchors earn less
@@ -61,12 +65,23 @@ def training_metrics(
         if worse:
             log.warning(ANCHORS_WORSE, domain or "all domains", means["gap/aux_mean"])
         metrics |= {f"air/{_of(domain, name)}": value for name, value in means.items() if value is not None}
+    if len(judges) > 1:
+        for index, name in enumerate(judges):
+            asked_N = t.real_N & (t.info_N["judge"] == index)
+            of_judge = _judge_means(t, asked_N)
+            metrics |= {f"air/judges/{name}/{key}": value for key, value in of_judge.items() if value is not None}
     return metrics
 
 
 def _below_zero(gap_Z: np.ndarray) -> float | None:
     """1.0 if the mean gap is below zero by more than two standard errors; None for fewer than two meta-groups."""
     return float(gap_Z.mean() < -2 * gap_Z.std(ddof=1) / np.sqrt(len(gap_Z))) if len(gap_Z) > 1 else None
+
+
+def judge_names(config: Any) -> list[str]:
+    """The names that the reward column ``judge`` counts, in the order of ``ScoringPlan.judges``."""
+    judges = OmegaConf.select(config, "reward.custom_reward_function.reward_kwargs.judges") or {}
+    return list(dict.fromkeys([*map(str, judges), SERVED]))
 
 
 def _gaps(t: Trajectories, reward_N: np.ndarray, valid_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -87,13 +102,16 @@ def _means(t: Trajectories, gap_Z: np.ndarray, valid_N: np.ndarray, real_N: np.n
         "open_reward/mean": _mean(t.reward_N[valid_N & open_N]),
         "anchor_acc": _mean(_finite(t.info_N["acc"][valid_N & anchor_N])),
         "open_acc": _mean(_finite(t.info_N["acc"][valid_N & open_N])),
-        "judge/abstain_rate": _mean(t.abstained_N[real_N & open_N]),
-        "judge/mass": _mean(_finite(t.info_N["judge_mass"][real_N & open_N])),
+        **{f"judge/{name}": value for name, value in _judge_means(t, real_N & open_N).items()},
         "no_answer_rate": _mean(1.0 - _finite(t.info_N["format_ok"][real_N])),
         "truncation_rate": _mean(t.truncated_N[real_N]),
         "anchor_truncation_rate": _mean(t.truncated_N[real_N & anchor_N]),
         "zero_std_rate": _mean(_flat_prompts(t.reward_N[valid_N], t.prompt_N[valid_N])),
     }
+
+
+def _judge_means(t: Trajectories, rows_N: np.ndarray) -> dict[str, float | None]:
+    return {"abstain_rate": _mean(t.abstained_N[rows_N]), "mass": _mean(_finite(t.info_N["judge_mass"][rows_N]))}
 
 
 def _of(domain: str | None, name: str) -> str:
@@ -116,8 +134,8 @@ def _flat_prompts(reward_N: np.ndarray, prompt_N: np.ndarray) -> np.ndarray:
     return np.bincount(prompt_N, weights=reward_N != reward_N[first][prompt_N]) == 0
 
 
-RANGES = ("score_min", "score_max", "task_min", "task_max")
-"""Reward columns that are constants of a reward function: stored with rollouts, but no curves."""
+RANGES = ("score_min", "score_max", "task_min", "task_max", "judge")
+"""Reward columns that the route alone decides: stored with rollouts, but no curves."""
 
 
 def without_constants(infos: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

@@ -56,7 +56,7 @@ from verl_air.training.batch import (
 )
 from verl_air.training.failures import FailureGuard, reissue_failed
 from verl_air.training.log_probs import ReusesLogProbs
-from verl_air.training.metrics import training_metrics
+from verl_air.training.metrics import judge_names, training_metrics
 from verl_air.training.records import RunRecordsMixin
 from verl_air.training.replay_buffer import whole_groups_class
 from verl_air.training.rows import as_dict, new_group_uids, with_group_sizes
@@ -207,8 +207,8 @@ class AirTrainerMixin(RunRecordsMixin, ReusesLogProbs):
         queue_io.mask_rows(batch, rows, masked_N)
         batch = super()._compute_advantage(batch, metrics)
         queue_io.clear_advantages(batch, rows, rows.lone_N(valid_N))
-        aux_reward_N = auxiliary_reward(rows, self.air) if self.air.active else None
-        metrics.update(training_metrics(rows, valid_N, incomplete, aux_reward_N=aux_reward_N, weighted_N=weighted_N))
+        aux_N, judges = auxiliary_reward(rows, self.air) if self.air.active else None, judge_names(self.config)
+        metrics |= training_metrics(rows, valid_N, incomplete, aux_reward_N=aux_N, weighted_N=weighted_N, judges=judges)
         metrics.update({f"air/epoch/{name}": epochs for name, epochs in self.epochs.items()})
         return batch
 

@@ -3,8 +3,9 @@
 ==================  =================================================================================
 :mod:`.settings`    the recipe's ``reward_kwargs.judge``
 :mod:`.prompts`     from templates and untrusted texts to what is sent: sanitized, cut, tokenized
-:mod:`.verdicts`    questions that have log-probs for an answer, reading answers, and the cache on disk
+:mod:`.verdicts`    questions that have log-probs for an answer, and reading answers
 :mod:`.transport`   one server: requests bounded in number and time
+:mod:`.store`       the cache of verdicts, and the count of a run's requests, on disk
 :mod:`.client`      what a reward function asks: log-odds, text, a classifier's outputs
 :mod:`.in_process`  the same log-odds from a small model in this process
 ==================  =================================================================================

@@ -7,16 +7,17 @@ A judge is verl's own reward model, or any OpenAI-compatible server by URL. What
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from verl_air.errors import ConfigError
 from verl_air.rewards.judge import verdicts
-from verl_air.rewards.judge.prompts import CHAT, ChatMessage, Prompt, PromptWriter, Rendering
+from verl_air.rewards.judge.prompts import CHAT, ChatMessage, Prompt, PromptWriter, Rendering, Spellings
 from verl_air.rewards.judge.settings import JudgeError, JudgeSettings
+from verl_air.rewards.judge.store import VerdictCache
 from verl_air.rewards.judge.transport import JudgeServer
-from verl_air.rewards.judge.verdicts import VerdictCache, WordReading, dig, final_text, is_finite
+from verl_air.rewards.judge.verdicts import WordReading, dig, final_text, is_finite
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
@@ -45,7 +46,7 @@ class JudgeClient:
             tokenizer = None  # verl's tokenizer belongs to verl's reward model
         self.settings = settings
         self._writer = PromptWriter(tokenizer, settings.chat_template_kwargs, settings.max_chars)
-        self._server = JudgeServer(settings, router_address, needs_limit=tokenizer is not None)
+        self.server = JudgeServer(settings, router_address, needs_limit=tokenizer is not None)
         self._cache = _open_cache(settings.cache) if settings.cache else None
 
     async def log_odds(
@@ -84,17 +85,22 @@ class JudgeClient:
         Raises:
             JudgeError, ConfigError: see :meth:`log_odds`.
         """
-        model = await self._server.model()
-        messages = [self._writer.messages(prompt, fields, how) for prompt in prompts]
-        keys = [self._key(model, repr(how), item, words) for item in messages]
-        found = [None if (value := self._recall(key)) is None else WordReading(*value) for key in keys]
-        missing = [index for index, value in enumerate(found) if value is None]
-        if missing:
-            judged = await self._judge(model, [prompts[i] for i in missing], words, fields, how)
-            for index, value in zip(missing, judged, strict=True):
-                found[index] = value
-                self._remember(keys[index], value)
-        readings = [reading for reading in found if reading is not None]
+        await self.server.model()
+        chat, tokens = self._writer.tokens is None and how.chat, self._writer.tokens
+        spellings = tokens.spellings(words) if tokens and self.settings.vllm else None
+        questions: list[Any] = [
+            self._chat(self._writer.messages(prompt, fields, how), how)
+            if chat
+            else {"prompt": self._encode(prompt, fields, how=how, reserve=_longest(spellings)), **self._bare(how)}
+            for prompt in prompts
+        ]
+
+        async def ask(missing: list[int]) -> list[WordReading]:
+            return await self._judge([questions[index] for index in missing], words, spellings)
+
+        asked = ["words", spellings or words, self.settings.top_logprobs]
+        found = await self._recalled([[*asked, question] for question in questions], ask)
+        readings = [WordReading(*reading) for reading in found]
         for reading in readings:
             verdicts.require_mass(reading, words, self.settings.min_mass)
         return [reading.log_probs for reading in readings]
@@ -107,22 +113,23 @@ class JudgeClient:
         Raises:
             JudgeError: no text, or it was cut, or the thought has no end.
         """
-        model = await self._server.model()
-        messages = self._writer.messages(prompt, fields, how)
-        key = self._key(model, repr(how), messages, max_tokens)
-        if (text := self._recall(key)) is None:
-            payload: dict[str, Any] = {"model": model, "max_tokens": max_tokens, "temperature": 0.0}
-            if self._writer.tokens is None and how.chat:
-                answer = await self._post(CHAT_PATH, {**payload, **self._chat(messages, how)})
-                text = final_text(answer, dig(answer, "choices", 0, "message", "content"))
-            else:
-                payload["prompt"] = self._encode(prompt, fields, how=how, reserve=max_tokens)
-                if self.settings.vllm:  # a thought's marks and channels may be special tokens
-                    payload["skip_special_tokens"] = False
-                answer = await self._post(COMPLETIONS_PATH, {**payload, **self._bare(how)})
-                text = final_text(answer, dig(answer, "choices", 0, "text"))
-            self._remember(key, text)
-        return text
+        model = await self.server.model()
+        payload: dict[str, Any] = {"max_tokens": max_tokens, "temperature": 0.0}
+        place: tuple[str, ...]
+        if self._writer.tokens is None and how.chat:
+            path, place = CHAT_PATH, ("message", "content")
+            payload |= self._chat(self._writer.messages(prompt, fields, how), how)
+        else:
+            path, place = COMPLETIONS_PATH, ("text",)
+            payload |= {"prompt": self._encode(prompt, fields, how=how, reserve=max_tokens), **self._bare(how)}
+            if self.settings.vllm:  # a thought's marks and channels may be special tokens
+                payload["skip_special_tokens"] = False
+
+        async def ask(_: list[int]) -> list[str]:
+            answer = await self._post(path, {"model": model, **payload})
+            return [final_text(answer, dig(answer, "choices", 0, *place))]
+
+        return (await self._recalled([[path, payload]], ask))[0]
 
     async def classify(self, conversation: Prompt, *, fields: Fields = None) -> list[float]:
         """The raw outputs of a served classifier (vLLM's ``/classify``) for a finished conversation.
@@ -130,40 +137,41 @@ class JudgeClient:
         Raises:
             JudgeError: no finite outputs.
         """
-        model = await self._server.model()
-        key = self._key(model, "classify", True, self._writer.messages(conversation, fields))
-        if (values := self._recall(key)) is None:
-            text = self._encode(conversation, fields, how=Rendering(generate=False))
-            answer = await self._post("/classify", {"model": model, "input": text, "use_activation": False})
-            values = dig(answer, "data", 0, "probs")
+        model = await self.server.model()
+        payload = {"input": self._encode(conversation, fields, how=Rendering(generate=False)), "use_activation": False}
+
+        async def ask(_: list[int]) -> list[list[float]]:
+            values = dig(await self._post("/classify", {"model": model, **payload}), "data", 0, "probs")
             if not isinstance(values, list) or not values or not all(map(is_finite, values)):
                 raise JudgeError(f"the classifier's answer holds no finite outputs: {values!r}")
-            self._remember(key, values)
-        return values
+            return [values]
+
+        return (await self._recalled([["/classify", payload]], ask))[0]
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of a bare text, with the judge's tokenizer."""
+        ids = self._writer.encode(text, None, None, how=Rendering(chat=False, bos=False))
+        return ids if isinstance(ids, list) else []
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._server.close()
+        await self.server.close()
 
     async def _judge(
-        self, model: str, prompts: Sequence[Prompt], words: Sequence[str], fields: Fields, how: Rendering
+        self, questions: Sequence[dict[str, Any]], words: Sequence[str], spellings: Spellings | None
     ) -> list[WordReading]:
         """Log-probs that are not in the cache."""
-        top, tokens = self.settings.top_logprobs, self._writer.tokens
-        if tokens is None and how.chat:
-            chats = [self._chat(self._writer.messages(prompt, fields, how), how) for prompt in prompts]
-            asked = [self._post(CHAT_PATH, {**verdicts.chat_question(model, [], top), **chat}) for chat in chats]
+        model, top, tokens = await self.server.model(), self.settings.top_logprobs, self._writer.tokens
+        if "messages" in questions[0]:
+            asked = [self._post(CHAT_PATH, {**verdicts.chat_question(model, [], top), **chat}) for chat in questions]
             return [verdicts.read_chat(answer, words) for answer in await asyncio.gather(*asked)]
-        spellings = tokens.spellings(words) if tokens and self.settings.vllm else None
-        longest = max((len(ids) for each in spellings for ids in each), default=1) if spellings else 1
-        encoded = [self._encode(prompt, fields, how=how, reserve=longest) for prompt in prompts]
-        if spellings and longest > 1:
-            read_ids = [list(map(int, ids)) for ids in encoded]
-            answer = await self._post(COMPLETIONS_PATH, verdicts.continuation_question(model, read_ids, spellings))
-            return verdicts.read_continuations(answer, read_ids, spellings)
+        encoded = [question["prompt"] for question in questions]
+        if spellings and _longest(spellings) > 1:
+            answer = await self._post(COMPLETIONS_PATH, verdicts.continuation_question(model, encoded, spellings))
+            return verdicts.read_continuations(answer, encoded, spellings)
         question = verdicts.completion_question(model, encoded, top, spellings)
-        answer = await self._post(COMPLETIONS_PATH, {**question, **self._bare(how)})
-        read = verdicts.read_completions(answer, len(prompts), words, spellings)
+        answer = await self._post(COMPLETIONS_PATH, {**questions[0], **question})
+        read = verdicts.read_completions(answer, len(encoded), words, spellings)
         return [reading._replace(top=tokens.named(reading.top)) for reading in read] if tokens else read
 
     def _chat(self, messages: list[ChatMessage], how: Rendering) -> dict[str, Any]:
@@ -181,21 +189,28 @@ class JudgeClient:
         return {"add_special_tokens": False} if self._writer.tokens is None and not how.bos else {}
 
     def _encode(self, prompt: Prompt, fields: Fields, **how: Any) -> list[int] | str:
-        return self._writer.encode(prompt, fields, self._server.max_prompt_tokens, **how)
+        return self._writer.encode(prompt, fields, self.server.max_prompt_tokens, **how)
 
     async def _post(self, path: str, payload: dict[str, Any]) -> Any:
-        return await self._server.post(path, payload)
+        return await self.server.post(path, payload)
 
-    def _key(self, model: str, *parts: Any) -> bytes:
-        asked = (self.settings.base_url, self.settings.tokenizer, sorted(self.settings.chat_template_kwargs.items()))
-        return VerdictCache.key(model, self._server.max_prompt_tokens, asked, *parts)
+    async def _recalled(self, questions: Sequence[Any], ask: Callable[[list[int]], Awaitable[list[Any]]]) -> list[Any]:
+        """Answers from the cache, and to the questions that it does not have from the judge."""
+        if self._cache is None:
+            return await ask(list(range(len(questions))))
+        identity = await self.server.identity()
+        keys = [VerdictCache.key(identity, question) for question in questions]
+        found = await self._cache.get(keys)
+        if missing := [index for index, value in enumerate(found) if value is None]:
+            judged = dict(zip(missing, await ask(missing), strict=True))
+            await self._cache.put({keys[index]: value for index, value in judged.items()})
+            found = [judged.get(index, value) for index, value in enumerate(found)]
+        return found
 
-    def _recall(self, key: bytes) -> Any:
-        return None if self._cache is None else self._cache.get(key)
 
-    def _remember(self, key: bytes, value: Any) -> None:
-        if self._cache is not None:
-            self._cache.put(key, value)
+def _longest(spellings: Spellings | None) -> int:
+    """Tokens of the longest spelling that has to be read."""
+    return max((len(ids) for each in spellings or () for ids in each), default=1)
 
 
 _CLIENTS: dict[asyncio.AbstractEventLoop, dict[Any, JudgeClient]] = {}
@@ -210,13 +225,17 @@ def client_for(settings: JudgeSettings, router_address: str | None, tokenizer: A
     clients = _CLIENTS.setdefault(loop, {})
     key = (settings.model_dump_json(), router_address, id(tokenizer))
     if key not in clients:
-        if settings.in_process is None:
-            clients[key] = JudgeClient(settings, router_address, tokenizer)
-        else:
-            from verl_air.rewards.judge.in_process import InProcessJudge  # a subclass of the client
-
-            clients[key] = InProcessJudge(settings)
+        clients[key] = make_client(settings, router_address, tokenizer)
     return clients[key]
+
+
+def make_client(settings: JudgeSettings, router_address: str | None, tokenizer: Any) -> JudgeClient:
+    """A client of its own, which the caller closes."""
+    if settings.in_process is None:
+        return JudgeClient(settings, router_address, tokenizer)
+    from verl_air.rewards.judge.in_process import InProcessJudge  # a subclass of the client
+
+    return InProcessJudge(settings)
 
 
 async def close_clients() -> None:

@@ -8,16 +8,19 @@ served copy (``tests/rewards/test_in_process_judge.py``).
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from verl_air.errors import ConfigError
-from verl_air.rewards.judge.client import Fields, JudgeClient
-from verl_air.rewards.judge.prompts import Prompt, Rendering, Spellings
+from verl_air.rewards.judge.client import JudgeClient
+from verl_air.rewards.judge.prompts import Spellings
 from verl_air.rewards.judge.settings import JudgeSettings
 from verl_air.rewards.judge.verdicts import WordReading, reading_of
+
+_BATCH = 16  # suffixes in one pass, which bounds the copies of the prefix's key-value cache
 
 
 class InProcessJudge(JudgeClient):
@@ -40,12 +43,11 @@ class InProcessJudge(JudgeClient):
         super().__init__(settings.model_copy(update=local), router_address="in-process")
 
     async def _judge(
-        self, model: str, prompts: Sequence[Prompt], words: Sequence[str], fields: Fields, how: Rendering
+        self, questions: Sequence[dict[str, Any]], words: Sequence[str], spellings: Spellings | None
     ) -> list[WordReading]:
         assert self._writer.tokens is not None
-        spellings = self._writer.tokens.spellings(words)
-        ids = [list(map(int, self._encode(prompt, fields, how=how))) for prompt in prompts]
-        read = await asyncio.to_thread(lambda: [self._reader.read(item, spellings) for item in ids])
+        ids = [question["prompt"] for question in questions]
+        read = await asyncio.to_thread(self._reader.read, ids, spellings or self._writer.tokens.spellings(words))
         return [reading._replace(top=self._writer.tokens.named(reading.top)) for reading in read]
 
     async def _post(self, path: str, payload: dict[str, Any]) -> Any:
@@ -69,26 +71,63 @@ class _JudgeModel:
         self._one = threading.Lock()
         self.longest: int = model.config.max_position_embeddings
 
-    def read(self, ids: list[int], words: Spellings) -> WordReading:
-        """The log-probs of words as what follows; a pass per spelling of several tokens, one for all others."""
+    def read(self, prompts: Sequence[list[int]], words: Spellings) -> list[WordReading]:
+        """The log-probs of words as what follows each prompt; what all prompts begin with is read once."""
+        longer = {tokens for spellings in words for tokens in spellings if len(tokens) > 1}
+        leaves = [(ids, tokens) for ids in prompts for tokens in ((), *longer)]
         with self._one:
-            next_V, _ = self._pass(ids, ())
+            rows = dict(zip([(id(ids), tokens) for ids, tokens in leaves], self._log_probs(leaves), strict=True))
+        readings = []
+        for ids in prompts:
+            next_V = rows[id(ids), ()][0]
             spelled = [
-                [float(next_V[tokens[0]]) if len(tokens) == 1 else self._pass(ids, tokens)[1] for tokens in spellings]
+                [
+                    sum(float(row_V[token]) for row_V, token in zip(rows[id(ids), tokens], tokens, strict=True))
+                    if len(tokens) > 1
+                    else float(next_V[tokens[0]])
+                    for tokens in spellings
+                ]
                 for spellings in words
             ]
             values, tokens = next_V.topk(5)
-        top = zip(tokens.tolist(), values.exp().tolist(), strict=True)
-        return reading_of(spelled, ", ".join(f"'token_id:{token}' {value:.2g}" for token, value in top))
+            top = zip(tokens.tolist(), values.exp().tolist(), strict=True)
+            readings.append(reading_of(spelled, ", ".join(f"'token_id:{token}' {value:.2g}" for token, value in top)))
+        return readings
 
-    def _pass(self, ids: list[int], continuation: Sequence[int]) -> tuple[Any, float]:
-        """Log-probs [V] of the token after ``ids``, and the log-prob of a continuation."""
+    def _log_probs(self, leaves: Sequence[tuple[list[int], tuple[int, ...]]]) -> list[Any]:
+        """Log-probs [len(continuation) or 1, V] of the tokens of each continuation after its prompt.
+
+        The shared prefix is one pass, whose key-value cache serves all that follows it. Suffixes are padded at their
+        end, where a causal model does not see it.
+        """
         import torch
 
+        prompts = [ids for ids, _ in leaves]
+        columns = enumerate(zip(*(ids[:-1] for ids in prompts), strict=False))
+        differing = (place for place, column in columns if len(set(column)) > 1)
+        shared = next(differing, min(map(len, prompts)) - 1) if len(leaves) > 1 else 0
+        found: list[Any] = []
         with torch.inference_mode():
-            logits_TV = self._model(torch.tensor([[*ids, *continuation]])).logits[0, len(ids) - 1 :].double()
-        log_prob_TV = logits_TV.log_softmax(-1)
-        return log_prob_TV[0], sum(float(row_V[token]) for row_V, token in zip(log_prob_TV, continuation, strict=False))
+            prefix = None
+            if shared:
+                head = torch.tensor([prompts[0][:shared]])
+                prefix = self._model(head, use_cache=True, logits_to_keep=1).past_key_values
+            for start in range(0, len(leaves), _BATCH):
+                part = leaves[start : start + _BATCH]
+                suffixes = [[*ids[shared:], *tokens[:-1]] for ids, tokens in part]
+                length = max(map(len, suffixes))
+                ids_BT = torch.tensor([[*suffix, *[0] * (length - len(suffix))] for suffix in suffixes])
+                places = [range(len(s) - max(len(t), 1), len(s)) for s, (_, t) in zip(suffixes, part, strict=True)]
+                kept = sorted(set().union(*places))
+                past = copy.deepcopy(prefix)
+                if past is not None:
+                    past.batch_repeat_interleave(len(part))
+                answer = self._model(
+                    ids_BT, past_key_values=past, use_cache=past is not None, logits_to_keep=torch.tensor(kept)
+                )
+                for logits_KV, own in zip(answer.logits, places, strict=True):
+                    found.append(logits_KV[[kept.index(place) for place in own]].double().log_softmax(-1))
+        return found
 
 
 @cache

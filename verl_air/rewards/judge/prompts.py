@@ -1,9 +1,8 @@
 """From a template and untrusted texts to what is sent to a judge.
 
 A template holds ``{field}`` marks, filled in one pass: braces inside a filled value are text. Values come from the
-policy or from a data file, so they are first sanitized (nothing in them can end the quotation or pose as a turn of the
-chat) and cut to a length. With the judge's tokenizer the finished prompt is also proven to have the template's special
-tokens and no others.
+policy or from a data file, so they are first sanitized (nothing in them can pose as a turn of the chat) and cut. With
+the judge's tokenizer the finished prompt is also proven to have the template's special tokens and no others.
 """
 
 from __future__ import annotations
@@ -118,9 +117,8 @@ def fill(template: Prompt, values: Mapping[str, str]) -> list[ChatMessage]:
 def sanitize(text: str, special_tokens: Iterable[str] = ()) -> str:
     """Remove from a text whatever could pass for a tag, a special token or a turn of the chat.
 
-    Invisible characters are dropped; an angle bracket that could open a tag becomes a quotation mark; ``[INST]`` and
-    the like become ``(INST)``; a special token of the judge's tokenizer that remains is broken with a middle dot, or
-    becomes a blank if it is a single character. Ordinary text keeps its meaning: ``a < b`` is unchanged.
+    Invisible characters are dropped; an angle bracket that could open a tag becomes a quotation mark; ``[INST]`` is
+    ``(INST)``; a special token that remains is broken with a middle dot, or is a blank if it is a single character.
     """
     text = _INVISIBLE.sub("", text)
     text = _TAG_START.sub(_QUOTATION_MARK, text)
@@ -154,24 +152,31 @@ class JudgeTokenizer:
 
     def encode(self, messages: Sequence[ChatMessage], how: Rendering = CHAT) -> list[int]:
         """Token ids of a prompt."""
+        return self._tokenizer.encode(self._render(messages, how), add_special_tokens=how.bos and not how.chat)
+
+    def _render(self, messages: Sequence[ChatMessage], how: Rendering) -> str:
         if not how.chat:
-            text = "\n".join(message["content"] for message in messages) + how.prefill
-            return self._tokenizer.encode(text, add_special_tokens=how.bos)
+            return "\n".join(message["content"] for message in messages) + how.prefill
         turns = [{**m, "content": [{"type": "text", "text": m["content"]}]} if how.parts else m for m in messages]
         text = self._tokenizer.apply_chat_template(
             turns, add_generation_prompt=how.generate, tokenize=False, **{**how.template_kwargs, **self._chat_kwargs}
         )
-        return self._tokenizer.encode(text + how.prefill, add_special_tokens=False)
+        return text + how.prefill
 
     def check_structure(self, ids: Sequence[int], template: Prompt, how: Rendering = CHAT) -> None:
         """Prove that untrusted text brought no special token: they are those of the template, in the same order.
 
         Raises:
             JudgeError: it did, although it was sanitized, so the prompt cannot be trusted.
+            ConfigError: the chat template drops what is to be judged.
         """
         key = repr((template, how))
         if key not in self._references:
-            plain = self.encode(fill(template, dict.fromkeys(fields_of(template), "x")), how)
+            marks = {name: f"the{name}here" for name in sorted(fields_of(template))}
+            shown = self._render(fill(template, marks), how)
+            if dropped := [name for name, mark in marks.items() if mark not in shown]:
+                raise ConfigError(f"the judge's chat template drops {{{dropped[0]}}}; correct it in the judge's folder")
+            plain = self.encode(fill(template, dict.fromkeys(marks, "x")), how)
             self._references[key] = self._skeleton(plain)
         if self._skeleton(ids) != self._references[key]:
             raise JudgeError("the text to be judged holds special tokens of the judge's tokenizer")
@@ -274,11 +279,7 @@ class PromptWriter:
     ) -> list[int] | str:
         """Token ids of a prompt, its untrusted texts cut further until it fits; without a tokenizer the bare text.
 
-        Args:
-            prompt, fields: the template and its texts.
-            longest: tokens that the judge accepts, ``reserve`` of them for its answer.
-            how: chat or bare text, and how it ends.
-            reserve: tokens that the judge may write.
+        Of ``longest`` tokens that the judge accepts, ``reserve`` are for its answer.
 
         Raises:
             JudgeError: it does not fit, or does not have the template's structure.

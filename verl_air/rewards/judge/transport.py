@@ -8,17 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from verl_air.files import fingerprint
 from verl_air.rewards.judge.settings import JudgeError, JudgeSettings
+from verl_air.rewards.judge.store import Usage
 from verl_air.rewards.judge.verdicts import dig
+from verl_air.rewards.types import ThrottledLog
 
 _MAX_PAUSE_S = 8.0
 _RETRIED_REFUSALS = (408, 429)
+_BUSY = (429, 503)
+_NOT_JSON = (json.JSONDecodeError, UnicodeError)
+_CHARS_PER_TOKEN = 3  # at least, of ordinary text: an estimate that errs on the side of more tokens
+
+log = ThrottledLog(logging.getLogger(__name__))
+
+
+class _RetryError(Exception):
+    """A fault that may pass."""
+
+
+class _ToldToWaitError(Exception):
+    """The server limits the rate."""
 
 
 class JudgeServer:
@@ -31,6 +51,10 @@ class JudgeServer:
         settings: of the recipe.
         router_address: of verl's router, used unless the settings name a server.
         needs_limit: the length of prompts matters to the caller.
+
+    Attributes:
+        requests, tokens, prompt_tokens: answered so far, and what they used, as the server says or else estimated
+            (``prompt_tokens``: as the server says).
     """
 
     def __init__(self, settings: JudgeSettings, router_address: str | None, needs_limit: bool) -> None:
@@ -41,7 +65,13 @@ class JudgeServer:
         self._session: aiohttp.ClientSession | None = None
         self._model = settings.model
         self.max_prompt_tokens = settings.max_prompt_tokens
-        self._known = self._model is not None and (self.max_prompt_tokens is not None or not needs_limit)
+        self._needs_card = self._model is None or (self.max_prompt_tokens is None and needs_limit)
+        self._known = not self._needs_card and settings.cache is None  # the cache asks where the weights are
+        self._path: str | None = None
+        self._identity: tuple[str | None, ...] | None = None
+        self._closed_until = 0.0
+        self._usage = Usage(settings, self._root) if settings.usage else None
+        self.requests = self.tokens = self.prompt_tokens = 0
         self._asking = asyncio.Lock()
 
     async def model(self) -> str:
@@ -55,8 +85,27 @@ class JudgeServer:
         if not self._known:
             async with self._asking:
                 if not self._known:
-                    self._read_card(dig(await self._request("GET", "/v1/models"), "data"))
+                    try:
+                        self._read_card(dig(await self._request("GET", "/v1/models"), "data"))
+                    except JudgeError:
+                        if self._needs_card:
+                            raise
+                        self._known = True  # a server that lists no models is known by its name
         return str(self._model)
+
+    async def identity(self) -> Sequence[str | None]:
+        """What tells this judge's weights from others: never its address, which changes with each start.
+
+        A fingerprint of its folder if that is on this machine, else name, path at the server and revision.
+        """
+        model = await self.model()
+        if self._identity is None:
+            folder = next((Path(name) for name in (self._path, model) if name and Path(name).is_dir()), None)
+            if folder is not None:
+                self._identity = (await asyncio.to_thread(fingerprint, folder),)
+            else:
+                self._identity = (model, self._path, self._settings.revision)
+        return self._identity
 
     def _read_card(self, models: Any) -> None:
         cards = [card for card in models if isinstance(card, Mapping)] if isinstance(models, list) else []
@@ -64,6 +113,7 @@ class JudgeServer:
         if self._model is None and not isinstance(card.get("id"), str):
             raise JudgeError(f"{self._root}/v1/models names no model: {models!r}")
         self._model = self._model or card["id"]
+        self._path = card["root"] if isinstance(card.get("root"), str) else None
         if self.max_prompt_tokens is None and isinstance(card.get("max_model_len"), int):
             self.max_prompt_tokens = card["max_model_len"]
         self._known = True
@@ -83,32 +133,73 @@ class JudgeServer:
             self._session = None
 
     async def _request(self, method: str, path: str, payload: dict[str, Any] | None = None) -> Any:
+        """Attempts until one is answered or the time is up, of which pauses that the server asks for use none."""
+        url, settings, clock = self._root + path, self._settings, asyncio.get_running_loop().time
         faults: list[str] = []
-        limit = self._settings.total_timeout_s
         async with self._free:
-            try:
-                return await asyncio.wait_for(self._attempts(method, self._root + path, payload, faults), limit)
-            except asyncio.TimeoutError:
-                last = faults[-1] if faults else "no answer"
-                raise JudgeError(f"{self._root}{path}: no verdict within {limit:g} s (last: {last})") from None
+            end, patience = clock() + settings.total_timeout_s, settings.total_timeout_s
+            while len(faults) < settings.attempts:
+                pause = self._closed_until - clock()
+                if pause > 0.0:
+                    patience -= pause
+                    if patience < 0.0:
+                        raise JudgeError(f"{url}: the server asks to wait {pause:.0f} s, above judge.total_timeout_s")
+                    pause *= random.uniform(1.0, 1.1)  # with jitter, so that requests do not come back together
+                    end += pause
+                elif faults:
+                    pause = min(_MAX_PAUSE_S, settings.backoff_s * 2 ** (len(faults) - 1)) * random.uniform(0.5, 1.0)
+                if pause > 0.0:
+                    await asyncio.sleep(min(pause, end - clock()))
+                try:
+                    return await asyncio.wait_for(self._attempt(method, url, payload), max(0.0, end - clock()))
+                except _ToldToWaitError:
+                    continue
+                except (
+                    _RetryError,
+                    aiohttp.ClientError,
+                    asyncio.TimeoutError,
+                    json.JSONDecodeError,
+                    UnicodeError,
+                ) as e:
+                    if clock() >= end:
+                        last = faults[-1] if faults else "no answer"
+                        raise JudgeError(
+                            f"{url}: no verdict within {settings.total_timeout_s:g} s (last: {last})"
+                        ) from None
+                    faults.append(str(e) if isinstance(e, _RetryError) else f"{type(e).__name__}: {e}")
+                if len(faults) == 2 and await self._refused(faults):
+                    raise JudgeError(
+                        f"{url}: the judge's server is up and refuses this request. {_likely_causes(payload)}"
+                    )
+        raise JudgeError(f"{url}: {settings.attempts} attempts failed (last: {faults[-1]})")
 
-    async def _attempts(self, method: str, url: str, payload: dict[str, Any] | None, faults: list[str]) -> Any:
-        for attempt in range(self._settings.attempts):
-            if attempt:  # with jitter, so that workers do not come back together
-                pause = min(_MAX_PAUSE_S, self._settings.backoff_s * 2 ** (attempt - 1))
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-            try:
-                async with self._opened().request(method, url, json=payload) as response:
-                    if response.status < 400:
-                        return json.loads(await response.read())
-                    faults.append(f"HTTP {response.status}: {(await response.text(errors='replace'))[:200]}")
-                    if response.status < 500 and response.status not in _RETRIED_REFUSALS:
-                        raise JudgeError(f"{url}: {faults[-1]}")
-            except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:  # ValueError: the body is not JSON
-                faults.append(f"{type(error).__name__}: {error}")
-            if len(faults) == 2 and await self._refused(faults):
-                raise JudgeError(f"{url}: the judge's server is up and refuses this request. {_likely_causes(payload)}")
-        raise JudgeError(f"{url}: {self._settings.attempts} attempts failed (last: {faults[-1]})")
+    async def _attempt(self, method: str, url: str, payload: dict[str, Any] | None) -> Any:
+        """One request; whatever is worth another is raised as an error of its own."""
+        expected = 0 if payload is None else _most_tokens(payload)
+        if self._usage is not None and payload is not None:
+            await self._usage.take(expected)
+        async with self._opened().request(method, url, json=payload) as response:
+            if response.status < 400:
+                answer = json.loads(await response.read())
+                if payload is not None:
+                    await self._count(answer, expected)
+                return answer
+            if response.status in _BUSY and (pause := _pause_asked_for(response.headers.get("Retry-After"))):
+                self._closed_until = max(self._closed_until, asyncio.get_running_loop().time() + pause)
+                log.warning(url, f"{url}: HTTP {response.status}, the server asks to wait {pause:.0f} s")
+                raise _ToldToWaitError
+            fault = f"HTTP {response.status}: {(await response.text(errors='replace'))[:200]}"
+            if response.status < 500 and response.status not in _RETRIED_REFUSALS:
+                raise JudgeError(f"{url}: {fault}")
+            raise _RetryError(fault)
+
+    async def _count(self, answer: Any, expected: int) -> None:
+        self.requests += 1
+        total, prompt = dig(answer, "usage", "total_tokens"), dig(answer, "usage", "prompt_tokens")
+        self.tokens += total if isinstance(total, int) else expected
+        self.prompt_tokens += prompt if isinstance(prompt, int) else 0
+        if self._usage is not None and isinstance(total, int) and total != expected:
+            await self._usage.correct(total - expected)
 
     async def _refused(self, faults: list[str]) -> bool:
         """Whether verl's router answered 500 each time although the server behind it is well."""
@@ -130,6 +221,30 @@ class JudgeServer:
                 trust_env=self._settings.base_url is not None,
             )
         return self._session
+
+
+def _pause_asked_for(header: str | None) -> float:
+    """Seconds that ``Retry-After`` asks for, a number or a date; 0 if it says nothing."""
+    if header is None:
+        return 0.0
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _most_tokens(payload: Mapping[str, Any]) -> int:
+    """What a request may use at most: its prompts, exact or estimated, and its answers."""
+    sent = payload.get("prompt", payload.get("input"))
+    prompts = sent if isinstance(sent, list) and sent and not isinstance(sent[0], int) else [sent]
+    if "messages" in payload:
+        prompts = [json.dumps(payload["messages"])]
+    lengths = [len(p) if isinstance(p, list) else -(-len(str(p)) // _CHARS_PER_TOKEN) for p in prompts]
+    return sum(lengths) + len(prompts) * int(payload.get("max_tokens", 0))
 
 
 def _likely_causes(payload: dict[str, Any] | None) -> str:

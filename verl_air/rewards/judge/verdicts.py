@@ -1,4 +1,4 @@
-"""Verdicts: asked for, read from what a server answers, and stored on disk.
+"""Verdicts: asked for, and read from what a server answers.
 
 A verdict in words is read from the log-probs of the next token, or of whole words where their first tokens are the
 same; the words must hold enough of the probability. A verdict in text is what follows the judge's thought. Whatever is
@@ -7,25 +7,16 @@ not plainly a verdict is none: :class:`JudgeError`.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import math
 import re
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from verl_air.errors import ConfigError
 from verl_air.rewards.judge.prompts import ChatMessage, Spellings
 from verl_air.rewards.judge.settings import JudgeError
-from verl_air.rewards.types import ThrottledLog
-
-log = ThrottledLog(logging.getLogger(__name__))
 
 MASSES: ContextVar[list[float] | None] = ContextVar("MASSES", default=None)
 """Collects the mass of every verdict of a row; set by ``compute_score``."""
@@ -33,7 +24,6 @@ MASSES: ContextVar[list[float] | None] = ContextVar("MASSES", default=None)
 _ONE_TOKEN: Mapping[str, Any] = {"max_tokens": 1, "temperature": 0.0}
 _SMALLEST_REST = 1e-6  # of the probability that a server's log-probs leave over: they are rounded
 _FINAL_CHANNEL = re.compile(r"<\|channel\|>final\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
-_SCHEMA = "CREATE TABLE IF NOT EXISTS verdict (key BLOB PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 
 
 class WordReading(NamedTuple):
@@ -194,48 +184,3 @@ def _read_words(logprobs: Any, matches: Sequence[Callable[[str], bool]]) -> Word
     rest = max(_SMALLEST_REST, 1.0 - sum(map(math.exp, found.values())))
     bound = min(min(found.values()), math.log(rest))
     return reading._replace(log_probs=[bound if math.isinf(value) else value for value in reading.log_probs])
-
-
-class VerdictCache:
-    """Verdicts in a SQLite file (WAL): many processes of one machine may share it. Not for network file systems.
-
-    A fault while reading or writing (a full disk, a lock held too long) is logged and counts as a miss: the cache saves
-    time and decides nothing.
-
-    Raises:
-        ConfigError: the file cannot be opened or is not ours.
-    """
-
-    def __init__(self, path: str) -> None:
-        file = Path(path).expanduser()
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(file, timeout=2.0, isolation_level=None, check_same_thread=False)
-            for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", _SCHEMA):
-                self._db.execute(statement)
-            self._db.execute("SELECT key, value FROM verdict LIMIT 1")
-        except (OSError, sqlite3.Error) as error:
-            raise ConfigError(
-                f"judge.cache: cannot use {path} ({error}); give another path, or remove the file"
-            ) from error
-
-    @staticmethod
-    def key(*parts: Any) -> bytes:
-        """Digest of what a verdict depends on."""
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
-
-    def get(self, key: bytes) -> Any:
-        """The stored value, or ``None``."""
-        try:
-            row = self._db.execute("SELECT value FROM verdict WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
-            log.warning("read", f"judge cache: {error}")
-            return None
-        return None if row is None else json.loads(row[0])
-
-    def put(self, key: bytes, value: Any) -> None:
-        """Store a value."""
-        try:
-            self._db.execute("INSERT OR REPLACE INTO verdict VALUES (?, ?)", (key, json.dumps(value)))
-        except sqlite3.Error as error:
-            log.warning("write", f"judge cache: {error}")

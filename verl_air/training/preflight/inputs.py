@@ -5,11 +5,13 @@ Each check raises a ``ConfigError`` or ``DataError`` that names what is wrong.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from omegaconf import DictConfig, OmegaConf
@@ -21,8 +23,10 @@ from verl_air.data.mixing import mix
 from verl_air.data.schema import open_table, read_extra_columns
 from verl_air.errors import ConfigError, DataError
 from verl_air.rewards import ScoringPlan
+from verl_air.rewards.probe import probe_judge
 from verl_air.training.rows import GROUP_KEY
 
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 OUR_REWARD = "pkg://verl_air.rewards"
 _VOCABULARY_PADDING = 0.05
 """Share of a vocabulary that may be without a token: it is padded to a size that divides well."""
@@ -180,8 +184,53 @@ def check_rewards(config: DictConfig, air: AirConfig) -> None:
                 f"reward.custom_reward_function.path is {function.path}"
             )
         return
-    kwargs = OmegaConf.to_container(function.get("reward_kwargs", None) or OmegaConf.create({}), resolve=True)
-    _check_routes(config, ScoringPlan(**kwargs))  # type: ignore[arg-type]
+    _check_routes(config, _plan(config))
+
+
+def _plan(config: DictConfig) -> ScoringPlan:
+    kwargs = config.reward.custom_reward_function.get("reward_kwargs", None) or OmegaConf.create({})
+    return ScoringPlan(**OmegaConf.to_container(kwargs, resolve=True))  # type: ignore[arg-type]
+
+
+def check_judges(config: DictConfig) -> list[str]:
+    """Ask each judge that is not verl's own once, for each kind of row that it judges, before anything starts.
+
+    Returns:
+        A line per server: what leaves this machine, and about how much the run will ask for at most.
+
+    Raises:
+        ConfigError: a judge cannot work; see :func:`~verl_air.rewards.probe.probe_judge`.
+    """
+    if str(config.reward.custom_reward_function.path) != OUR_REWARD:
+        return []
+    plan, local = _plan(config), _readable(config, "train_files")
+    if not any(judge.is_elsewhere for judge in plan.judges.values()):
+        return []
+    rows = [read_extra_columns(path, ("domain", "role", "split", "extras")) for path in local]
+    total = sum(map(len, rows))
+    steps = config.trainer.total_training_steps or config.trainer.total_epochs * total // config.data.train_batch_size
+    completions = int(steps) * int(config.data.train_batch_size) * int(config.actor_rollout_ref.rollout.n)
+    asked: dict[tuple[str, str], list[float]] = {}
+    for table in rows:
+        groups = table.group_by(["domain", "role", "split"], use_threads=False).aggregate(
+            [("extras", "first"), ("extras", "count")]
+        )
+        for kind in groups.to_pylist():
+            row = {**kind, "extras": kind["extras_first"]}
+            bound = plan.reward_for(f"{kind['domain']}/{kind['split']}", row)
+            if bound.judge is None or not plan.judge_of(bound).is_elsewhere:
+                continue
+            found = asyncio.run(probe_judge(plan, bound, row, int(config.data.max_response_length)))
+            count = completions * kind["extras_count"] / total
+            if found.address is not None:
+                sums = asked.setdefault((found.name, found.address), [0.0, 0.0])
+                sums[:] = sums[0] + count * found.requests, sums[1] + count * found.tokens
+    return [
+        f"judge {name!r} answers at {address}; requests and responses "
+        f"{'stay on' if urlsplit(address).hostname in _THIS_MACHINE else 'leave'} this machine; the run asks about "
+        f"{requests:,.0f} times, for at most about {tokens:,.0f} tokens, validation not counted"
+        for (name, address), (requests, tokens) in asked.items()
+    ]
 
 
 def _check_routes(config: DictConfig, plan: ScoringPlan) -> None:
@@ -190,12 +239,12 @@ def _check_routes(config: DictConfig, plan: ScoringPlan) -> None:
     In a reward worker either fault would look like a failed rollout. Prompts ask for the response style that is scored.
     """
     check_style(_readable(config, "train_files", "val_files"), plan.format.style)
-    served = bool(config.reward.reward_model.enable) or (plan.judge.base_url or plan.judge.in_process) is not None
+    served = bool(config.reward.reward_model.enable)
     for path in _readable(config, "train_files", "val_files"):
         kinds = read_extra_columns(path, ("domain", "role", "split"))
         for kind in kinds.group_by(kinds.column_names).aggregate([]).to_pylist():
             bound = plan.reward_for(f"{kind['domain']}/{kind['split']}", kind)
-            if bound.reward.wants_judge and not served:
+            if bound.reward.wants_judge and not (served or plan.judge_of(bound).is_elsewhere):
                 place = "/".join((kind["domain"], kind["role"], kind["split"]))
                 raise ConfigError(
                     f"reward {bound.reward.name!r}, to which {place} is routed, asks a judge and there is "

@@ -1,0 +1,119 @@
+"""A judge that cannot work is named in one line before anything starts; through a real HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from omegaconf import OmegaConf
+
+from tests.rewards.conftest import QUICK, Misbehaving, reply, verdict
+from tests.rewards.support import row
+from tests.rewards.tiny_judge import CHAT_TEMPLATE, make_tokenizer
+from verl_air.data.schema import make_row, write_rows
+from verl_air.errors import ConfigError
+from verl_air.rewards import ScoringPlan
+from verl_air.rewards.judge.prompts import JudgeTokenizer, fill
+from verl_air.rewards.probe import ProbedJudge, probe_judge
+from verl_air.training.preflight.inputs import check_judges
+
+ASK = {"name": "verdict_judge", "template": "Is {response} good?"}
+TURNS = [{"role": "user", "content": "{request}"}, {"role": "assistant", "content": "{response}"}]
+
+
+async def probed(server: Misbehaving, route: dict[str, Any], **settings: Any) -> ProbedJudge:
+    plan = ScoringPlan({"*": route}, judges={"guard": {"base_url": server.url, **QUICK, **settings}})
+    extra = row("lab", "open", request="How?")
+    return await probe_judge(plan, plan.reward_for("lab/train", extra), extra, max_tokens=256)
+
+
+def answers(server: Misbehaving, tokens: list[int] | None = None, drops: str = "", **choice: Any) -> None:
+    """Answers as vLLM: a word as a token; a template may drop the turns of a role."""
+
+    async def handler(request: web.Request, n: int) -> web.StreamResponse:
+        body = await request.json()
+        if request.path == "/tokenize":
+            return await reply({"tokens": tokens} if tokens is not None else {}, 200 if tokens is not None else 404)
+        text = " ".join(turn["content"] for turn in body.get("messages", ()) if turn["role"] != drops)
+        used = len(text.split()) or len(body["prompt"][0])
+        found = verdict() if "messages" in body else {"choices": [{"index": 0, "logprobs": {"top_logprobs": [{}]}}]}
+        found["choices"][0].update(choice)
+        return await reply({**found, "usage": {"prompt_tokens": used, "total_tokens": used + 1}})
+
+    server.handler = handler
+
+
+async def test_a_judge_that_works_is_measured(server: Misbehaving) -> None:
+    answers(server)
+    found = await probed(server, ASK)
+    assert (found.name, found.address, found.requests) == ("guard", server.url, 1)
+    assert 100 < found.tokens < 256
+
+
+@pytest.mark.parametrize(
+    ("served", "route", "settings", "message"),
+    [
+        ({}, ASK, {"base_url": "http://127.0.0.1:9/v1"}, r"'guard': no judge answers at http://127\.0\.0\.1:9/v1"),
+        ({"logprobs": None}, ASK, {}, r"gives 'verdict_judge' no verdict: .*holds no log-probs"),
+        ({"message": {}}, {**ASK, "name": "generative_judge"}, {}, "no verdict: .*holds no text"),
+        ({"tokens": [1, 2, 3]}, ASK, {"tokenizer": "TOKENIZER", "max_prompt_tokens": 999}, "another tokenizer"),
+        (
+            {"drops": "assistant", "message": {"content": "safe"}},
+            {"name": "guard_judge", "guard": "llama_guard_3"},
+            {},
+            "does not see the response.*drops the assistant's turn",
+        ),
+    ],
+    ids=["nobody there", "no log-probs", "no text", "another tokenizer", "a dropped turn"],
+)
+async def test_a_judge_that_cannot_work_is_named(
+    server: Misbehaving, tmp_path: Path, served: Any, route: Any, settings: dict[str, Any], message: str
+) -> None:
+    answers(server, **served)
+    if "tokenizer" in settings:
+        make_tokenizer().save_pretrained(tmp_path)
+        settings = {**settings, "tokenizer": str(tmp_path)}
+    with pytest.raises(ConfigError, match=message) as caught:
+        await probed(server, route, **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_template_of_a_known_tokenizer_that_drops_the_turn_is_refused() -> None:
+    tokenizer = make_tokenizer()
+    tokens = JudgeTokenizer(tokenizer, {})
+    filled = fill(TURNS, {"request": "How?", "response": "No."})
+    tokens.check_structure(tokens.encode(filled), TURNS)
+    tokenizer.chat_template = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
+    dropping = JudgeTokenizer(tokenizer, {})
+    with pytest.raises(ConfigError, match=r"chat template drops \{response\}"):
+        dropping.check_structure(dropping.encode(filled), TURNS)
+    assert CHAT_TEMPLATE not in tokenizer.chat_template
+
+
+async def test_what_leaves_the_machine_is_said_with_its_amount(server: Misbehaving, tmp_path: Path) -> None:
+    """Half of the rows are judged: 10 steps of 8 rows with 4 completions make 160 requests."""
+    answers(server)
+    common = {"prompt": "How?", "ground_truth": "B", "intent_id": "z", "context": "c", "domain": "lab", "index": 0}
+    rows = [make_row(role=role, split="train", **common) for role in ("anchor", "open")]
+    kwargs = {"routes": {"*/anchor": "format", "*/open": ASK}, "judges": {"guard": {"base_url": server.url}}}
+    config = OmegaConf.create(
+        {
+            "reward": {"custom_reward_function": {"path": "pkg://verl_air.rewards", "reward_kwargs": kwargs}},
+            "data": {
+                "train_files": [str(write_rows(tmp_path / "train.parquet", rows))],
+                "train_batch_size": 8,
+                "max_response_length": 256,
+            },
+            "trainer": {"total_training_steps": 10, "total_epochs": 1},
+            "actor_rollout_ref": {"rollout": {"n": 4}},
+        }
+    )
+    [line] = await asyncio.to_thread(check_judges, config)
+    assert line.startswith(f"judge 'guard' answers at {server.url}; requests and responses stay on this machine")
+    assert "asks about 160 times" in line
+    server.handler = lambda request, n: reply({"choices": []})
+    with pytest.raises(ConfigError, match="no verdict"):
+        await asyncio.to_thread(check_judges, config)

@@ -1,0 +1,96 @@
+"""Asks a route's judge once before anything starts: a judge that cannot work is named in one line, in seconds."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from verl_air.errors import ConfigError
+from verl_air.rewards.judge import JudgeClient, JudgeError
+from verl_air.rewards.judge.client import make_client
+from verl_air.rewards.judge.store import VerdictCache
+from verl_air.rewards.registry import BoundReward
+from verl_air.rewards.routes import ScoringPlan
+from verl_air.rewards.types import Sample
+
+_TEXT = "Tokenizers differ: 3.14159, naïve café, ``x_i += 1``, 日本語, whitespace\t\n  and UPPER CASE."
+_SHORT = "I cannot help with that."
+
+
+@dataclass(frozen=True)
+class ProbedJudge:
+    """address: of the server; None if the judge runs in this process. requests, tokens: for one row, at most about."""
+
+    name: str
+    address: str | None
+    requests: int
+    tokens: int
+
+
+async def probe_judge(plan: ScoringPlan, bound: BoundReward, row: Mapping[str, Any], max_tokens: int) -> ProbedJudge:
+    """Have a route's reward judge a short and a long response to a row, through a judge that is elsewhere.
+
+    Args:
+        plan, bound: the recipe's, and the route's reward.
+        row: its ``extra_info``.
+        max_tokens: of a response.
+
+    Raises:
+        ConfigError: nobody answers, the tokenizer is another one, the answer holds no verdict (no log-probs, no text),
+            or the judge does not get to see the response.
+    """
+    settings, where = plan.judge_of(bound), f"judge {bound.judge!r}"
+    if settings.cache is not None:
+        await VerdictCache(settings.cache).get([])  # it can be opened
+    quick = {"cache": None, "min_mass": 0.0, "attempts": 2, "total_timeout_s": min(60.0, settings.total_timeout_s)}
+    client = make_client(settings.model_copy(update=quick), None, None)
+    try:
+        try:
+            await client.server.model()
+        except JudgeError as error:
+            raise ConfigError(
+                f"{where}: no judge answers at {settings.base_url} ({error}): start it, or correct the address"
+            ) from None
+        await _check_tokenizer(client, where)
+        prompts, used = [], (0, 0)
+        for response in (_SHORT, " ".join([_SHORT] * max(2, max_tokens // 8))):
+            before = client.server.requests, client.server.tokens, client.server.prompt_tokens
+            source = f"{row.get('domain') or ''}/{row.get('split') or ''}"
+            sample = Sample(response, response, True, "", source, row)
+            try:
+                outcome: Any = bound.reward.call(sample, judge=client, **bound.options)
+                if inspect.isawaitable(outcome):
+                    await outcome
+            except JudgeError as error:
+                raise ConfigError(f"{where} gives {bound.reward.name!r} no verdict: {error}") from None
+            after = client.server.requests, client.server.tokens, client.server.prompt_tokens
+            used = after[0] - before[0], after[1] - before[1]
+            prompts.append((after[2] - before[2]) / max(1, used[0]))
+        if min(prompts) > 0 and prompts[0] == prompts[1]:
+            raise ConfigError(
+                f"{where} does not see the response: short or long, it makes a prompt of {prompts[0]:g} tokens. "
+                "Its chat template drops the assistant's turn; correct the template that it is served with"
+            )
+        return ProbedJudge(str(bound.judge), settings.base_url, *used)
+    finally:
+        await client.close()
+
+
+async def _check_tokenizer(client: JudgeClient, where: str) -> None:
+    """A server whose tokenizer is named tokenizes as that one does; servers without ``/tokenize`` are not asked."""
+    if client.settings.base_url is None or client.settings.tokenizer is None or not client.settings.vllm:
+        return
+    expected = client.encode_text(_TEXT)
+    payload = {"model": await client.server.model(), "prompt": _TEXT, "add_special_tokens": False}
+    try:
+        answer = await client.server.post("/tokenize", payload)
+    except JudgeError:
+        return
+    found = answer.get("tokens") if isinstance(answer, dict) else None
+    if isinstance(found, list) and found != expected:
+        raise ConfigError(
+            f"{where} has another tokenizer than judge.tokenizer={client.settings.tokenizer}: it makes {len(found)} "
+            f"tokens of a text of which that one makes {len(expected)}, or others; name the judge's own"
+        )
