@@ -57,6 +57,8 @@ class AirConfig(GapOptions):
         max_abstain_rate: the run stops when the share of open rows on which the judge abstained, over the last
             ``abstain_window`` steps, is above this.
         abstain_window: steps.
+        check_judge: whether a judge that can be reached must tell canned replies of known kind apart before training
+            starts (``verl-air check --judge``). False for studies of faulty judges.
 
     Running:
         best_metric: the metric of validation by which the best checkpoint is kept alongside the last ones:
@@ -77,6 +79,7 @@ class AirConfig(GapOptions):
     domain_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     max_abstain_rate: float = Field(0.2, ge=0, le=1)
     abstain_window: int = Field(20, ge=1)
+    check_judge: bool = True
     best_metric: str | None = "group_acc"
     poll_seconds: float = Field(0.1, gt=0)
 

@@ -127,6 +127,7 @@ class Doctor:
             ("model", self.model, ("recipe",)),
             ("data", self.data, ("recipe",)),
             ("rewards", self.rewards, ("recipe", "data")),
+            ("judge", self.judge, ("rewards",)),
             ("memory", self.memory, ("recipe",)),
             ("nodes", self.nodes, ("recipe",)),
         ]
@@ -198,6 +199,16 @@ class Doctor:
                 f"no judge answers at reward_kwargs.judge.base_url={server} ({error}): start it, or correct the address"
             ) from error
         return f"every kind of row has a route; a server answers at {server}"
+
+    def judge(self) -> str:
+        """The judge tells replies of known kind apart."""
+        if self.air is None:
+            raise _SkipError("no `air:` key")
+        with of_other_packages():
+            found = preflight.check_judge(self.config, self.air)
+        if found and "separates" not in found:
+            raise _SkipError(f"{found}; `verl-air check --judge RECIPE --served base_url=URL` checks a served copy")
+        return found or "no open rows that a judge scores"
 
     def memory(self) -> str:
         """The memory plan."""

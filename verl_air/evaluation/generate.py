@@ -14,15 +14,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from verl_air.data.schema import DataRow, PromptMessage, read_extra_info, read_rows
+from verl_air.data.schema import DataRow, ExtraInfo, PromptMessage, read_rows
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation.checkpoints import fingerprint, step_of
 from verl_air.evaluation.records import JsonLines
-from verl_air.evaluation.rollout_store import RolloutStore
-from verl_air.evaluation.scoring import Scorer
+from verl_air.evaluation.rollout_store import POSITION, RolloutStore, generated_file
+from verl_air.evaluation.scoring import Scorer, check_scoring
 
-CHUNK = 256
-"""Completions between two writes: what a killed evaluation repeats at most."""
+WAITING = 2048
+"""Requests that vLLM is given ahead: more than it runs at a time, so that it never waits for one."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of rows done, and of all rows."""
@@ -54,12 +54,21 @@ class Completion:
     truncated: bool
 
 
+@dataclass(frozen=True)
+class GenerationRequest:
+    """A completion to generate. position: in the file. name: distinguishes completions of one prompt."""
+
+    position: int
+    name: str
+    prompt: EncodedPrompt
+
+
 class _Generator(Protocol):
     def prompt(self, messages: Sequence[PromptMessage], where: str, max_tokens: int) -> EncodedPrompt: ...
 
     def complete(
-        self, prompts: Sequence[EncodedPrompt], names: Sequence[str], sampling: SamplingSettings
-    ) -> list[Completion]: ...
+        self, requests: Iterator[GenerationRequest], sampling: SamplingSettings
+    ) -> Iterator[tuple[int, Completion]]: ...
 
 
 def generate_rollouts(
@@ -71,10 +80,12 @@ def generate_rollouts(
     *,
     generator: Callable[[], _Generator],
     n: int = 1,
-    chunk: int = CHUNK,
     progress: Progress = lambda done, total: None,
 ) -> Path:
     """Generate ``n`` completions for each row of the data files, score them, and store them as a run stores its own.
+
+    Routes, judges and the lengths of all prompts are checked before anything is generated. Rows are scored while others
+    are generated; see :class:`~verl_air.evaluation.rollout_store.RolloutStore` for what is stored when.
 
     Args:
         model: Hugging Face folder; a resumed file must have been made with the same weights.
@@ -82,8 +93,8 @@ def generate_rollouts(
         out: JSONL file; resumed if it is there.
         reward_kwargs: as in a recipe.
         sampling, n: how completions are drawn, and how many per row.
-        generator: makes the :class:`VllmGenerator`; not called if nothing is left to do.
-        chunk, progress: completions between two writes, and what is called after each.
+        generator: makes the :class:`VllmGenerator`; not called if nothing is left to generate.
+        progress: called as rows are scored.
 
     Raises:
         DataError: a file cannot be used, or ``out`` was started with other settings.
@@ -97,38 +108,54 @@ def generate_rollouts(
         "sampling": asdict(sampling),
         "rewards": dict(reward_kwargs),
     }
-    named = ((f"{name}_{k}", row) for name, row in _rows(files) for k in range(n))
-    columns = [read_extra_info(file, ("domain", "split", "intent_id")).values() for file in files]
-    rows_of = Counter(key for column in columns for key in zip(*column, strict=True))
+    named, step = list(_rows(files)), step_of(model)
+    places = [_place(row["extra_info"]) for _, row in named]
+    rows_of = Counter(places)
     intents_of = Counter((domain, split) for domain, split, _ in rows_of)
-    total, step = n * rows_of.total(), step_of(model)
+    total = n * len(named)
 
-    def stored(name: str, row: DataRow, prompt: EncodedPrompt, completion: Completion) -> dict[str, Any]:
+    def stored(request: GenerationRequest, completion: Completion) -> dict[str, Any]:
         """In the columns of verl's own files and ours; ``score`` is there for its place, and filled in by scoring."""
-        info = row["extra_info"]
+        _, row = named[request.position // n]
+        place = places[request.position // n]
         return {
-            "input": prompt.text,
+            "input": request.prompt.text,
             "output": completion.text,
             "gts": row["reward_model"]["ground_truth"],
             "score": None,
+            "acc": None,
             "step": step,
-            "uid": name,
-            **info,
-            "group_size": n * rows_of[info["domain"], info["split"], info["intent_id"]],
-            "split_intents": intents_of[info["domain"], info["split"]],
+            "uid": request.name,
+            **row["extra_info"],
+            "group_size": n * rows_of[place],
+            "split_intents": intents_of[place[:2]],
             "truncated": completion.truncated,
         }
 
-    with RolloutStore(out, settings) as store, Scorer(reward_kwargs) as scorer:
+    with RolloutStore(out, settings, total) as store:
         progress(store.rows, total)
-        left = islice(named, store.rows, None)
-        running = generator() if store.rows < total else None
-        while running is not None and (work := list(islice(left, chunk))):
-            prompts = [running.prompt(row["prompt"], name, sampling.max_tokens) for name, row in work]
-            found = running.complete(prompts, [name for name, _ in work], sampling)
-            made = zip(work, prompts, found, strict=True)
-            store.append(scorer.score([stored(name, row, prompt, text) for (name, row), prompt, text in made]))
-            progress(store.rows, total)
+        if store.rows < total:
+            check_scoring(reward_kwargs, (row for _, row in named))
+        left = [position for position in range(total) if position not in store]
+        with Scorer(reward_kwargs, store) as scorer:
+            for position, row in store.generated.items():
+                scorer.submit(position, row)
+            if left:
+                running = generator()
+                places_left = sorted({position // n for position in left})
+                prompts = {
+                    k: running.prompt(named[k][1]["prompt"], named[k][0], sampling.max_tokens) for k in places_left
+                }
+                requests = {p: GenerationRequest(p, f"{named[p // n][0]}_{p % n}", prompts[p // n]) for p in left}
+                for position, completion in running.complete(iter(requests.values()), sampling):
+                    row = stored(requests[position], completion)
+                    store.add_generated(position, row)
+                    scorer.submit(position, row)
+                    progress(store.rows, total)
+            while not scorer.wait(1.0):
+                progress(store.rows, total)
+        store.finish()
+        progress(store.rows, total)
     return Path(out)
 
 
@@ -137,10 +164,11 @@ def rejudge_rollouts(
     out: str | os.PathLike[str],
     reward_kwargs: Mapping[str, Any],
     *,
-    chunk: int = CHUNK,
     progress: Progress = lambda done, total: None,
 ) -> Path:
     """Score stored rollouts again, with other routes or another judge; everything else in a row stays as it is.
+
+    Of a file that :func:`generate_rollouts` did not finish, all that was generated is scored.
 
     Raises:
         DataError: the file is missing, cut off or not a file of rollouts, or ``out`` was started with other settings.
@@ -148,18 +176,26 @@ def rejudge_rollouts(
     """
     if Path(source).resolve() == Path(out).resolve():
         raise DataError(f"{out}: would be judged into itself; name another file with --out")
-    lines = JsonLines(source)
+    unfinished = generated_file(source)
+    lines = JsonLines(unfinished if unfinished.is_file() else source)
     rows = [row for row, _ in lines.rollouts()]
     lines.require_whole()
+    if unfinished.is_file():
+        rows.sort(key=lambda row: row.pop(POSITION))
     for number, row in enumerate(rows, start=1):
         if not isinstance(row.get("output"), str):
             raise DataError(f"{source}, rollout {number}: no output, so there is nothing to judge")
-    settings = {"made by": "re-judging", "rollouts": _file_hash(source), "rewards": dict(reward_kwargs)}
-    with RolloutStore(out, settings) as store, Scorer(reward_kwargs) as scorer:
+    settings = {"made by": "re-judging", "rollouts": _file_hash(lines.path), "rewards": dict(reward_kwargs)}
+    with RolloutStore(out, settings, len(rows)) as store:
         progress(store.rows, len(rows))
-        while work := rows[store.rows : store.rows + chunk]:
-            store.append(scorer.score(work))
-            progress(store.rows, len(rows))
+        with Scorer(reward_kwargs, store) as scorer:
+            for position, row in enumerate(rows):
+                if position not in store:
+                    scorer.submit(position, row)
+            while not scorer.wait(1.0):
+                progress(store.rows, len(rows))
+        store.finish()
+        progress(store.rows, len(rows))
     return Path(out)
 
 
@@ -199,18 +235,22 @@ class VllmGenerator:
         # vLLM would fork its engine, which fails on a GPU once anything in this process has touched CUDA.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
         try:
-            from vllm import LLM
+            from vllm.engine.arg_utils import EngineArgs
+            from vllm.tokenizers import get_tokenizer
         except ImportError as error:
             raise ConfigError(
                 f"generating needs vLLM: pip install 'verl-air[gpu]' or 'verl-air[cpu]' ({error})"
             ) from error
         settings = {"trust_remote_code": False, **(self.ON_CPU if on_cpu else {}), **engine_kwargs}
-        self._llm = LLM(model=str(folder), max_model_len=max_model_len, **settings)
-        self._tokenizer = self._llm.get_tokenizer()
-        self._longest: int = self._llm.llm_engine.model_config.max_model_len
+        self._settings = {"model": str(folder), "max_model_len": max_model_len, **settings}
+        try:
+            self._longest: int = EngineArgs(**self._settings).create_model_config().max_model_len
+        except ValueError as error:
+            raise ConfigError(f"{folder}: vLLM cannot run this model ({' '.join(str(error).split())})") from error
+        self._tokenizer = get_tokenizer(str(folder))
 
     def prompt(self, messages: Sequence[PromptMessage], where: str, max_tokens: int) -> EncodedPrompt:
-        """Apply the chat template, ready to be answered.
+        """Apply the chat template, ready to be answered. The engine is not started for it.
 
         Raises:
             DataError: it does not fit with ``max_tokens`` of response; ``where`` names it.
@@ -225,23 +265,38 @@ class VllmGenerator:
         return EncodedPrompt(tuple(ids), self._tokenizer.decode(ids, skip_special_tokens=True))
 
     def complete(
-        self, prompts: Sequence[EncodedPrompt], names: Sequence[str], sampling: SamplingSettings
-    ) -> list[Completion]:
-        """One completion per prompt; ``names`` distinguish completions of one prompt and give each its seed."""
-        from vllm import SamplingParams
+        self, requests: Iterator[GenerationRequest], sampling: SamplingSettings
+    ) -> Iterator[tuple[int, Completion]]:
+        """Yield position and completion as each is finished; the engine always has ``WAITING`` requests, if there are.
 
-        settings = {**asdict(sampling), "skip_special_tokens": True}
-        parameters = [SamplingParams(**{**settings, "seed": seed_of(sampling.seed, name)}) for name in names]
-        inputs = [{"prompt_token_ids": list(prompt.ids)} for prompt in prompts]
-        outputs = self._llm.generate(inputs, parameters, use_tqdm=False)
-        first = [output.outputs[0] for output in outputs]
-        return [Completion(out.text, out.finish_reason == "length") for out in first]
+        A request's name gives it its seed.
+        """
+        from vllm import LLM, SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        engine = LLM(**self._settings).llm_engine
+        settings = {**asdict(sampling), "skip_special_tokens": True, "output_kind": RequestOutputKind.FINAL_ONLY}
+        left = True
+        while left or engine.has_unfinished_requests():
+            for request in islice(requests, max(0, WAITING - engine.get_num_unfinished_requests()) if left else 0):
+                parameters = SamplingParams(**{**settings, "seed": seed_of(sampling.seed, request.name)})
+                prompt = {"type": "token", "prompt_token_ids": list(request.prompt.ids)}
+                engine.add_request(str(request.position), prompt, parameters)
+            left = engine.get_num_unfinished_requests() >= WAITING
+            for output in engine.step():
+                if output.finished:
+                    first = output.outputs[0]
+                    yield int(output.request_id), Completion(first.text, first.finish_reason == "length")
 
 
 def _rows(files: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[str, DataRow]]:
     for number, file in enumerate(files):
         for position, row in enumerate(read_rows(file)):
             yield f"{Path(file).stem}{number}-{position}", row
+
+
+def _place(info: ExtraInfo) -> tuple[str, str, str]:
+    return info["domain"], info["split"], info["intent_id"]
 
 
 def _file_hash(path: str | os.PathLike[str]) -> str:

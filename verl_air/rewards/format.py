@@ -83,3 +83,7 @@ class FormatRule(Settings):
         if answer is not None and domain in self.boxed and not last_boxed(answer):
             return None
         return answer
+
+    def write(self, answer: str) -> str:
+        """A response with this answer, as a policy would write it without a prefill."""
+        return f"<think>The answer is known.</think><answer>{answer}</answer>"

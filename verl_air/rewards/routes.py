@@ -83,6 +83,10 @@ class ScoringPlan:
             self._found[place] = self._rewards[pattern]
         return self._found[place]
 
+    def judge_of(self, bound: BoundReward) -> JudgeSettings:
+        """The judge that a reward asks; its limit of time holds for a reward without one, too."""
+        return self.judge
+
 
 def validate_routes(routes: Mapping[str, Any], **settings: Any) -> None:
     """Check a recipe's ``reward_kwargs`` before anything starts; needs neither verl nor a server.

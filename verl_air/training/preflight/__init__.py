@@ -16,7 +16,7 @@ from wrapt import wrap_function_wrapper
 
 from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
-from verl_air.training.preflight.inputs import check_data, check_model, check_rewards
+from verl_air.training.preflight.inputs import check_data, check_judge, check_model, check_rewards
 from verl_air.training.preflight.sizes import check_sizes
 from verl_air.training.run_folder import remember_command
 
@@ -55,6 +55,7 @@ def check_recipe(config: DictConfig) -> AirConfig | None:
         check_model(config)
         check_data(config, air)
         check_rewards(config, air)
+        check_judge(config, air)
     return air
 
 

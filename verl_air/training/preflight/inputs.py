@@ -105,6 +105,21 @@ def check_rewards(config: DictConfig, air: AirConfig) -> None:
     _check_routes(config, ScoringPlan(**kwargs))  # type: ignore[arg-type]
 
 
+def check_judge(config: DictConfig, air: AirConfig) -> str:
+    """Judges that can be reached before training tell replies of known kind apart; returns what was found.
+
+    Raises:
+        ConfigError: one of them does not, or gives no verdicts.
+    """
+    from verl_air.data.check.judge import prove_judges, require_judges  # imports pandas
+
+    function = config.reward.custom_reward_function
+    if not air.check_judge or str(function.path) != OUR_REWARD:
+        return "not checked" + ("" if air.check_judge else " (air.check_judge=False)")
+    kwargs: Any = OmegaConf.to_container(function.reward_kwargs, resolve=True)
+    return require_judges(prove_judges(kwargs, _local_files(config, "train_files", "val_files")))
+
+
 def _check_routes(config: DictConfig, plan: ScoringPlan) -> None:
     """Every kind of row in the data finds its reward, and a reward that asks a judge has one.
 
