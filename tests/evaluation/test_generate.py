@@ -22,17 +22,10 @@ from verl_air.data.schema import make_row, write_rows
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation import accuracy_of, read_records
 from verl_air.evaluation.checkpoints import fingerprint
-from verl_air.evaluation.generate import (
-    Completion,
-    EncodedPrompt,
-    GenerationRequest,
-    SamplingSettings,
-    generate_rollouts,
-    rejudge_rollouts,
-    seed_of,
-)
+from verl_air.evaluation.generate import generate_rollouts, rejudge_rollouts
 from verl_air.evaluation.rollout_store import RolloutStore, generated_file
 from verl_air.evaluation.scoring import EvaluationSettings, merge_reward_kwargs, read_evaluation_settings
+from verl_air.evaluation.vllm_generator import Completion, EncodedPrompt, GenerationRequest, SamplingSettings, seed_of
 from verl_air.rewards import REWARD_KEYS, RewardError, Sample, register_reward
 
 RULES = {"routes": {"lab/anchor": "multiple_choice", "lab/open": "refusal_keywords"}}

@@ -24,8 +24,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SPEC = """
 import sys
 from pathlib import Path
-from verl_air.evaluation.generate import SamplingSettings, VllmGenerator, generate_rollouts
+from verl_air.evaluation.generate import generate_rollouts
 from verl_air.evaluation.scoring import merge_reward_kwargs
+from verl_air.evaluation.vllm_generator import SamplingSettings, VllmGenerator
 
 def main():
     folder, out, die_after = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

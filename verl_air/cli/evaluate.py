@@ -23,12 +23,13 @@ from verl_air.errors import ConfigError
 from verl_air.evaluation.breakdown import SeenInTraining, breakdown
 from verl_air.evaluation.checkpoints import model_folder
 from verl_air.evaluation.comparison import compare
-from verl_air.evaluation.generate import SamplingSettings, VllmGenerator, generate_rollouts, rejudge_rollouts
+from verl_air.evaluation.generate import generate_rollouts, rejudge_rollouts
 from verl_air.evaluation.records import ScoredRollout, read_records
 from verl_air.evaluation.run_folder import read_run_folder
 from verl_air.evaluation.scoring import EvaluationSettings, merge_reward_kwargs, read_evaluation_settings
 from verl_air.evaluation.statistics import LEVEL
 from verl_air.evaluation.tables import format_comparisons, format_sections
+from verl_air.evaluation.vllm_generator import SamplingSettings, VllmGenerator
 from verl_air.files import write_atomically
 
 _SAMPLING = SamplingSettings()
