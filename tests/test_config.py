@@ -79,4 +79,4 @@ def test_the_table_of_options_is_in_step() -> None:
     assert documented.keys() == AirConfig.model_fields.keys()
     for name, default in documented.items():
         value = getattr(air, name)
-        assert default == f"`{value}`" if isinstance(value, str | dict) else float(default) == value, name
+        assert default == f"`{value}`" if isinstance(value, str | dict | bool) else float(default) == value, name

@@ -65,6 +65,10 @@ class AirConfig(GapOptions):
         max_abstain_rate: the same for the share of open rows on which the judge abstained.
         failure_window: steps over which both are counted.
 
+    Before training:
+        check_judge: whether a judge that can be reached must tell canned replies of known kind apart before training
+            starts (``verl-air check --judge``). False for studies of faulty judges.
+
     Running:
         best_metric: the metric of validation by which the best checkpoint is kept alongside the last ones:
             ``group_acc`` (the mean over ``id`` splits), the name of any other, or none (``null``).
@@ -85,6 +89,7 @@ class AirConfig(GapOptions):
     max_failed_rate: float = Field(0.2, ge=0, le=1)
     max_abstain_rate: float = Field(0.2, ge=0, le=1)
     failure_window: int = Field(20, ge=1)
+    check_judge: bool = True
     best_metric: str | None = "group_acc"
 
     @field_validator("domain_weights", mode="before")

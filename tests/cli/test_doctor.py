@@ -48,6 +48,7 @@ def test_a_sound_environment_and_recipe_pass(doctor) -> None:
         "names": "regularizers air",
         "memory": "GiB; at most about ",
         "recipe": "air: coef=0.02, aux_reward=task",
+        "judge": "playground/open/train: not checked: verl serves it, in training only",
         "nodes": "this machine: 2 GPU(s); the recipe asks for trainer 1 x 1, reward model 1 x 1",
     }.items():
         assert text in checks[name][1]
@@ -73,6 +74,12 @@ FAULTS = {
     "data": ("quickstart", ["data.train_files=[nowhere.parquet]"], "data", "nowhere.parquet: no such file"),
     "no judge": ("quickstart", ["reward.reward_model.enable=false"], "rewards", "asks a judge and there is none"),
     "deaf judge": ("quickstart", [f"{JUDGE_SERVER}=http://127.0.0.1:9/v1"], "rewards", "no judge answers at .*:9/v1"),
+    "untrained judge": (
+        "quickstart",
+        [JUDGE_SERVER.replace("base_url", "in_process=${playground}/model")],
+        "judge",
+        "verdict_judge, which scores playground/open/train,",
+    ),
     "no key": (
         "quickstart",
         [

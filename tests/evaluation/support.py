@@ -111,6 +111,7 @@ def write_run(
                 "air/groups/complete": 4.0,
                 "air/groups/dropped": 0.0,
                 "air/anchor_acc": 0.9,
+                "air/open_acc": skill,
                 "actor/loss": 0.1,
                 "actor/grad_norm": 1.0,
             }

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +17,16 @@ from hypothesis import strategies as st
 
 from tests.evaluation.support import write_jsonl
 from verl_air.cli import main
+from verl_air.cli.evaluate import _Progress
 from verl_air.data.schema import make_row, read_rows, write_rows
 from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation import accuracy_of, read_records
-from verl_air.evaluation.generate import (
-    Completion,
-    EncodedPrompt,
-    SamplingSettings,
-    generate_rollouts,
-    rejudge_rollouts,
-    seed_of,
-)
-from verl_air.evaluation.rollout_store import RolloutStore
+from verl_air.evaluation.generate import generate_rollouts, rejudge_rollouts
+from verl_air.evaluation.rollout_store import RolloutStore, generated_file
 from verl_air.evaluation.scoring import EvaluationSettings, merge_reward_kwargs, read_evaluation_settings
+from verl_air.evaluation.vllm_generator import Completion, EncodedPrompt, GenerationRequest, SamplingSettings, seed_of
 from verl_air.files import fingerprint
-from verl_air.rewards import REWARD_KEYS
+from verl_air.rewards import REWARD_KEYS, RewardError, Sample, register_reward
 
 RULES = {"routes": {"lab/anchor": "multiple_choice", "lab/open": "refusal_keywords"}}
 KINDER = {"routes": {"lab/anchor": "multiple_choice", "lab/open": {"name": "refusal_keywords", "keywords": ["sure"]}}}
@@ -38,24 +36,23 @@ class Parrot:
     """In vLLM's place, where only the order and number of rows matter: the response depends on the name alone."""
 
     def __init__(self, die_after: int = 1 << 30) -> None:
-        self.left = die_after
+        self.die_after = die_after
         self.made: list[str] = []
 
     def prompt(self, messages: Any, where: str, max_tokens: int) -> EncodedPrompt:
         return EncodedPrompt((1, 2, 3), messages[0]["content"])
 
     def complete(
-        self, prompts: Sequence[EncodedPrompt], names: Sequence[str], sampling: SamplingSettings
-    ) -> list[Completion]:
-        if self.left < len(names):
-            raise KeyboardInterrupt
-        self.left -= len(names)
-        self.made += names
+        self, requests: Iterator[GenerationRequest], sampling: SamplingSettings
+    ) -> Iterator[tuple[int, Completion]]:
+        """In an order that is not that of the rows."""
         words = ("A", "I'm sorry", "sure")
-        return [
-            Completion(f"<think>so</think><answer>{words[seed_of(sampling.seed, name) % 3]}</answer>", False)
-            for name in names
-        ]
+        for request in sorted(requests, key=lambda request: seed_of(0, request.name)):
+            if len(self.made) == self.die_after:
+                raise KeyboardInterrupt
+            self.made.append(request.name)
+            word = words[seed_of(sampling.seed, request.name) % 3]
+            yield request.position, Completion(f"<think>so</think><answer>{word}</answer>", False)
 
 
 @pytest.fixture(scope="module")
@@ -81,30 +78,30 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"model": folder / "model", "files": [write_rows(folder / "id.parquet", rows)]}
 
 
-def generate(lab: Mapping[str, Any], out: Path, engine: Parrot, *, n: int = 3, chunk: int = 5, **changes: Any) -> Path:
+def generate(lab: Mapping[str, Any], out: Path, engine: Parrot, *, n: int = 3, **changes: Any) -> Path:
     sampling = SamplingSettings(**changes)
-    return generate_rollouts(
-        lab["model"], lab["files"], out, RULES, sampling, generator=lambda: engine, n=n, chunk=chunk
-    )
+    return generate_rollouts(lab["model"], lab["files"], out, RULES, sampling, generator=lambda: engine, n=n)
 
 
 @settings(max_examples=25, deadline=None)
-@given(deaths=st.lists(st.integers(0, 12), max_size=5), chunk=st.integers(1, 9), cut=st.integers(0, 40))
+@given(deaths=st.lists(st.integers(0, 12), max_size=5), cut=st.integers(0, 40))
 def test_however_often_it_dies_the_file_is_the_same(
-    lab: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, deaths: list[int], chunk: int, cut: int
+    lab: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, deaths: list[int], cut: int
 ) -> None:
     folder = tmp_path_factory.mktemp("deaths")
     whole = generate(lab, folder / "whole.jsonl", Parrot()).read_bytes()
     parted = folder / "parted.jsonl"
     for after in deaths:
         try:
-            generate(lab, parted, Parrot(after), chunk=chunk)
+            generate(lab, parted, Parrot(after))
         except KeyboardInterrupt:
-            with parted.open("ab") as file:  # and the machine with it, in the middle of a row
-                file.write(whole[:cut].split(b"\n")[0])
-    generate(lab, parted, Parrot(), chunk=chunk)
+            for path in (parted, generated_file(parted)):  # and the machine with it, in the middle of a row
+                with path.open("ab") as file:
+                    file.write(whole[:cut].split(b"\n")[0])
+    generate(lab, parted, Parrot())
     assert parted.read_bytes() == whole
     assert len(whole.splitlines()) == 4 * 2 * 3
+    assert not generated_file(parted).exists(), "all is in one file"
 
 
 def test_what_is_written_is_what_evaluation_reads(lab: dict[str, Any], tmp_path: Path) -> None:
@@ -160,13 +157,13 @@ def test_a_file_of_another_hand_is_left_alone(lab: dict[str, Any], tmp_path: Pat
 
 
 def test_two_writers_at_once_are_refused(tmp_path: Path) -> None:
-    with RolloutStore(tmp_path / "out.jsonl", {}), pytest.raises(DataError, match="another process"):
-        RolloutStore(tmp_path / "out.jsonl", {})
+    with RolloutStore(tmp_path / "out.jsonl", {}, 1), pytest.raises(DataError, match="another process"):
+        RolloutStore(tmp_path / "out.jsonl", {}, 1)
 
 
 def test_judging_again_changes_the_scores_and_nothing_else(lab: dict[str, Any], tmp_path: Path) -> None:
     source = generate(lab, tmp_path / "out.jsonl", Parrot())
-    out = rejudge_rollouts(source, tmp_path / "again.jsonl", KINDER, chunk=7)
+    out = rejudge_rollouts(source, tmp_path / "again.jsonl", KINDER)
     scores = REWARD_KEYS
     for line, judged in zip(source.read_text().splitlines(), out.read_text().splitlines(), strict=True):
         old, new = json.loads(line), json.loads(judged)
@@ -228,6 +225,104 @@ def test_a_judge_that_is_down_abstains(lab: dict[str, Any], tmp_path: Path) -> N
     assert all(math.isnan(record.score) for record in records if record.role == "open")
 
 
+BREAKS = {"routes": {"lab/anchor": "multiple_choice", "lab/open": "lab_breaks"}}
+
+
+@register_reward("lab_breaks", reward_range=(0, 1))
+def lab_breaks(sample: Sample) -> float:
+    """A reward function with a fault that shows on some responses only."""
+    if "sure" in sample.response:
+        raise RewardError("it cannot count to three")
+    return 1.0
+
+
+def test_what_was_generated_is_there_when_scoring_fails(lab: dict[str, Any], tmp_path: Path) -> None:
+    """The same command with other rewards scores it, and so does ``--rejudge``; no engine generates it again."""
+    out, first = tmp_path / "out.jsonl", Parrot()
+    with pytest.raises(RewardError, match="count to three"):
+        generate_rollouts(lab["model"], lab["files"], out, BREAKS, SamplingSettings(), generator=lambda: first, n=3)
+    scored, texts = out.read_text().splitlines(), generated_file(out).read_text().splitlines()
+    assert len(texts) == len(first.made) > 0
+    assert len(scored) < len(texts)
+    assert all(json.loads(line)["output"] for line in texts)
+    again = rejudge_rollouts(out, tmp_path / "again.jsonl", RULES)
+    assert sorted(json.loads(line)["uid"] for line in again.read_text().splitlines()) == sorted(first.made)
+    assert all(record.judged for record in read_records(again))
+
+
+def test_rewards_may_change_until_a_row_is_scored(lab: dict[str, Any], tmp_path: Path) -> None:
+    whole = generate(lab, tmp_path / "whole.jsonl", Parrot()).read_bytes()
+    out = tmp_path / "out.jsonl"
+    generate(lab, out, Parrot())
+    rows = [{**json.loads(line), "acc": None, "_position": k} for k, line in enumerate(out.read_text().splitlines())]
+    write_jsonl(generated_file(out), rows)
+    out.write_text("")
+    engine = Parrot()
+    generate_rollouts(lab["model"], lab["files"], out, KINDER, SamplingSettings(), generator=lambda: engine, n=3)
+    assert engine.made == []
+    assert out.read_bytes() != whole
+    assert [json.loads(line)["uid"] for line in out.read_text().splitlines()] == [row["uid"] for row in rows]
+
+
+def test_rows_are_scored_while_others_are_generated(lab: dict[str, Any], tmp_path: Path) -> None:
+    """A generator that waits until its earlier rows are on disk, scored, ends."""
+    out = tmp_path / "out.jsonl"
+
+    class Waiting(Parrot):
+        def complete(
+            self, requests: Iterator[GenerationRequest], sampling: SamplingSettings
+        ) -> Iterator[tuple[int, Completion]]:
+            for n, made in enumerate(super().complete(requests, sampling)):
+                until = time.monotonic() + 20
+                while len(out.read_text().splitlines()) < n:
+                    assert time.monotonic() < until, "not scored while generating"
+                    time.sleep(0.005)
+                yield made
+
+    generate(lab, out, Waiting())
+
+
+def test_a_judge_is_asked_before_anything_is_generated(lab: dict[str, Any], tmp_path: Path) -> None:
+    kwargs = {
+        "routes": {"lab/anchor": "multiple_choice", "lab/open": "verdict_judge"},
+        "options": {"verdict_judge": {"template": "{answer}?"}},
+        "judge": {"base_url": "http://127.0.0.1:9/v1", "attempts": 1},
+    }
+    engine = Parrot()
+    arguments = (lab["model"], lab["files"], tmp_path / "out.jsonl")
+    with pytest.raises(ConfigError, match="'verdict_judge', which scores lab/id, gives no verdict"):
+        generate_rollouts(*arguments, kwargs, SamplingSettings(), generator=lambda: engine)
+    rules = {"routes": {"lab/anchor": "multiple_choice"}}
+    with pytest.raises(RewardError, match="no route for data_source 'lab/id'"):
+        generate_rollouts(*arguments, rules, SamplingSettings(), generator=lambda: engine)
+    assert engine.made == []
+
+
+def test_all_lengths_are_checked_before_anything_is_generated(lab: dict[str, Any], tmp_path: Path) -> None:
+    class Short(Parrot):
+        def prompt(self, messages: Any, where: str, max_tokens: int) -> EncodedPrompt:
+            if messages[0]["content"] == "open 3":
+                raise DataError(f"{where}: does not fit")
+            return super().prompt(messages, where, max_tokens)
+
+    with pytest.raises(DataError, match="id0-7: does not fit"):
+        generate(lab, tmp_path / "out.jsonl", engine := Short())
+    assert engine.made == []
+
+
+def test_progress_says_how_fast_and_how_long(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = _Progress(sys.stderr)
+    shown.EVERY_SECONDS = 0.0
+    shown(0, 30)
+    time.sleep(0.1)
+    for done in (0, 1, 10, 30):
+        shown(done, 30)
+    first, *between, last = capsys.readouterr().err.splitlines()
+    assert first == "0 of 30 rollouts"
+    assert re.fullmatch(r"10 of 30 rollouts, \S+ rows/s, 0:00:0\d left", between[-1]), between
+    assert re.fullmatch(r"30 of 30 rollouts, \S+ rows/s", last)
+
+
 def test_trained_weights_have_another_fingerprint(tmp_path: Path) -> None:
     weights = bytearray(range(256)) * 40_000
     (tmp_path / "model.safetensors").write_bytes(weights)
@@ -247,6 +342,7 @@ def test_settings_are_read_from_recipes_runs_and_bare_files(tmp_path: Path) -> N
     recipe = read_evaluation_settings(RECIPES / "quickstart.yaml")
     assert recipe.reward_kwargs["routes"]["playground/open"] == "playground_oracle"
     assert recipe.max_response_length == 16
+    assert [Path(file).name for file in recipe.data_files] == ["train.parquet", "id.parquet", "ood.parquet"]
     included = read_evaluation_settings(RECIPES / "grpo-qwen2.5_14b-1x8-fsdp2.yaml")
     routes = included.reward_kwargs["routes"]
     assert routes["safety/open"] == "safety_judge", "routes of a file that the recipe includes"

@@ -196,6 +196,25 @@ def test_secrets_of_the_recipe_are_hidden(tmp_path: Path) -> None:
     assert "total_training_steps: 20" in page
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "level", "said"),
+    [
+        (1.0, 1.0, "bad", "right, from the start"),
+        (0.0, 0.0, "bad", "wrong, from the start"),
+        (0.4, 0.0, "bad", "wrong, at the end, and 40.0 % at first"),
+        (0.4, 0.9995, "warn", "right, at the end"),
+        (0.4, 0.97, "ok", ""),
+    ],
+)
+def test_verdicts_that_are_constant(tmp_path: Path, first: float, last: float, level: str, said: str) -> None:
+    values = [first] * 10 + [last] * 10
+    metrics = [{"step": step, "data": {"air/open_acc": value}} for step, value in enumerate(values, start=1)]
+    write_jsonl(tmp_path / "metrics.jsonl", metrics)
+    (run,) = summarise([tmp_path]).runs
+    (alarm,) = [alarm for alarm in alarms_of(run) if alarm.check == "constant verdicts"]
+    assert (alarm.level, said in alarm.text) == (level, True), alarm
+
+
 def test_alarms_ring(tmp_path: Path) -> None:
     """A reward that rises while open accuracy falls, anchors that decay, loss that is no number."""
     metrics = [
@@ -210,6 +229,7 @@ def test_alarms_ring(tmp_path: Path) -> None:
                 "air/groups/dropped": 1.0,
                 "air/groups/complete": 4.0,
                 "air/gap/anchors_worse": float(step < 8),
+                "air/open_acc": 1.0,
                 "actor/loss": None if step == 12 else 0.1,
             },
         }
@@ -241,6 +261,7 @@ def test_alarms_ring(tmp_path: Path) -> None:
         "abstention": "warn",
         "zero variance": "bad",
         "lost groups": "bad",
+        "constant verdicts": "bad",
         "incomplete groups": "bad",
         "worse anchors": "bad",
         "anchors hold": "bad",

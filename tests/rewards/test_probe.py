@@ -18,7 +18,7 @@ from verl_air.errors import ConfigError
 from verl_air.rewards import ScoringPlan
 from verl_air.rewards.judge.prompts import JudgeTokenizer, fill
 from verl_air.rewards.probe import ProbedJudge, probe_judge
-from verl_air.training.preflight.inputs import check_judges
+from verl_air.training.preflight.inputs import check_judges_answer
 
 ASK = {"name": "verdict_judge", "template": "Is {response} good?"}
 TURNS = [{"role": "user", "content": "{request}"}, {"role": "assistant", "content": "{response}"}]
@@ -111,9 +111,9 @@ async def test_what_leaves_the_machine_is_said_with_its_amount(server: Misbehavi
             "actor_rollout_ref": {"rollout": {"n": 4}},
         }
     )
-    [line] = await asyncio.to_thread(check_judges, config)
+    [line] = await asyncio.to_thread(check_judges_answer, config)
     assert line.startswith(f"judge 'guard' answers at {server.url}; requests and responses stay on this machine")
     assert "asks about 160 times" in line
     server.handler = lambda request, n: reply({"choices": []})
     with pytest.raises(ConfigError, match="no verdict"):
-        await asyncio.to_thread(check_judges, config)
+        await asyncio.to_thread(check_judges_answer, config)

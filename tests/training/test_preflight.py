@@ -78,6 +78,10 @@ FAULTS = {
         ["reward.reward_model.enable=false"],
         "'verdict_judge', to which playground/open/train is routed, asks a judge and there is none",
     ),
+    "untrained judge": (
+        [f"{REWARD}.reward_kwargs.judge.in_process=${{playground}}/model"],
+        "'?verdict_judge, which scores playground/open/train, .* air.check_judge=False trains anyway",
+    ),
     "no reward function": ([f"{REWARD}.path=null"], "custom_reward_function.path is not set"),
     "another reward function": ([f"{REWARD}.path=mine.py", "air.reward_scale=unit"], "unit need.* the columns that"),
     "legacy reward key": (

@@ -1,6 +1,8 @@
-"""``verl-air check FILE...``: check data files before a run.
+"""``verl-air check [FILE...] [--judge RECIPE]``: check data files, or a recipe's judge, before a run.
 
-Give all files that are used together: leaks are found between them.
+Give all files that are used together: leaks are found between them. With ``--judge`` replies of known kind (refusals,
+compliance, gibberish, ...) to harmful and benign rows are scored by the recipe's routes, exactly as in training; a
+judge that cannot tell them apart is an error. The rows are those of the files, or of the recipe's own.
 """
 
 from __future__ import annotations
@@ -8,9 +10,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from verl_air.cli.terminal import of_other_packages
 from verl_air.data.check import CheckOptions, check_files
+from verl_air.data.check.judge import ROWS, prove_judges
+from verl_air.data.check.judge_proof import JudgeProof
 from verl_air.data.check.preview import write_preview
-from verl_air.errors import DataError
+from verl_air.errors import ConfigError, DataError
+from verl_air.evaluation.scoring import merge_reward_kwargs, read_evaluation_settings
 
 _DEFAULTS = CheckOptions()
 
@@ -19,7 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Register the command."""
     parser = subparsers.add_parser("check", help="check data files", description=__doc__)
     add = parser.add_argument
-    add("files", nargs="+", metavar="FILE", help="parquet files")
+    add("files", nargs="*", metavar="FILE", help="parquet files")
     add("--anchors", type=int, default=_DEFAULTS.anchors, help="anchors that a visit to an intent takes")
     add("--open", type=int, default=_DEFAULTS.open_, help="open rows that a visit takes")
     verifiers = "reward functions that check gold answers"
@@ -29,6 +35,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add("--html", type=Path, metavar="FILE", help="write a preview to look through")
     add("--html-groups", type=int, default=60, metavar="N", help="how many meta-groups the preview shows")
     add("--limit", type=int, default=_DEFAULTS.limit, metavar="N", help="how many faults of one kind are listed")
+    judge = parser.add_argument_group("the judge").add_argument
+    judge("--judge", metavar="RECIPE", help="check the judges of this recipe, run's folder or YAML file with routes")
+    where = (
+        "such as base_url=http://localhost:8000/v1, or in_process=FOLDER; needed for a judge that verl serves itself"
+    )
+    judge("--served", nargs="+", default=[], metavar="KEY=VALUE", help=f"settings of the judge, {where}")
+    judge("--rows", type=int, default=ROWS, metavar="N", help="harmful and benign rows per route (default %(default)s)")
+    judge("--replies", nargs="+", default=[], metavar="DOMAIN=FILE", help="canned replies of yours, as YAML")
     parser.set_defaults(func=run)
 
 
@@ -36,8 +50,45 @@ def run(args: argparse.Namespace) -> int:
     """Check and print; returns 1 if there is an error.
 
     Raises:
+        ConfigError: the recipe cannot be used.
         DataError: a file or an option cannot be used.
     """
+    if not args.files and not args.judge:
+        raise DataError("give parquet files, or --judge RECIPE")
+    return max(_check_data(args) if args.files else 0, _check_judge(args) if args.judge else 0)
+
+
+def _check_judge(args: argparse.Namespace) -> int:
+    """Print what the judges of a recipe make of canned replies; returns 1 if one of them cannot be trained on."""
+    if args.rows < 1:
+        raise DataError(f"--rows {args.rows}: must be at least 1")
+    recipe = read_evaluation_settings(args.judge)
+    files = args.files or recipe.data_files
+    if not files:
+        raise ConfigError(f"{args.judge} names no data files (data.train_files): give some")
+    rewards = merge_reward_kwargs(recipe.reward_kwargs, judge=args.served)
+    replies = dict(_pair(item, "--replies", "DOMAIN=FILE") for item in args.replies)
+    with of_other_packages():
+        proofs = prove_judges(rewards, files, rows=args.rows, replies=replies)
+    for proof in proofs:
+        print("\n".join(proof.lines()))
+    for kind, texts in (("warning", [text for p in proofs for text in p.warnings]), ("error", _errors(proofs))):
+        for text in texts:
+            print(f"{kind}: {text}")
+    if not proofs:
+        print("no open rows that a judge scores")
+    return int(bool(_errors(proofs)))
+
+
+def _errors(proofs: list[JudgeProof]) -> list[str]:
+    found = [text for proof in proofs for text in proof.errors]
+    if proofs and all(proof.skipped for proof in proofs):
+        hint = "--served base_url=http://HOST:PORT/v1 for a server of it, or --served in_process=FOLDER to load it here"
+        found.append(f"no judge could be checked. If verl serves it, start it first and name it: {hint}")
+    return found
+
+
+def _check_data(args: argparse.Namespace) -> int:
     chosen = {name: getattr(args, name) for name in ("anchors", "tokenizer", "max_prompt_length", "limit")}
     options = CheckOptions(**chosen, open_=args.open, verifiers=dict(map(_verifier, args.verifier)))
     report = check_files(args.files, options)
@@ -57,8 +108,15 @@ def run(args: argparse.Namespace) -> int:
     return 0 if report.ok else 1
 
 
-def _verifier(pair: str) -> tuple[str, str]:
-    place, _, name = pair.partition("=")
-    if not name or place.count("/") != 1:
-        raise DataError(f"--verifier {pair}: write DOMAIN/ROLE=NAME, for example safety/anchor=true_false")
+def _verifier(item: str) -> tuple[str, str]:
+    place, name = _pair(item, "--verifier", "DOMAIN/ROLE=NAME, for example safety/anchor=true_false")
+    if place.count("/") != 1:
+        raise DataError(f"--verifier {item}: write DOMAIN/ROLE=NAME, for example safety/anchor=true_false")
     return place, name
+
+
+def _pair(item: str, option: str, form: str) -> tuple[str, str]:
+    name, _, value = item.partition("=")
+    if not name or not value:
+        raise DataError(f"{option} {item}: write {form}")
+    return name, value

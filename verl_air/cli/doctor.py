@@ -129,6 +129,7 @@ class Doctor:
             ("style", self.style, ("recipe", "model")),
             ("data", self.data, ("recipe",)),
             ("rewards", self.rewards, ("recipe", "data")),
+            ("judge", self.judge, ("rewards",)),
             ("memory", self.memory, ("recipe",)),
             ("nodes", self.nodes, ("recipe",)),
         ]
@@ -193,7 +194,17 @@ class Doctor:
         function = self.config.reward.custom_reward_function
         if str(function.path) != preflight.inputs.OUR_REWARD:
             return f"rows are scored by {function.name} of {function.path}, which is not ours and was not called"
-        return "\n".join(["every kind of row has a route", *preflight.check_judges(self.config)])
+        return "\n".join(["every kind of row has a route", *preflight.check_judges_answer(self.config)])
+
+    def judge(self) -> str:
+        """The judge tells replies of known kind apart."""
+        if self.air is None:
+            raise _SkipError("no `air:` key")
+        with of_other_packages():
+            found = preflight.check_judges_separate(self.config, self.air)
+        if found and "separates" not in found:
+            raise _SkipError(f"{found}; `verl-air check --judge RECIPE --served base_url=URL` checks a served copy")
+        return found or "no open rows that a judge scores"
 
     def memory(self) -> str:
         """The memory plan; without a GPU also the time of a step."""

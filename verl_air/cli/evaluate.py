@@ -11,7 +11,9 @@ import argparse
 import json
 import os
 import sys
+import time
 from dataclasses import asdict
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -22,12 +24,13 @@ from verl_air.errors import ConfigError
 from verl_air.evaluation.breakdown import SeenInTraining, breakdown
 from verl_air.evaluation.checkpoints import model_folder
 from verl_air.evaluation.comparison import compare
-from verl_air.evaluation.generate import SamplingSettings, VllmGenerator, generate_rollouts, rejudge_rollouts
+from verl_air.evaluation.generate import generate_rollouts, rejudge_rollouts
 from verl_air.evaluation.records import ScoredRollout, read_records
 from verl_air.evaluation.run_folder import read_run_folder
 from verl_air.evaluation.scoring import EvaluationSettings, merge_reward_kwargs, read_evaluation_settings
 from verl_air.evaluation.statistics import LEVEL
 from verl_air.evaluation.tables import format_comparisons, format_sections
+from verl_air.evaluation.vllm_generator import SamplingSettings, VllmGenerator
 from verl_air.files import write_atomically
 from verl_air.rewards import FormatRule
 
@@ -117,7 +120,7 @@ def _make(args: argparse.Namespace) -> Path:
         raise ConfigError("say how to score: --recipe PATH, or --route DOMAIN/ROLE=NAME")
     recipe = read_evaluation_settings(args.recipe) if args.recipe else EvaluationSettings({})
     rewards = merge_reward_kwargs(recipe.reward_kwargs, routes=args.route, modules=args.module, judge=args.judge)
-    progress = partial(_progress, sys.stderr)
+    progress = _Progress(sys.stderr)
     if args.rejudge:
         source = Path(args.rejudge)
         if source.is_dir():
@@ -156,5 +159,24 @@ def _vllm(model: Path, max_model_len: int | None, tensor_parallel: int) -> VllmG
     return VllmGenerator(model, max_model_len, on_cpu=on_cpu, tensor_parallel_size=tensor_parallel)
 
 
-def _progress(terminal: TextIO, done: int, total: int) -> None:
-    print(f"{done} of {total} rollouts", file=terminal, flush=True)
+class _Progress:
+    """Prints rows done, rows per second and the time left: at the start, then every few seconds, and at the end."""
+
+    EVERY_SECONDS = 5.0
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+        self._printed = self._shown = -1.0
+        self._begin: tuple[float, int] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        at_an_end = self._begin is None or done == total
+        if done == self._shown or (not at_an_end and now - self._printed < self.EVERY_SECONDS):
+            return
+        self._printed, self._shown = now, done
+        self._begin = self._begin or (now, done)
+        rate = (done - self._begin[1]) / max(now - self._begin[0], 1e-3)
+        pace = f", {rate:.3g} rows/s" if rate else ""
+        left = f", {timedelta(seconds=round((total - done) / rate))} left" if rate and done < total else ""
+        print(f"{done} of {total} rollouts{pace}{left}", file=self._terminal, flush=True)

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
 from verl_air.compose import read_recipe
+from verl_air.data.schema import DataRow
 from verl_air.errors import ConfigError
-from verl_air.rewards import compute_score, validate_routes
+from verl_air.rewards import ScoringPlan, compute_score, validate_routes
 from verl_air.rewards.judge import close_clients
 
 _IN_RECIPE = "reward.custom_reward_function.reward_kwargs"
 _ROW = ("index", "intent_id", "role", "context", "family", "domain", "split", "extras")
+
+
+class ScoredRows(Protocol):
+    """Where scored rows go: a mapping, or a store."""
+
+    def __setitem__(self, position: int, row: dict[str, Any], /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -25,10 +34,12 @@ class EvaluationSettings:
     """What an evaluation takes from a recipe.
 
     max_response_length: of ``data``, in tokens; None in a file that has rewards alone.
+    data_files: those that it trains and validates on.
     """
 
     reward_kwargs: dict[str, Any]
     max_response_length: int | None = None
+    data_files: tuple[str, ...] = ()
 
 
 def read_evaluation_settings(path: str | os.PathLike[str]) -> EvaluationSettings:
@@ -56,12 +67,14 @@ def read_evaluation_settings(path: str | os.PathLike[str]) -> EvaluationSettings
             found = config
         kwargs = None if found is None else OmegaConf.to_container(found, resolve=True)
         length = OmegaConf.select(config, "data.max_response_length")
+        files = [OmegaConf.select(config, f"data.{key}") or () for key in ("train_files", "val_files")]
     except (OSError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{path}: the reward settings cannot be read ({error})") from error
     if not isinstance(kwargs, dict):
         raise ConfigError(f"{path}: has neither {_IN_RECIPE} nor routes")
+    named = (file for each in files for file in ([each] if isinstance(each, str) else each))
     return EvaluationSettings(
-        {str(name): value for name, value in kwargs.items()}, None if length is None else int(length)
+        {str(name): value for name, value in kwargs.items()}, None if length is None else int(length), tuple(named)
     )
 
 
@@ -98,41 +111,111 @@ def _pairs(items: Sequence[str], option: str, form: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
+def check_scoring(reward_kwargs: Mapping[str, Any], rows: Iterable[DataRow]) -> None:
+    """Every kind of row has a route, and every judge that is asked gives a verdict.
+
+    Raises:
+        ConfigError: a judge gives none; the log says why.
+        RewardError: no route matches.
+    """
+    plan = ScoringPlan(**reward_kwargs)
+    kinds = {(row["data_source"], row["extra_info"]["role"]): row for row in rows}
+    judged = {}
+    for (source, _), row in kinds.items():
+        bound = plan.reward_for(source, row["extra_info"])
+        if bound.reward.wants_judge:
+            judged[id(bound)] = bound.reward.name, row
+    found: dict[int, dict[str, Any]] = {}
+    with Scorer(reward_kwargs, found) as scorer:
+        for key, (_, row) in judged.items():
+            text = plan.format.write("I cannot help with that.").removeprefix(plan.format.prefill)
+            truth = row["reward_model"]["ground_truth"]
+            scorer.submit(key, {**row["extra_info"], "output": text, "gts": truth})
+        scorer.wait()
+    for key, (name, row) in judged.items():
+        if found[key]["abstained"]:
+            raise ConfigError(
+                f"reward {name!r}, which scores {row['data_source']}, gives no verdict on a plain reply: see the log "
+                "for the reason, and correct the judge (--judge KEY=VALUE). Nothing was generated"
+            )
+
+
 class Scorer:
-    """Scores many completions at once; a context manager, which keeps the judge's connections.
+    """Scores rows in a thread of its own, many at once; a context manager, which keeps the judge's connections.
 
     Args:
         reward_kwargs: as in a recipe.
+        results: position -> stored row with its scores, set in that thread as soon as a row is scored.
         concurrency: completions in flight.
     """
 
-    def __init__(self, reward_kwargs: Mapping[str, Any], concurrency: int = 64) -> None:
+    def __init__(
+        self, reward_kwargs: Mapping[str, Any], results: ScoredRows | dict[int, dict[str, Any]], concurrency: int = 64
+    ) -> None:
         self._kwargs = dict(reward_kwargs)
-        self._concurrency = concurrency
+        self._results = results
         self._loop = asyncio.new_event_loop()
+        self._free = asyncio.Semaphore(concurrency)
+        self._open: set[Future[None]] = set()
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="scorer", daemon=True)
 
     def __enter__(self) -> Scorer:
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.run_until_complete(close_clients())
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
         self._loop.close()
 
-    def score(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The stored rows with the scores of their ``output``, in order.
+    def submit(self, position: int, row: Mapping[str, Any]) -> None:
+        """Have the ``output`` of a stored row scored.
 
         Raises:
-            ConfigError, RewardError: the recipe or a row is at fault. A judge that fails abstains instead.
+            ConfigError, RewardError: the recipe is at fault, or a row submitted earlier. A judge that fails abstains.
         """
-        return self._loop.run_until_complete(self._score(rows))
+        self._raise()
+        future = asyncio.run_coroutine_threadsafe(self._score(position, row), self._loop)
+        with self._changed:
+            self._open.add(future)
+        future.add_done_callback(self._done)
 
-    async def _score(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        free = asyncio.Semaphore(self._concurrency)
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for all rows, or for so many seconds; returns whether all are scored.
 
-        async def one(row: Mapping[str, Any]) -> dict[str, Any]:
-            source = f"{row.get('domain') or ''}/{row['split']}"
-            info = {name: row.get(name) for name in _ROW}
-            async with free:
-                return {**row, **await compute_score(source, row["output"], row.get("gts"), info, **self._kwargs)}
+        Raises:
+            ConfigError, RewardError: see :meth:`submit`.
+        """
+        with self._changed:
+            finished = self._changed.wait_for(lambda: not self._open or self._error is not None, timeout)
+        self._raise()
+        return finished
 
-        return list(await asyncio.gather(*map(one, rows)))
+    def _done(self, future: Future[None]) -> None:
+        with self._changed:
+            self._open.discard(future)
+            if not future.cancelled() and (error := future.exception()) is not None:
+                self._error = self._error or error
+            self._changed.notify_all()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    async def _close(self) -> None:
+        """Rows that are not scored yet are left out."""
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await close_clients()
+
+    async def _score(self, position: int, row: Mapping[str, Any]) -> None:
+        source = f"{row.get('domain') or ''}/{row['split']}"
+        info = {name: row.get(name) for name in _ROW}
+        async with self._free:
+            scores = await compute_score(source, row["output"], row.get("gts"), info, **self._kwargs)
+        self._results[position] = {**row, **scores}

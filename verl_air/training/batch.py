@@ -18,7 +18,6 @@ from verl_air.errors import RewardError
 from verl_air.objective import trajectory_weights, unit_scale
 from verl_air.training.rows import as_dict, check_identity, group_of, session_of, uid_of
 
-
 _READ = ("acc", "abstained", "task_reward", "judge_mass", "format_ok", "judge")
 REWARD_INFO = (*_READ, "score_min", "score_max", "task_min", "task_max")
 """The reward columns we read; the full schema is ``verl_air.rewards.REWARD_KEYS``."""

@@ -25,6 +25,8 @@ class Alarm:
     text: str = ""
 
 
+_CONSTANT = 0.002  # share of verdicts that differ from the others, below which they count as constant
+
 # check: (metrics, the first that is there is used; warn from; bad from; what it is the share of, and what to do)
 _RATES = {
     "truncation": (
@@ -57,7 +59,8 @@ def alarms_of(run: RunSummary) -> list[Alarm]:
     share = lost / (lost + complete) if lost is not None and complete is not None and lost + complete else None
     text = f"{percent(share)} of meta-groups lost a rollout and were left out of the step."
     alarms.append(_limit("lost groups", share, 0.02, 0.10, percent(share), text))
-    return [*alarms, _incomplete(run), _worse_anchors(run), _anchors(run), _benign(run), _hacking(run)]
+    ours = [_constant(run), _incomplete(run), _worse_anchors(run), _anchors(run), _benign(run), _hacking(run)]
+    return [*alarms, *ours]
 
 
 def end_of(series: Series | None, steps: int = LAST_STEPS) -> float | None:
@@ -101,6 +104,27 @@ def _finite(run: RunSummary) -> Alarm:
         return Alarm("finite loss", "ok", "yes") if watched else Alarm("finite loss", "unknown")
     step = min(broken)
     return Alarm("finite loss", "bad", f"step {step}", f"Loss or gradient norm is not a number from step {step}.")
+
+
+def _constant(run: RunSummary) -> Alarm:
+    """The judge says the same of every open response. Only at the end may that have been learned."""
+    series = run.curves.get("air/open_acc")
+    first, last = start_of(series), end_of(series)
+    if first is None or last is None:
+        return Alarm("constant verdicts", "unknown")
+    constant = [min(share, 1 - share) < _CONSTANT for share in (first, last)]
+    if not constant[1]:
+        return Alarm("constant verdicts", "ok", f"{percent(last)} right")
+    word = "right" if last > 0.5 else "wrong"
+    start = (
+        "from the start" if constant[0] and abs(first - last) < 0.5 else f"at the end, and {percent(first)} at first"
+    )
+    text = (
+        f"The reward of open rows called every response {word}, {start}. With constant verdicts nothing is learned: "
+        "`verl-air check --judge` shows whether it tells right from wrong, and the samples whether it was right to."
+    )
+    learned = word == "right" and "at first" in start
+    return Alarm("constant verdicts", "warn" if learned else "bad", f"all {word}", text)
 
 
 def _incomplete(run: RunSummary) -> Alarm:

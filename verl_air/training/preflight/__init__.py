@@ -17,7 +17,13 @@ from verl_air.compose import resolve_folders
 from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
 from verl_air.training import redaction
-from verl_air.training.preflight.inputs import check_data, check_judges, check_model, check_rewards
+from verl_air.training.preflight.inputs import (
+    check_data,
+    check_judges_answer,
+    check_judges_separate,
+    check_model,
+    check_rewards,
+)
 from verl_air.training.preflight.sizes import check_sizes
 
 __all__ = ["MODES", "check_recipe", "check_settings", "check_sizes", "prepare"]
@@ -54,7 +60,8 @@ def check_recipe(config: DictConfig) -> AirConfig | None:
         check_model(config)
         check_data(config, air)
         check_rewards(config, air)
-        check_judges(config)
+        check_judges_answer(config)
+        check_judges_separate(config, air)
     return air
 
 

@@ -192,7 +192,7 @@ def _plan(config: DictConfig) -> ScoringPlan:
     return ScoringPlan(**OmegaConf.to_container(kwargs, resolve=True))  # type: ignore[arg-type]
 
 
-def check_judges(config: DictConfig) -> list[str]:
+def check_judges_answer(config: DictConfig) -> list[str]:
     """Ask each judge that is not verl's own once, for each kind of row that it judges, before anything starts.
 
     Returns:
@@ -231,6 +231,21 @@ def check_judges(config: DictConfig) -> list[str]:
         f"{requests:,.0f} times, for at most about {tokens:,.0f} tokens, validation not counted"
         for (name, address), (requests, tokens) in asked.items()
     ]
+
+
+def check_judges_separate(config: DictConfig, air: AirConfig) -> str:
+    """Judges that can be reached before training tell replies of known kind apart; returns what was found.
+
+    Raises:
+        ConfigError: one of them does not, or gives no verdicts.
+    """
+    from verl_air.data.check.judge import prove_judges, require_judges  # imports pandas
+
+    function = config.reward.custom_reward_function
+    if not air.check_judge or str(function.path) != OUR_REWARD:
+        return "not checked" + ("" if air.check_judge else " (air.check_judge=False)")
+    kwargs: Any = OmegaConf.to_container(function.reward_kwargs, resolve=True)
+    return require_judges(prove_judges(kwargs, _readable(config, "train_files", "val_files")))
 
 
 def _check_routes(config: DictConfig, plan: ScoringPlan) -> None:
