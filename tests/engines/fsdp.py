@@ -37,7 +37,8 @@ class Fsdp2:
         return engine, optimizer
 
     def gradients(self, engine: Any) -> Gradients:
-        return {name: _whole(parameter.grad) for name, parameter in engine.module.named_parameters()}
+        parameters = engine.module.named_parameters()
+        return {name: _whole(parameter.grad) for name, parameter in parameters if parameter.requires_grad}
 
     def parameters(self, engine: Any) -> Gradients:
         return {name: _whole(parameter) for name, parameter in engine.module.named_parameters()}

@@ -52,6 +52,7 @@ class Job:
     loss: a name of ``losses.LOSSES``.
     micro_batch: rows; with ``max_tokens`` verl packs micro-batches by tokens instead.
     mini_batch: rows over all ranks, the whole batch by default.
+    lora_rank: of adapters on all linear layers, with a scale of 2; 0 trains the model itself.
     learning_rate: 0 leaves the policy as it is, so that the gradients of all mini-batches are those of one policy.
     """
 
@@ -67,6 +68,7 @@ class Job:
     mini_batch: int | None = None
     steps: int = 1
     learning_rate: float = 0.0
+    lora_rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def make_worker(job: Job) -> Any:
         use_remove_padding=job.backend.strategy == "megatron",
         enable_gradient_checkpointing=False,
         override_config={"attn_implementation": "sdpa"},
+        lora_rank=job.lora_rank,
+        lora_alpha=2 * job.lora_rank,
     )
     worker = TrainingWorker(
         TrainingWorkerConfig(

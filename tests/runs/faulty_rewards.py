@@ -1,4 +1,4 @@
-"""Rewards with a mistake, for runs that must end with it."""
+"""Rewards for runs: one with a mistake, with which they must end, and one that varies whatever the policy."""
 
 from __future__ import annotations
 
@@ -14,3 +14,10 @@ def a_tenth_out_of_range(sample: Sample) -> Verdict:
 def is_faulty(index: int) -> bool:
     """Whether a row is in that tenth."""
     return index % 10 == 1
+
+
+@register_reward("by_its_letters", reward_range=(-1.0, 1.25))
+def by_its_letters(sample: Sample) -> Verdict:
+    """Right for about half of all responses, an untrained policy's too."""
+    right = sum(sample.response.encode()) % 2 == 0
+    return Verdict(1.25 if right else -1.0, right)

@@ -31,6 +31,7 @@ def routed(place: str) -> tuple[str, ...]:
     return (
         *SMALL,
         *NO_JUDGE,
+        "++air.check_judge=False",  # which would refuse this reward before the run
         f"{KWARGS}.modules=[verl_air.playground.rewards,tests.runs.faulty_rewards]",
         f"++{KWARGS}.routes={{{','.join(f'{pattern}:{name}' for pattern, name in routes.items())}}}",
         f"trainer.total_training_steps={STEPS}",

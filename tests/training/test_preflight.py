@@ -57,6 +57,11 @@ FAULTS = {
     "legacy trainer": (["trainer.use_v1=False"], "trainer.use_v1=False selects verl's legacy trainer"),
     "custom sampler": (["trainer.v1.sampler.custom_sampler.path=mine.py"], "AIR needs its own replay buffer"),
     "distillation": (["distillation.enabled=true"], "distillation replaces the actor's loss"),
+    "adapters on Megatron": (
+        [f"{ACTOR}.strategy=megatron", "actor_rollout_ref.model.lora.rank=8"],
+        "LoRA .rank 8. with actor.strategy=megatron is not supported",
+    ),
+    "unmerged adapters on a CPU": (["actor_rollout_ref.model.lora_rank=8"], "lora.merge=False: .* Set it to True"),
     "batch above the data": (["data.train_batch_size=4800"], "takes 1200 intents per step, and .* hold only 120"),
     "weight without data": (
         ["air.domain_weights={playground: 1, moral: 1}"],

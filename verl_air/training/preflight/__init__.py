@@ -82,6 +82,7 @@ def check_settings(config: DictConfig) -> AirConfig | None:
     _check_trainer(config, mode)
     _check_checkpoints(config, air)
     _check_loss(config, air)
+    _check_adapters(config)
     _check_off_policy(config, air, str(mode))
     check_sizes(config)
     return air
@@ -101,6 +102,21 @@ def _check_trainer(config: DictConfig, mode: Any) -> None:
             f"trainer.v1.sampler.custom_sampler.path={custom}: AIR needs its own replay buffer, which hands on whole "
             "meta-groups. Remove the key."
         )
+
+
+def _check_adapters(config: DictConfig) -> None:
+    """LoRA is where it has been shown to work: verl's FSDP engines, merged into the weights where vLLM has no GPU."""
+    model, actor = config.actor_rollout_ref.model, config.actor_rollout_ref.actor
+    rank = max(int(model.get("lora_rank", 0) or 0), int(OmegaConf.select(model, "lora.rank", default=0) or 0))
+    if not rank:
+        return
+    if not str(actor.strategy).startswith("fsdp"):
+        raise ConfigError(
+            f"LoRA (rank {rank}) with actor.strategy={actor.strategy} is not supported with `air:`. Use "
+            "actor.strategy=fsdp2, or train the whole model: lora_rank=0 and lora.rank=0"
+        )
+    if config.trainer.device == "cpu" and not OmegaConf.select(model, "lora.merge", default=False):
+        raise ConfigError("actor_rollout_ref.model.lora.merge=False: vLLM on a CPU loads no adapters. Set it to True")
 
 
 def _check_checkpoints(config: DictConfig, air: AirConfig) -> None:
