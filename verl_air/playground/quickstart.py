@@ -135,6 +135,8 @@ def before_and_after(folder: Path) -> str:
         DataError: a stored validation cannot be read.
     """
     steps = sorted(int(file.stem) for file in folder.glob("*.jsonl"))
+    if not steps:
+        return "no validation was stored (trainer.test_freq, trainer.val_before_train)"
     first, last = steps[0], steps[-1]
     validations = [read_records(folder / f"{step}.jsonl") for step in (first, last)]
     lines = [f"{'held-out intents':<40}{f'step {first}':>9}{f'step {last}':>9}"]
