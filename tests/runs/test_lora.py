@@ -1,4 +1,4 @@
-"""LoRA in main_ppo: adapters are trained, and steps go on with the rollout engine."""
+"""LoRA in main_ppo: adapters are trained. This policy is too close to uniform to tell whether they reach vLLM."""
 
 from __future__ import annotations
 
@@ -26,15 +26,13 @@ VARIED = (
 )
 
 
-def test_adapters_are_trained_and_reach_the_rollout(playground_files: Path, tmp_path: Path) -> None:
+def test_adapters_are_trained(playground_files: Path, tmp_path: Path) -> None:
     steps = ("trainer.total_training_steps=3", "trainer.save_freq=3")
     run = main_ppo(tmp_path, playground_files, *SMALL, *VARIED, *NO_VALIDATION, *LORA, *steps)
     metrics = run.metrics()
     for step in (1, 2, 3):
         run.assert_whole_groups(step)
         assert metrics[step]["actor/grad_norm"] > 0
-        # Of a policy that is close to uniform: this would not notice adapters that do not arrive.
-        assert metrics[step]["training/rollout_probs_diff_max"] < 1e-4
     assert any(row["air_weight"] != 0 for step in (1, 2, 3) for row in run.rollouts(step))
     weights = torch.load(tmp_path / "checkpoints/global_step_3/actor/model_world_size_1_rank_0.pt", weights_only=False)
     learned = [weight.to_local().abs().max() for name, weight in weights.items() if "lora_B" in name]
