@@ -79,7 +79,7 @@ async def test_a_cache_that_breaks_counts_as_a_miss(tmp_path: Path) -> None:
 
 
 async def test_a_locked_cache_never_stops_the_event_loop(server: Misbehaving, tmp_path: Path) -> None:
-    """Another process holds the file for long: rows are judged, and the loop goes on in the meantime."""
+    """Another process holds the file for long: rows are judged, and the event loop keeps running."""
     path = tmp_path / "cache.sqlite"
     judge = server.client(cache=str(path))
     await ask(judge, "one")
