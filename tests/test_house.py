@@ -17,7 +17,7 @@ ALLOWED = {
     "rewards": set(),
     "data": {"rewards"},
     "evaluation": {"objective", "data", "rewards"},
-    "training": {"objective", "data", "rewards"},
+    "training": {"objective", "data", "rewards", "cluster"},
     "cpu": set(),
     "cluster": set(),
     "playground": {"data", "rewards", "evaluation"},
