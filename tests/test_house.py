@@ -69,6 +69,15 @@ def test_nothing_that_ships_imports_the_studies() -> None:
             assert not {name for name in imported(file) if name.split(".")[0] == "studies"}, file.relative_to(ROOT)
 
 
+def test_a_class_is_found_by_its_name() -> None:
+    places: dict[str, list[str]] = {}
+    for file in [*files(PACKAGE), *files(ROOT / "reward_fns")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(file.relative_to(ROOT)))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
 def test_no_file_is_a_tome() -> None:
     every = files(PACKAGE) + [file for file in files(ROOT / "studies") if not file.name.startswith("test_")]
     long = {str(file.relative_to(ROOT)): n for file in every if (n := len(file.read_text().splitlines())) > 300}

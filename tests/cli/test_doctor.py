@@ -56,13 +56,6 @@ def test_a_sound_environment_and_recipe_pass(doctor) -> None:
 
 FAULTS = {
     "batch": ("quickstart", ["data.train_batch_size=30"], "recipe", "train_batch_size=30 cannot hold whole meta-group"),
-    "sizes": (FSDP, [f"{ROLE}.actor.fsdp_config.fsdp_size=4"], "recipe", r"fsdp_size=4 does not divide the .* \(6\)"),
-    "vLLM": (
-        FSDP,
-        [f"{ROLE}.rollout.tensor_model_parallel_size=4"],
-        "memory",
-        "does not divide the 6 GPUs of its pool",
-    ),
     "no recipe": ("quickstarts", [], "recipe", "no recipe 'quickstarts' .*did you mean 'quickstart'"),
     "model": ("quickstart", [f"{ROLE}.model.path=runs/no/such"], "model", "no such model folder"),
     "style": (

@@ -44,7 +44,11 @@ def add_parser(subparsers: Any) -> None:
     add("--config-dir", metavar="DIR", help="folder of recipes (default: ./recipes, then those installed)")
     add("--address", help="HOST:PORT of a Ray cluster's head, whose nodes are checked (default: RAY_ADDRESS)")
     add("--gpu-gib", type=float, metavar="N", help=f"memory per GPU (default: this machine's, {GPU_GIB:g} without one)")
-    add("--model-config", metavar="FILE", help="config.json of the model, if it is neither local nor known")
+    add(
+        "--model-config",
+        metavar="FILE",
+        help="config.json of the model, if it is neither local, known here, nor on the hub",
+    )
     add("--json", action="store_true", help="one line of JSON, with the versions of this machine")
     add("--on-node", action="store_true", help=argparse.SUPPRESS)  # `verl-air launch` has counted the GPUs
     parser.set_defaults(func=run)

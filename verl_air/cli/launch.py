@@ -19,7 +19,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from verl_air.cli.terminal import of_other_packages
-from verl_air.cluster.environment import Question, probe_in, variables_of
+from verl_air.cluster.environment import NodeQuestion, probe_in, variables_of
 from verl_air.cluster.nodes import check_nodes, connect, live_nodes, pools_of, wait_for
 from verl_air.cluster.supervise import NODE_LOST, supervise
 from verl_air.compose import hydra_arguments, read_recipe, resolve_folders
@@ -87,7 +87,7 @@ def _train(
     nodes = wait_for(pools_of(config), args.timeout, _report)
     if not args.no_doctor:
         with probe_in(run_folder(config)) as probe:
-            question = Question(variables_of(config), os.urandom(16).hex(), probe)
+            question = NodeQuestion(variables_of(config), os.urandom(16).hex(), probe)
             check_nodes(nodes, doctor_arguments, question, DOCTOR_TIMEOUT_S, _report)
 
     def lost() -> list[str]:

@@ -2,6 +2,8 @@
 
 The sizes are OmegaConf resolvers, ``${air_cpu.NAME:...}``, so that a recipe shows where they come from and may set its
 own (``verl_air.compose.register_resolvers``). All computation is in fp32 and weights are whole on each rank's machine.
+Ours and not verl's FlopsCounter, which covers the training of some model families, and neither
+memory nor generation.
 """
 
 from __future__ import annotations
@@ -165,10 +167,7 @@ def _seconds(
 
 
 def _operations(model: ModelShapes) -> int:
-    """Of a token's forward pass: two per parameter; looking up an embedding costs nothing.
-
-    verl's FlopsCounter adds attention scores, which are small at these lengths, for the families that it has.
-    """
+    """Of a token's forward pass: two per parameter; looking up an embedding costs nothing."""
     return 2 * (model.active_parameters - (model.embedding if model.head else 0))
 
 

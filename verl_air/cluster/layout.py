@@ -87,5 +87,5 @@ def read_layout(config: DictConfig) -> ParallelLayout:
         context=size("megatron.context_parallel_size"),
         expert=size("megatron.expert_model_parallel_size"),
         expert_tensor=size("megatron.expert_tensor_parallel_size", tensor),
-        sequence_parallel=bool(actor.megatron.sequence_parallel) and tensor > 1,
+        sequence_parallel=bool(size("megatron.sequence_parallel", 0)) and tensor > 1,
     )

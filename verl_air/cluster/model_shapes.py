@@ -123,13 +123,13 @@ def find_shapes(model: str, model_config: str | Path | None = None) -> ModelShap
     file = path / "config.json" if path.is_dir() else path
     if file.is_file():
         found = _shapes_in(str(path), file.stat().st_mtime_ns)
-    elif model_config is None and model in known_models():
-        found = _shapes_of_known(model)
+    elif model_config is not None:
+        raise ConfigError(f"{model_config}: cannot be read as a model's config.json: there is no such file")
     else:
-        found = None if model_config else _shapes_in(model)
+        found = _shapes_of_known(model) if model in known_models() else _shapes_in(model)
     if found is None:
         raise ConfigError(
-            f"{model_config or model}: no such model folder, not found on the hub or in its cache, and not one of "
+            f"{model}: no such model folder, not found on the hub or in its cache, and not one of "
             f"the models whose sizes are known here ({', '.join(known_models())}). Give its config.json with "
             "--model-config."
         )

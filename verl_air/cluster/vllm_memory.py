@@ -1,4 +1,7 @@
-"""The GPUs on which vLLM serves a model, how it divides their memory, and what cannot fit there."""
+"""The GPUs on which vLLM serves a model, how it divides their memory, and what cannot fit there.
+
+Ours, because vLLM finds out on the GPU only, once the weights are loaded.
+"""
 
 from __future__ import annotations
 

@@ -52,6 +52,7 @@ def check_model(config: DictConfig) -> None:
 
 def _check_policy(config: DictConfig) -> None:
     """What would otherwise come up after minutes: no chat template, another model's tokenizer, too short a context."""
+    from huggingface_hub.errors import RepositoryNotFoundError
     from transformers import AutoConfig
 
     key, role = "actor_rollout_ref.model.path", config.actor_rollout_ref.model
@@ -60,8 +61,9 @@ def _check_policy(config: DictConfig) -> None:
         model = AutoConfig.from_pretrained(path, trust_remote_code=trusted).get_text_config()
         tokenizer = policy_tokenizer(config)
     except (OSError, ValueError) as error:
-        if not Path(path).is_dir():
-            return  # of the hub, and not on this machine
+        refused = isinstance(error, ValueError) or isinstance(error.__cause__, RepositoryNotFoundError)
+        if not Path(path).is_dir() and not refused:
+            return  # of the hub, which cannot be reached, and not on this machine
         raise ConfigError(
             f"{key}={path}: config or tokenizer cannot be read: {' '.join(str(error).split())}"
         ) from error
