@@ -178,8 +178,7 @@ class Doctor:
 
     def style(self) -> str:
         """The response style fits the model's chat template and its special tokens."""
-        self._options()
-        if str(self.config.reward.custom_reward_function.path) != preflight.inputs.OUR_REWARD:
+        if self.air is None or str(self.config.reward.custom_reward_function.path) != preflight.inputs.OUR_REWARD:
             raise _SkipError("rows are not scored by verl-air")
         try:
             tokenizer = policy_tokenizer(self.config)

@@ -24,7 +24,6 @@ from verl_air.data.schema import open_table, read_extra_columns
 from verl_air.errors import ConfigError, DataError
 from verl_air.rewards import ScoringPlan
 from verl_air.rewards.probe import probe_judge
-from verl_air.training.preflight.style import policy_tokenizer
 from verl_air.training.rows import GROUP_KEY
 
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
@@ -52,22 +51,23 @@ def check_model(config: DictConfig) -> None:
 
 def _check_policy(config: DictConfig) -> None:
     """What would otherwise come up after minutes: no chat template, another model's tokenizer, too short a context."""
-    from huggingface_hub.errors import RepositoryNotFoundError
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoTokenizer
 
     key, role = "actor_rollout_ref.model.path", config.actor_rollout_ref.model
-    path, trusted = os.path.expanduser(str(role.path)), bool(role.get("trust_remote_code", False))
+    path = os.path.expanduser(str(role.path))
+    trusted = {"trust_remote_code": bool(role.get("trust_remote_code", False))}
     try:
-        model = AutoConfig.from_pretrained(path, trust_remote_code=trusted).get_text_config()
-        tokenizer = policy_tokenizer(config)
+        model = AutoConfig.from_pretrained(path, **trusted).get_text_config()
+        tokenizer = AutoTokenizer.from_pretrained(
+            os.path.expanduser(str(role.get("tokenizer_path") or path)), **trusted
+        )
     except (OSError, ValueError) as error:
-        refused = isinstance(error, ValueError) or isinstance(error.__cause__, RepositoryNotFoundError)
-        if not Path(path).is_dir() and not refused:
-            return  # of the hub, which cannot be reached, and not on this machine
+        if not Path(path).is_dir():
+            return  # of the hub, and not on this machine
         raise ConfigError(
             f"{key}={path}: config or tokenizer cannot be read: {' '.join(str(error).split())}"
         ) from error
-    if not tokenizer.chat_template:
+    if not (tokenizer.chat_template or role.get("custom_chat_template")):
         raise ConfigError(
             f"{key}={path}: its tokenizer has no chat template to render prompts with. Take the model's "
             "chat version, or set actor_rollout_ref.model.custom_chat_template."
@@ -234,7 +234,7 @@ def check_judges_answer(config: DictConfig) -> list[str]:
 
 
 def check_judges_separate(config: DictConfig, air: AirConfig) -> str:
-    """Judges that can be reached before training separate replies of known kind; returns what was found.
+    """Judges that can be reached before training tell replies of known kind apart; returns what was found.
 
     Raises:
         ConfigError: one of them does not, or gives no verdicts.

@@ -26,10 +26,7 @@ def policy_tokenizer(config: DictConfig) -> Any:
     from transformers import AutoTokenizer
 
     model = config.actor_rollout_ref.model
-    tokenizer = AutoTokenizer.from_pretrained(
-        os.path.expanduser(str(model.get("tokenizer_path") or model.path)),
-        trust_remote_code=bool(model.get("trust_remote_code", False)),
-    )
+    tokenizer = AutoTokenizer.from_pretrained(os.path.expanduser(str(model.get("tokenizer_path") or model.path)))
     tokenizer.chat_template = model.get("custom_chat_template") or tokenizer.chat_template
     return tokenizer
 
