@@ -16,7 +16,7 @@ from tests.conftest import RECIPES, ROOT
 from verl_air.cli import main
 from verl_air.compose import read_recipe
 from verl_air.errors import ConfigError
-from verl_air.training.preflight import check_settings
+from verl_air.training.preflight.sizes import check_model_sizes
 
 FSDP, MEGATRON = "grpo-qwen2.5_14b-1x8-fsdp2", "grpo-qwen2.5_14b-2x8-megatron"
 ROLE = "actor_rollout_ref"
@@ -128,7 +128,7 @@ SIZES = {
 def test_sizes_are_compared_with_those_of_a_hub_model(name: str) -> None:
     overrides, message = SIZES[name]
     with pytest.raises(ConfigError, match=message):
-        check_settings(read_recipe(MEGATRON, overrides, config_dir=RECIPES))
+        check_model_sizes(read_recipe(MEGATRON, overrides, config_dir=RECIPES))
 
 
 def test_what_depends_on_a_failed_check_is_skipped_with_the_reason(doctor) -> None:

@@ -43,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="JSONL files or run folders; each gets a table of its own")
     add("--compare", nargs=2, metavar=("A", "B"), help="two of them, paired by intent: B - A")
-    add("--train", nargs="+", metavar="FILE", help="training files, to separate new intents from new framings")
+    add("--train", nargs="+", metavar="FILE", help="training files, to tell new intents from new framings")
     add("--level", type=float, default=LEVEL, help=f"coverage of the intervals (default {LEVEL})")
     add("--json", type=Path, metavar="FILE", help="also write the numbers")
     new = parser.add_argument_group("new rollouts").add_argument

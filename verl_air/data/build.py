@@ -270,7 +270,7 @@ class _Renderer:
 def _tallied(rows: Iterable[DataRow], tally: dict[str, Counter[str]]) -> Iterator[DataRow]:
     for row in rows:
         for name, counter in tally.items():
-            counter[row["extra_info"][name]] += 1  # type: ignore[literal-required]  # a column's name
+            counter[row["extra_info"][name]] += 1  # type: ignore[literal-required]
         yield row
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class PromptLengths:
         self.tokenized = 0
         self._template = len(self._encode([[{"role": "user", "content": ""}]])[0])
 
-    def too_long(self, prompts: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[int, int]]:
+    def too_long(self, prompts: list[list[dict[str, str]]]) -> list[tuple[int, int]]:
         """Position and number of tokens of the prompts above the limit."""
         added = self._template + _SLACK_PER_MESSAGE
         sizes = [sum(len(message["content"].encode()) + added for message in prompt) for prompt in prompts]
@@ -77,7 +77,7 @@ class PromptLengths:
         longest = f"the longest of them has {self.longest}" if self.tokenized else "none is near the limit"
         return f"prompt lengths: {self.tokenized} prompts could exceed {self.limit} tokens by their bytes; {longest}"
 
-    def _encode(self, prompts: Sequence[Sequence[Mapping[str, Any]]]) -> list[Any]:
+    def _encode(self, prompts: list[list[dict[str, str]]]) -> list[Any]:
         templated = self._tokenizer.chat_template is not None
         if templated:
             texts = self._tokenizer.apply_chat_template(prompts, tokenize=False, add_generation_prompt=True)
@@ -90,7 +90,7 @@ def prompt_limit(limit: int, tokenizer: str | None) -> Callable[[list[PromptMess
     """Whether a prompt is within a limit in tokens; without a tokenizer, three bytes of UTF-8 count as a token."""
     if tokenizer is not None:
         lengths = PromptLengths(tokenizer, limit)
-        return lambda prompt: not lengths.too_long([prompt])
+        return lambda prompt: not lengths.too_long([[dict(message) for message in prompt]])  # type: ignore[arg-type]
 
     def within(prompt: list[PromptMessage]) -> bool:
         return sum(len(message["content"].encode()) / 3 + _SLACK_PER_MESSAGE for message in prompt) <= limit

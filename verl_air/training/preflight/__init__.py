@@ -13,7 +13,6 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from verl_air.cluster.model_shapes import ModelShapes, find_shapes
 from verl_air.compose import resolve_folders
 from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
@@ -66,10 +65,8 @@ def check_recipe(config: DictConfig) -> AirConfig | None:
     return air
 
 
-def check_settings(config: DictConfig, model_config: str | None = None) -> AirConfig | None:
+def check_settings(config: DictConfig) -> AirConfig | None:
     """The part of :func:`check_recipe` that needs neither data nor model files.
-
-    Sizes of a model that cannot be read are left unchecked, for :func:`check_model` or the memory plan to report.
 
     Raises:
         ConfigError: settings contradict each other, or what verl can do.
@@ -79,7 +76,6 @@ def check_settings(config: DictConfig, model_config: str | None = None) -> AirCo
     if section is None:
         if mode in MODES:
             raise ConfigError(f"trainer.v1.trainer_mode={mode} needs an `air:` key (`air: {{}}` for defaults)")
-        check_sizes(config, _shapes(config, model_config))
         return None
     redaction.check_secrets(config)
     air = AirConfig.from_mapping(OmegaConf.to_container(section, resolve=True))
@@ -88,15 +84,8 @@ def check_settings(config: DictConfig, model_config: str | None = None) -> AirCo
     _check_loss(config, air)
     _check_adapters(config)
     _check_off_policy(config, air, str(mode))
-    check_sizes(config, _shapes(config, model_config))
+    check_sizes(config)
     return air
-
-
-def _shapes(config: DictConfig, model_config: str | None) -> ModelShapes | None:
-    try:
-        return find_shapes(str(config.actor_rollout_ref.model.path), model_config)
-    except ConfigError:
-        return None
 
 
 def _check_trainer(config: DictConfig, mode: Any) -> None:

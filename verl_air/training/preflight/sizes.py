@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from omegaconf import DictConfig, OmegaConf
 
 from verl_air.cluster.layout import ENGINES, ParallelLayout, read_layout
-from verl_air.cluster.model_shapes import ModelShapes
+from verl_air.cluster.model_shapes import ModelShapes, find_shapes
 from verl_air.errors import ConfigError
 
 ROLE = "actor_rollout_ref"
@@ -35,6 +35,18 @@ def check_sizes(config: DictConfig, model: ModelShapes | None = None) -> None:
     for faults in (_group_faults(config), _parallel_faults(config, layout, model), _batch_faults(config, layout)):
         for fault in faults:
             raise ConfigError(fault)
+
+
+def check_model_sizes(config: DictConfig, model_config: str | None = None) -> None:
+    """:func:`check_sizes` with the sizes of the policy.
+
+    Of a policy that cannot be read they are left unchecked, for ``check_model`` or the memory plan to report.
+    """
+    try:
+        model = find_shapes(str(config.actor_rollout_ref.model.path), model_config)
+    except ConfigError:
+        model = None
+    check_sizes(config, model)
 
 
 def _number(config: DictConfig, key: str, default: int = 1) -> int:
