@@ -19,6 +19,7 @@ SMOLLM2, QWEN = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-0.5B-Instru
 ROLE, JUDGE = "actor_rollout_ref", "reward.reward_model"
 BUCKET = f"{ROLE}.rollout.checkpoint_engine.update_weights_bucket_megabytes"
 CACHE = "rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
+MICRO_BATCH = f"{ROLE}.actor.ppo_micro_batch_size_per_gpu"
 SPEED = CpuSpeed(flops=100e9, bandwidth=10e9)
 
 
@@ -39,15 +40,15 @@ def test_sizes_follow_the_model(model: str) -> None:
     shapes = find_shapes(model)
     assert OmegaConf.select(recipe, BUCKET) * 2**20 >= 4 * shapes.embedding
     assert OmegaConf.select(recipe, f"{ROLE}.{CACHE}") >= 4 / 2 * shapes.kv_bytes_per_token() * 384 * 16
-    micro = recipe.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu
+    micro = OmegaConf.select(recipe, MICRO_BATCH)
     assert micro == recipe.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu
     assert 24 % micro == 0
     assert micro == 1 or micro * 384 * token_bytes(shapes) <= cpu_plan.MICRO_BATCH_BYTES
 
 
 def test_a_number_in_a_recipe_replaces_the_size() -> None:
-    key = f"{ROLE}.actor.ppo_micro_batch_size_per_gpu"
-    assert OmegaConf.select(read_recipe("smollm2-135m-cpu", [f"{key}=12"], config_dir=RECIPES), key) == 12
+    recipe = read_recipe("smollm2-135m-cpu", [f"{MICRO_BATCH}=12"], config_dir=RECIPES)
+    assert OmegaConf.select(recipe, MICRO_BATCH) == 12
 
 
 @pytest.mark.parametrize("rows", [1, 6, 7, 144])
@@ -78,7 +79,7 @@ def test_the_plan_fits_the_machine_it_was_tried_on() -> None:
 
 
 FAULTS = {
-    "micro-batches of 12": ([f"{ROLE}.actor.ppo_micro_batch_size_per_gpu=24"], 24.0, "activations of a micro-batch"),
+    "micro-batches of 12": ([f"{MICRO_BATCH}=24"], 24.0, "activations of a micro-batch"),
     "model": (["model_path=Qwen/Qwen2.5-7B-Instruct"], 24.0, "policy, gradients, optimizer"),
     "machine": ([], 8.0, "Ray kills workers above 95%"),
     "bucket": ([f"{BUCKET}=16"], 24.0, "megabytes=16 cannot hold the model's largest tensor: set 109"),
@@ -92,15 +93,12 @@ def test_what_will_not_fit_is_refused(fault: str) -> None:
     assert any(message in found for found in plan(*overrides, gib=gib).faults)
 
 
-def test_hours_are_said() -> None:
+def test_what_works_but_slowly_is_noted() -> None:
     batch = ["data.train_batch_size=240", f"{ROLE}.actor.ppo_mini_batch_size=240", "trainer.total_training_steps=300"]
-    found = plan(*batch)
-    assert "hours: use a smaller batch" in found.notes[0]
+    found = plan(*batch, gib=48.0, free=0.2)
+    assert "only 9.6 GiB are free now" in found.notes[0]
+    assert "hours: use a smaller batch" in found.notes[1]
     assert "days for 300 steps" in found.summary
-
-
-def test_memory_that_others_use_is_said() -> None:
-    assert "only 4.8 GiB are free now" in plan(free=0.2).notes[0]
 
 
 def seconds(found: MemoryPlan) -> int:
@@ -117,6 +115,4 @@ def test_time_follows_the_machine_and_the_work() -> None:
 
 
 def test_a_speed_is_measured() -> None:
-    speed = measure_speed(0.02)
-    assert speed.flops > 1e8
-    assert speed.bandwidth > 1e7
+    assert min(measure_speed(0.02)) > 1e7

@@ -68,9 +68,10 @@ def test_a_mismatch_names_package_versions_and_nodes() -> None:
     same = {"verl": "0.9.1", "torch": "2.13.0"}
     assert differing_versions({"a": same, "b": same}) == []
     assert differing_versions({"a": same, "b": {**same, "torch": "2.11.0"}, "c": same}) == [
-        "torch: 2.13.0 on a, c; 2.11.0 on b"
+        "torch: 2.13.0 on a, c; 2.11.0 on b: install the same environment on every node"
     ]
-    assert differing_versions({"a": {**same, "vllm": "0.24"}, "b": same}) == ["vllm: 0.24 on a; not installed on b"]
+    (fault,) = differing_versions({"a": {**same, "vllm": "0.24"}, "b": same})
+    assert fault.startswith("vllm: 0.24 on a; not installed on b")
 
 
 def test_failed_checks_of_a_diagnosis() -> None:
