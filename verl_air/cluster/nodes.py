@@ -211,7 +211,7 @@ def failed_checks(diagnosis: Mapping[str, Any]) -> list[str]:
 def differing_versions(versions_of_node: Mapping[str, Mapping[str, str]]) -> list[str]:
     """A line for each package whose version is not the same on all nodes: workers then fail without naming a cause."""
     lines = []
-    for package in sorted({package for versions in versions_of_node.values() for package in versions}):
+    for package in sorted(set().union(*versions_of_node.values())):
         on: dict[str, list[str]] = {}
         for node, versions in versions_of_node.items():
             on.setdefault(versions.get(package, "not installed"), []).append(node)
