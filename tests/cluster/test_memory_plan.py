@@ -123,11 +123,11 @@ FAULTS = {
     ),
     "vLLM by heads": (
         [f"{ROLE}.rollout.tensor_model_parallel_size=6"],
-        "rollout.tensor_model_parallel_size=6 does not divide the 40 attention heads",
+        r"rollout.tensor_model_parallel_size=6 does not divide attention heads \(40\)",
     ),
     "vLLM by key-value heads": (
         [f"{ROLE}.rollout.tensor_model_parallel_size=5", "trainer.n_gpus_per_node=5"],
-        "tensor_model_parallel_size=5 is neither a divisor nor a multiple of the 8 key-value heads",
+        "tensor_model_parallel_size=5 is neither a divisor nor a multiple of 8 kv heads",
     ),
     "judge by pool": (
         [f"{JUDGE}.n_gpus_per_node=1", f"{JUDGE}.rollout.tensor_model_parallel_size=2"],

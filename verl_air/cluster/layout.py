@@ -1,11 +1,13 @@
-"""The parallel sizes of a recipe's trainer."""
+"""The parallel sizes of a recipe's trainer, and what each size must divide."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 
+from verl_air.cluster.model_shapes import ModelShapes
 from verl_air.errors import ConfigError
 
 ENGINES = ("fsdp", "fsdp2", "megatron")
@@ -89,3 +91,16 @@ def read_layout(config: DictConfig) -> ParallelLayout:
         expert_tensor=size("megatron.expert_tensor_parallel_size", tensor),
         sequence_parallel=bool(size("megatron.sequence_parallel", 0)) and tensor > 1,
     )
+
+
+def divides(what: str, size: int, of: str, number: int) -> Iterator[str]:
+    """The fault of a size that does not divide a number of things, if it is one."""
+    if size < 1 or number % size:
+        yield f"{what}={size} does not divide {of} ({number})"
+
+
+def head_faults(what: str, size: int, model: ModelShapes) -> Iterator[str]:
+    """Heads are split over ``size`` GPUs; key-value heads may be replicated instead."""
+    yield from divides(what, size, "attention heads", model.heads)
+    if model.kv_heads % size and size % model.kv_heads:
+        yield f"{what}={size} is neither a divisor nor a multiple of {model.kv_heads} kv heads"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from verl_air.cluster.layout import head_faults
 from verl_air.cluster.model_shapes import ModelShapes
 from verl_air.cluster.nodes import pools_of
 from verl_air.cluster.trainer_memory import MemoryPart
@@ -84,13 +85,11 @@ def vllm_parts(pool: VllmPool, model: ModelShapes, gpu_bytes: float) -> list[Mem
 
 def pool_faults(pool: VllmPool, model: ModelShapes, gpu_bytes: float) -> Iterator[str]:
     """vLLM's engines fill the pool, split the model, and hold a sequence, for which their KV cache has room."""
-    tensor = f"{pool.key}.tensor_model_parallel_size={pool.tensor}"
+    tensor = f"{pool.key}.tensor_model_parallel_size"
     if pool.gpus % (pool.tensor * pool.data):
-        yield f"{tensor} x data_parallel_size={pool.data} does not divide the {pool.gpus} GPUs of its pool"
-    if model.heads % pool.tensor:
-        yield f"{tensor} does not divide the {model.heads} attention heads"
-    elif model.kv_heads % pool.tensor and pool.tensor % model.kv_heads:
-        yield f"{tensor} is neither a divisor nor a multiple of the {model.kv_heads} key-value heads"
+        sizes = f"{tensor}={pool.tensor} x data_parallel_size={pool.data}"
+        yield f"{sizes} does not divide the {pool.gpus} GPUs of its pool"
+    yield from head_faults(tensor, pool.tensor, model)
     if pool.longest < pool.needed:
         yield f"{pool.key}.max_model_len={pool.longest} cannot hold one sequence of {pool.needed} tokens"
     if pool.longest > model.max_positions:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig, OmegaConf
 
-from verl_air.cluster.layout import ENGINES, ParallelLayout, read_layout
+from verl_air.cluster.layout import ENGINES, ParallelLayout, divides, head_faults, read_layout
 from verl_air.cluster.model_shapes import ModelShapes, find_shapes
 from verl_air.errors import ConfigError
 
@@ -53,11 +53,6 @@ def _number(config: DictConfig, key: str, default: int = 1) -> int:
     return int(OmegaConf.select(config, key, default=default) or default)
 
 
-def _divides(what: str, size: int, of: str, number: int) -> Iterator[str]:
-    if size < 1 or number % size:
-        yield f"{what}={size} does not divide {of} ({number})"
-
-
 def _group_faults(config: DictConfig) -> Iterator[str]:
     """Every batch that is drawn or trained on holds whole meta-groups."""
     air = config.get("air", None)
@@ -83,34 +78,28 @@ def _parallel_faults(config: DictConfig, layout: ParallelLayout, model: ModelSha
     gpus = f"the {layout.nodes} x {layout.gpus_per_node} GPUs of trainer"
     if layout.engine != "megatron":
         name = f"{ACTOR}.ulysses_sequence_parallel_size"
-        yield from _divides(name, layout.context, gpus, layout.gpus)
+        yield from divides(name, layout.context, gpus, layout.gpus)
         if layout.shards < layout.gpus:
-            yield from _divides(f"{ACTOR}.fsdp_config.fsdp_size", layout.shards, gpus, layout.gpus)
+            yield from divides(f"{ACTOR}.fsdp_config.fsdp_size", layout.shards, gpus, layout.gpus)
         if model:
-            yield from _head_faults(name, layout.context, model)
+            yield from head_faults(name, layout.context, model)
         return
     key, tp, pp, cp = f"{ACTOR}.megatron", layout.tensor, layout.pipeline, layout.context
     vpp, ep, etp = layout.virtual_pipeline, layout.expert, layout.expert_tensor
-    yield from _divides(f"{key}: tp {tp} x pp {pp} x cp {cp}", tp * pp * cp, gpus, layout.gpus)
+    yield from divides(f"{key}: tp {tp} x pp {pp} x cp {cp}", tp * pp * cp, gpus, layout.gpus)
     if ep > 1:
-        yield from _divides(f"{key}: ep {ep} x etp {etp} x pp {pp}", ep * etp * pp, gpus, layout.gpus)
+        yield from divides(f"{key}: ep {ep} x etp {etp} x pp {pp}", ep * etp * pp, gpus, layout.gpus)
     if model is None:
         return
-    yield from _head_faults(f"{key}.tensor_model_parallel_size", tp, model)
+    yield from head_faults(f"{key}.tensor_model_parallel_size", tp, model)
     if not _UNEVEN & set(OmegaConf.select(config, f"{key}.override_transformer_config", default=None) or ()):
-        yield from _divides(f"{key}.pipeline_model_parallel_size", pp, "layers", model.layers)
+        yield from divides(f"{key}.pipeline_model_parallel_size", pp, "layers", model.layers)
         if vpp > 1:
-            yield from _divides(f"{key}: pp {pp} x vpp {vpp}", pp * vpp, "layers", model.layers)
+            yield from divides(f"{key}: pp {pp} x vpp {vpp}", pp * vpp, "layers", model.layers)
     if ep > 1 and not model.experts:
         yield f"{key}.expert_model_parallel_size={ep}, but the model has no experts"
     elif model.experts:
-        yield from _divides(f"{key}.expert_model_parallel_size", ep, "experts", model.experts)
-
-
-def _head_faults(what: str, size: int, model: ModelShapes) -> Iterator[str]:
-    yield from _divides(what, size, "attention heads", model.heads)
-    if model.kv_heads % size and size % model.kv_heads:
-        yield f"{what}={size} is neither a divisor nor a multiple of {model.kv_heads} kv heads"
+        yield from divides(f"{key}.expert_model_parallel_size", ep, "experts", model.experts)
 
 
 _UNEVEN = {
