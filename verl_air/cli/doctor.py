@@ -30,7 +30,6 @@ from verl_air.config import AirConfig
 from verl_air.cpu.environment import is_chosen
 from verl_air.errors import AirError, ConfigError
 from verl_air.training import preflight
-from verl_air.training.preflight.sizes import check_model_sizes
 from verl_air.training.preflight.style import check_response_style, policy_tokenizer
 
 GPU_GIB = 79.0  # an 80 GB card
@@ -161,7 +160,7 @@ class Doctor:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             self.air = preflight.check_settings(self.config)
-            check_model_sizes(self.config, self.args.model_config)
+            preflight.sizes.check_model_sizes(self.config, self.args.model_config)
         if self.air is None:
             return f"{self.args.recipe} composes; it has no `air:` key, so this is plain verl"
         changed = ", ".join(f"{key}={value}" for key, value in self.air.model_dump(exclude_defaults=True).items())

@@ -25,7 +25,6 @@ from verl_air.cluster.supervise import NODE_LOST, supervise
 from verl_air.compose import hydra_arguments, read_recipe, resolve_folders
 from verl_air.errors import ConfigError
 from verl_air.training import preflight
-from verl_air.training.preflight.sizes import check_model_sizes
 from verl_air.training.run_folder import run_folder
 
 DOCTOR_TIMEOUT_S = 300.0
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """
     config = read_recipe(args.recipe, args.overrides, config_dir=args.config_dir)
     preflight.check_settings(config)
-    check_model_sizes(config)
+    preflight.sizes.check_model_sizes(config)
     _check_ray_init(config)
     if args.variables:
         print(*(name for name in variables_of(config) if os.environ.get(name)), sep="\n")
