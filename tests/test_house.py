@@ -17,7 +17,7 @@ ALLOWED = {
     "rewards": set(),
     "data": {"rewards"},
     "evaluation": {"objective", "data", "rewards"},
-    "training": {"objective", "data", "rewards"},
+    "training": {"objective", "data", "rewards", "cluster"},
     "cpu": set(),
     "cluster": set(),
     "playground": {"data", "rewards", "evaluation"},
@@ -67,6 +67,15 @@ def test_nothing_that_ships_imports_the_studies() -> None:
     for folder in (PACKAGE, ROOT / "reward_fns"):
         for file in files(folder):
             assert not {name for name in imported(file) if name.split(".")[0] == "studies"}, file.relative_to(ROOT)
+
+
+def test_a_class_is_found_by_its_name() -> None:
+    places: dict[str, list[str]] = {}
+    for file in [*files(PACKAGE), *files(ROOT / "reward_fns")]:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(str(file.relative_to(ROOT)))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
 
 
 def test_no_file_is_a_tome() -> None:

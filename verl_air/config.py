@@ -66,7 +66,7 @@ class AirConfig(GapOptions):
         failure_window: steps over which both are counted.
 
     Before training:
-        check_judge: whether a judge that can be reached must tell canned replies of known kind apart before training
+        check_judge: whether a judge that can be reached must separate canned replies of known kind before training
             starts (``verl-air check --judge``). False for studies of faulty judges.
 
     Running:

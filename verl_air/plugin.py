@@ -102,11 +102,12 @@ def register() -> None:
     register_post_import_hook(_check_recipes_first, "verl.utils.config")
     if unsupported_verl():
         return
-    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+    environment = import_module("verl_air.cpu.environment")
+    if environment.is_chosen():
         import_module("verl_air.compose")  # the resolvers of recipes/hardware/cpu
-        import_module("verl_air.cpu.environment").set_defaults()
+        environment.set_defaults()
         import_module("verl_air.cpu.platform")
-        import_module("verl_air.cpu.environment").install_vllm_alias()
+        environment.install_vllm_alias()
         register_post_import_hook(_calling("verl_air.cpu.platform", "use_single_backend"), "verl.utils.distributed")
         register_post_import_hook(_importing("verl_air.cpu.engine"), "verl.workers.engine")
         register_post_import_hook(_importing("verl_air.cpu.checkpoint_engine"), "verl.checkpoint_engine")

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
 from tests.conftest import RECIPES
-from verl_air.cluster.cpu_plan import (
-    MICRO_BATCH_BYTES,
-    CpuPlan,
-    CpuSpeed,
-    kv_cache_bytes,
-    measure_speed,
-    micro_batch,
-    plan_cpu,
-    token_bytes,
-)
+from verl_air.cluster import cpu_plan
+from verl_air.cluster.cpu_plan import CpuSpeed, kv_cache_bytes, measure_speed, micro_batch, plan_cpu, token_bytes
+from verl_air.cluster.memory_plan import MemoryPlan
 from verl_air.cluster.model_shapes import find_shapes
 from verl_air.cluster.vllm_memory import GIB
 from verl_air.compose import read_recipe
@@ -29,10 +19,11 @@ SMOLLM2, QWEN = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen2.5-0.5B-Instru
 ROLE, JUDGE = "actor_rollout_ref", "reward.reward_model"
 BUCKET = f"{ROLE}.rollout.checkpoint_engine.update_weights_bucket_megabytes"
 CACHE = "rollout.engine_kwargs.vllm.kv_cache_memory_bytes"
-SPEED = CpuSpeed(flops=100e9, bandwidth=10e9, threads=2)
+MICRO_BATCH = f"{ROLE}.actor.ppo_micro_batch_size_per_gpu"
+SPEED = CpuSpeed(flops=100e9, bandwidth=10e9)
 
 
-def plan(*overrides: str, gib: float = 24.0, speed: CpuSpeed = SPEED, free: float = 1.0) -> CpuPlan:
+def plan(*overrides: str, gib: float = 24.0, speed: CpuSpeed = SPEED, free: float = 1.0) -> MemoryPlan:
     recipe = read_recipe("smollm2-135m-cpu", overrides, config_dir=RECIPES)
     return plan_cpu(recipe, gib * GIB, speed, free * gib * GIB)
 
@@ -49,15 +40,15 @@ def test_sizes_follow_the_model(model: str) -> None:
     shapes = find_shapes(model)
     assert OmegaConf.select(recipe, BUCKET) * 2**20 >= 4 * shapes.embedding
     assert OmegaConf.select(recipe, f"{ROLE}.{CACHE}") >= 4 / 2 * shapes.kv_bytes_per_token() * 384 * 16
-    micro = recipe.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu
+    micro = OmegaConf.select(recipe, MICRO_BATCH)
     assert micro == recipe.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu
     assert 24 % micro == 0
-    assert micro == 1 or micro * 384 * token_bytes(shapes) <= MICRO_BATCH_BYTES
+    assert micro == 1 or micro * 384 * token_bytes(shapes) <= cpu_plan.MICRO_BATCH_BYTES
 
 
 def test_a_number_in_a_recipe_replaces_the_size() -> None:
-    key = f"{ROLE}.actor.ppo_micro_batch_size_per_gpu"
-    assert OmegaConf.select(read_recipe("smollm2-135m-cpu", [f"{key}=12"], config_dir=RECIPES), key) == 12
+    recipe = read_recipe("smollm2-135m-cpu", [f"{MICRO_BATCH}=12"], config_dir=RECIPES)
+    assert OmegaConf.select(recipe, MICRO_BATCH) == 12
 
 
 @pytest.mark.parametrize("rows", [1, 6, 7, 144])
@@ -74,33 +65,21 @@ def test_a_cache_holds_at_least_one_sequence() -> None:
     assert kv_cache_bytes("Qwen/Qwen3-8B", 64, None, 100, 28) < 2 * GIB
 
 
-CONFIG = {
-    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 1000,
-    "max_position_embeddings": 128,
-}  # fmt: skip
-FAMILIES: dict[str, dict[str, Any]] = {
-    "unknown here": {"model_type": "gemma9", **CONFIG},
-    "multimodal": {"model_type": "gemma9_vision", "text_config": {"model_type": "gemma9", **CONFIG}},
-}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_any_family_with_the_usual_keys_has_sizes(tmp_path: Path, family: str) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(FAMILIES[family]))
-    assert find_shapes(str(tmp_path), approximate=True).embedding == 64_000
+def test_a_model_that_cannot_be_read_gets_the_least_sizes_and_a_warning() -> None:
+    with pytest.warns(UserWarning, match="acme/model: no such model folder"):
+        assert cpu_plan.bucket_megabytes("acme/model") == 16
 
 
 def test_the_plan_fits_the_machine_it_was_tried_on() -> None:
     found = plan()
-    assert not found.faults
-    assert not found.notes
+    assert (found.faults, found.notes) == ((), ())
     assert 10 * GIB < found.phases[0].bytes < 20 * GIB
-    assert 60 < sum(found.seconds.values()) < 1200
+    assert 60 < seconds(found) < 1200
     assert "activations of a micro-batch" in "\n".join(found.table())
 
 
 FAULTS = {
-    "micro-batches of 12": ([f"{ROLE}.actor.ppo_micro_batch_size_per_gpu=24"], 24.0, "activations of a micro-batch"),
+    "micro-batches of 12": ([f"{MICRO_BATCH}=24"], 24.0, "activations of a micro-batch"),
     "model": (["model_path=Qwen/Qwen2.5-7B-Instruct"], 24.0, "policy, gradients, optimizer"),
     "machine": ([], 8.0, "Ray kills workers above 95%"),
     "bucket": ([f"{BUCKET}=16"], 24.0, "megabytes=16 cannot hold the model's largest tensor: set 109"),
@@ -114,26 +93,26 @@ def test_what_will_not_fit_is_refused(fault: str) -> None:
     assert any(message in found for found in plan(*overrides, gib=gib).faults)
 
 
-def test_hours_are_said() -> None:
-    found = plan(
-        "data.train_batch_size=240", f"{ROLE}.actor.ppo_mini_batch_size=240", "trainer.total_training_steps=300"
-    )
-    assert "hours: use a smaller batch" in found.notes[0]
-    assert "days for 300 steps" in found.summary()
+def test_what_works_but_slowly_is_noted() -> None:
+    batch = ["data.train_batch_size=240", f"{ROLE}.actor.ppo_mini_batch_size=240", "trainer.total_training_steps=300"]
+    found = plan(*batch, gib=48.0, free=0.2)
+    assert "only 9.6 GiB are free now" in found.notes[0]
+    assert "hours: use a smaller batch" in found.notes[1]
+    assert "days for 300 steps" in found.summary
 
 
-def test_memory_that_others_use_is_said() -> None:
-    assert "only 4.8 GiB are free now" in plan(free=0.2).notes[0]
+def seconds(found: MemoryPlan) -> int:
+    """Of a step, as the table states them."""
+    rows = [line.split() for line in found.after if line.startswith("  ")]
+    assert [row[0] for row in rows] == ["rollout", "judge,", "log-probs"]
+    return sum(int(row[-1]) for row in rows)
 
 
 def test_time_follows_the_machine_and_the_work() -> None:
-    step = sum(plan().seconds.values())
-    faster = sum(plan(speed=CpuSpeed(200e9, 20e9, 2)).seconds.values())
-    assert math.isclose(faster, step / 2)
-    assert sum(plan("data.max_prompt_length=640").seconds.values()) > 1.5 * step
+    step = seconds(plan())
+    assert seconds(plan(speed=CpuSpeed(200e9, 20e9))) == pytest.approx(step / 2, abs=2)
+    assert seconds(plan("data.max_prompt_length=640")) > 1.5 * step
 
 
 def test_a_speed_is_measured() -> None:
-    speed = measure_speed(0.02)
-    assert speed.flops > 1e8
-    assert speed.bandwidth > 1e7
+    assert min(measure_speed(0.02)) > 1e7

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from verl_air.cluster.environment import FORWARDED, Question, differences, probe_in, surroundings, variables_of
+from verl_air.cluster.environment import FORWARDED, NodeQuestion, differences, probe_in, surroundings, variables_of
 from verl_air.errors import ConfigError
 
 SECRET = "canary-of-a-node"
@@ -45,7 +45,7 @@ def test_what_a_node_lacks_is_named_without_its_value(
     monkeypatch.setenv("HF_TOKEN", SECRET)
     monkeypatch.setenv("PYTHON", "/my/python")
     with probe_in(tmp_path / "run") as probe:
-        question = Question(FORWARDED, "salt", probe)
+        question = NodeQuestion(FORWARDED, "salt", probe)
         here = surroundings(question)
         for name, value in variables.items():
             monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)

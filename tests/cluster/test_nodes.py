@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from verl_air.cluster.nodes import (
     Node,
-    Pool,
+    ResourcePool,
     check_ports,
     connect,
     differing_versions,
@@ -27,12 +27,16 @@ def test_the_pools_of_a_recipe_in_the_order_in_which_verl_places_them(compose) -
     )
     judge = {"nnodes": 1, "n_gpus_per_node": 2, "enable": True, "enable_resource_pool": True}
     config.reward.reward_model.update(judge)
-    assert pools_of(config) == (Pool("trainer", 2, 1), Pool("rollout", 1, 4), Pool("reward model", 1, 2))
-    assert pools_of(compose("reward.reward_model.enable=False")) == (Pool("trainer", 1, 1),)
+    assert pools_of(config) == (
+        ResourcePool("trainer", 2, 1),
+        ResourcePool("rollout", 1, 4),
+        ResourcePool("reward model", 1, 2),
+    )
+    assert pools_of(compose("reward.reward_model.enable=False")) == (ResourcePool("trainer", 1, 1),)
 
 
 def test_a_shortfall_names_the_pool() -> None:
-    pools = [Pool("trainer", 2, 6), Pool("reward model", 2, 2)]
+    pools = [ResourcePool("trainer", 2, 6), ResourcePool("reward model", 2, 2)]
     assert shortfall(pools, {"a": 8, "b": 8}) is None
     assert shortfall(pools, {"a": 8}) == "1 of the 2 node(s) with 6 free GPU(s) that the trainer pool needs"
     assert (
@@ -41,19 +45,21 @@ def test_a_shortfall_names_the_pool() -> None:
     assert shortfall(pools, {}) == "0 of the 2 node(s) with 6 free GPU(s) that the trainer pool needs"
 
 
-pool_lists = st.lists(st.builds(Pool, st.just("p"), st.integers(1, 4), st.integers(1, 8)), min_size=1, max_size=3)
+pool_lists = st.lists(
+    st.builds(ResourcePool, st.just("p"), st.integers(1, 4), st.integers(1, 8)), min_size=1, max_size=3
+)
 clusters = st.dictionaries(st.text("abcdef", min_size=1), st.integers(0, 8), max_size=8)
 
 
 @given(pool_lists, clusters)
-def test_what_is_placed_never_needs_more_gpus_than_there_are(pools: list[Pool], nodes: dict[str, int]) -> None:
+def test_what_is_placed_never_needs_more_gpus_than_there_are(pools: list[ResourcePool], nodes: dict[str, int]) -> None:
     if shortfall(pools, nodes) is None:
         assert sum(pool.nodes * pool.gpus for pool in pools) <= sum(nodes.values())
         assert all(sum(gpus >= pool.gpus for gpus in nodes.values()) >= 1 for pool in pools)
 
 
 @given(pool_lists, clusters)
-def test_a_node_for_each_share_is_always_enough(pools: list[Pool], nodes: dict[str, int]) -> None:
+def test_a_node_for_each_share_is_always_enough(pools: list[ResourcePool], nodes: dict[str, int]) -> None:
     spare = {f"spare-{i}-{j}": pool.gpus for i, pool in enumerate(pools) for j in range(pool.nodes)}
     assert shortfall(pools, {**dict.fromkeys(nodes, 0), **spare}) is None
 
@@ -62,9 +68,10 @@ def test_a_mismatch_names_package_versions_and_nodes() -> None:
     same = {"verl": "0.9.1", "torch": "2.13.0"}
     assert differing_versions({"a": same, "b": same}) == []
     assert differing_versions({"a": same, "b": {**same, "torch": "2.11.0"}, "c": same}) == [
-        "torch: 2.13.0 on a, c; 2.11.0 on b"
+        "torch: 2.13.0 on a, c; 2.11.0 on b: install the same environment on every node"
     ]
-    assert differing_versions({"a": {**same, "vllm": "0.24"}, "b": same}) == ["vllm: 0.24 on a; not installed on b"]
+    (fault,) = differing_versions({"a": {**same, "vllm": "0.24"}, "b": same})
+    assert fault.startswith("vllm: 0.24 on a; not installed on b")
 
 
 def test_failed_checks_of_a_diagnosis() -> None:

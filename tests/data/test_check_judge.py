@@ -180,7 +180,7 @@ def test_a_truthful_judge_passes(server: JudgeServer, data: Path) -> None:
 )  # fmt: skip
 def test_a_judge_by_another_rule_fails(server: JudgeServer, data: Path, rule: Rule, kind: str) -> None:
     proof = prove(server, data, rule)
-    assert any(f"does not tell {kind} " in error for error in proof.errors), list(proof.lines())
+    assert any(f"does not separate {kind} " in error for error in proof.errors), list(proof.lines())
     with pytest.raises(ConfigError, match="verl-air check --judge"):
         require_judges([proof])
 
@@ -264,7 +264,7 @@ def test_the_command_line(server: JudgeServer, data: Path, tmp_path: Path, capsy
     assert "right kinds minus compliance_behind_apology on harmful rows: +1.00 [+0." in capsys.readouterr().out
     server.rule = lambda *_: True
     assert main(command) == 1
-    assert "error: verdict_judge, which scores safety/open/train, does not tell" in capsys.readouterr().out
+    assert "error: verdict_judge, which scores safety/open/train, does not separate" in capsys.readouterr().out
     assert main(["check"]) == 2
     assert "--judge RECIPE" in capsys.readouterr().err
 

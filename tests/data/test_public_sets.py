@@ -34,7 +34,7 @@ def build_and_check(
 
 def test_advbench(tmp_path: Path) -> None:
     material = read_safety([str(SHARED / "advbench/harmful_behaviors.csv")])
-    few, alike = "{}: {} of {} intents are benign (10%, less than 20%)", "train: the length alone tells harmful from"
+    few, alike = "{}: {} of {} intents are benign (10%, less than 20%)", "train: the length alone separates harmful"
     expected = [few.format("train", 48, 462), alike, few.format("id", 12, 115), few.format("ood", 12, 115)]
     manifest, intents, excluded = build_and_check(material, tmp_path, expected)
     assert len(manifest["warnings"]) == 3

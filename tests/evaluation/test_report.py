@@ -148,7 +148,7 @@ def test_one_validation_file(tmp_path: Path) -> None:
     assert report.runs[0].last_step == 20
     file.write_text(file.read_text().replace('"group_size"', '"size"'))
     page = render(summarise([file]))
-    assert page.count("Older file: cannot tell whether rows are missing") == 1
+    assert page.count("Older file: does not say whether rows are missing") == 1
 
 
 def test_constant_ranges_are_no_curves(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ import pytest
 from omegaconf import DictConfig
 
 from tests.conftest import ROOT
+from verl_air.cluster.model_shapes import find_shapes
 from verl_air.compose import resolve_folders
 from verl_air.data import read_rows, write_rows
 from verl_air.errors import ConfigError, DataError, RewardError
 from verl_air.training.preflight import check_recipe, check_settings, check_sizes
-from verl_air.training.preflight.sizes import ModelSizes
 
 Compose = Callable[..., DictConfig]
 
@@ -118,6 +119,7 @@ MEGATRON = [f"{ACTOR}.strategy=megatron", "trainer.n_gpus_per_node=8", f"{ACTOR}
 UNEVEN = "{num_layers_in_first_pipeline_stage: 1, num_layers_in_last_pipeline_stage: 1}"
 LOG_PROB = "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu"
 DYNAMIC = f"{ACTOR}.use_dynamic_bsz=true"
+MODEL = replace(find_shapes("Qwen/Qwen3-8B"), layers=6, heads=8, kv_heads=2, experts=4)
 SIZE_FAULTS = {
     "meta-groups": (
         ["data.train_batch_size=30"],
@@ -185,12 +187,12 @@ def test_sizes_must_divide(compose: Compose, fault: str) -> None:
     overrides, message = SIZE_FAULTS[fault]
     kv_heads = 3 if fault.endswith("kv heads") else 2
     with pytest.raises(ConfigError, match=message):
-        check_sizes(compose(*overrides), ModelSizes(layers=6, heads=8, kv_heads=kv_heads, experts=4))
+        check_sizes(compose(*overrides), replace(MODEL, kv_heads=kv_heads))
 
 
 def test_experts_of_a_dense_model_and_what_is_not_checked(compose: Compose) -> None:
     with pytest.raises(ConfigError, match="expert_model_parallel_size=2, but the model has no experts"):
-        check_sizes(compose(*MEGATRON, f"{CORE}.expert_model_parallel_size=2"), ModelSizes(6, 8, 2))
+        check_sizes(compose(*MEGATRON, f"{CORE}.expert_model_parallel_size=2"), replace(MODEL, experts=0))
     check_sizes(compose(*MEGATRON, f"{CORE}.tensor_model_parallel_size=8"))  # heads: only where the model is given
     fifty = ["data.train_batch_size=50", f"{ACTOR}.ppo_mini_batch_size=50"]
     fifty += [f"{ACTOR}.ppo_micro_batch_size_per_gpu=50", f"{LOG_PROB}=50"]
@@ -212,7 +214,7 @@ def test_experts_of_a_dense_model_and_what_is_not_checked(compose: Compose) -> N
     ids=["more shards than GPUs", "uneven pipeline stages", "a batch that is filled up"],
 )
 def test_what_verl_accepts_is_not_refused(compose: Compose, overrides: list[str]) -> None:
-    check_sizes(compose(*overrides), ModelSizes(layers=6, heads=8, kv_heads=2, experts=4))
+    check_sizes(compose(*overrides), MODEL)
 
 
 def test_an_unknown_reward_is_named_with_the_nearest(compose: Compose) -> None:

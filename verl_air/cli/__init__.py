@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         import_module(f"{__name__}.{command}").add_parser(subparsers)
-        subparsers.choices[command].add_argument("--verbose", action="store_true", help="show other packages' output")
+        added = subparsers.choices[command]
+        added.description = (added.description or "").replace("``", "`")  # the module's docstring
+        added.add_argument("--verbose", action="store_true", help="show other packages' output")
     args, rest = parser.parse_known_args(argv)
     if rest:  # argparse stops reading overrides at the first option after them
         if "overrides" not in args or any(word.startswith("-") or "=" not in word for word in rest):

@@ -2,7 +2,7 @@
 
 Give all files that are used together: leaks are found between them. With ``--judge`` replies of known kind (refusals,
 compliance, gibberish, ...) to harmful and benign rows are scored by the recipe's routes, exactly as in training; a
-judge that cannot tell them apart is an error. The rows are those of the files, or of the recipe's own.
+judge that cannot separate them is an error. The rows are those of the files, or of the recipe's own.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from verl_air.data.anchors import anchor_format_names
 from verl_air.data.build import BuildOptions, build
@@ -41,8 +42,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    def add(name: str, help_: str, **options: object) -> None:
-        parser.add_argument(name, help=help_, **options)  # type: ignore[arg-type]
+    def add(name: str, help_: str, **options: Any) -> None:
+        parser.add_argument(name, help=help_, **options)
 
     files, names, count = {"nargs": "+", "metavar": "FILE"}, {"nargs": "+", "metavar": "NAME"}, {"type": int}
     add(

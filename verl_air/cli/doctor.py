@@ -17,17 +17,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import psutil
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from verl_air.cli.installation import check_names, check_plugin, check_versions, found_versions
 from verl_air.cli.terminal import of_other_packages
-from verl_air.cluster.cpu_plan import CpuPlan, machine_memory, measure_speed, plan_cpu
+from verl_air.cluster.cpu_plan import machine_memory, measure_speed, plan_cpu
 from verl_air.cluster.memory_plan import MemoryPlan, plan_memory
-from verl_air.cluster.model_shapes import find_shapes
 from verl_air.cluster.nodes import check_ports, connect, live_nodes, pools_of, shortfall
 from verl_air.cluster.vllm_memory import GIB
 from verl_air.compose import read_recipe
 from verl_air.config import AirConfig
+from verl_air.cpu.environment import is_chosen
 from verl_air.errors import AirError, ConfigError
 from verl_air.training import preflight
 from verl_air.training.preflight.style import check_response_style, policy_tokenizer
@@ -43,10 +43,12 @@ def add_parser(subparsers: Any) -> None:
     add("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides for the recipe")
     add("--config-dir", metavar="DIR", help="folder of recipes (default: ./recipes, then those installed)")
     add("--address", help="HOST:PORT of a Ray cluster's head, whose nodes are checked (default: RAY_ADDRESS)")
+    add("--gpu-gib", type=float, metavar="N", help=f"memory per GPU (default: this machine's, {GPU_GIB:g} without one)")
     add(
-        "--gpu-gib", type=float, metavar="N", help=f"memory of a GPU (default: this machine's, {GPU_GIB:g} without one)"
+        "--model-config",
+        metavar="FILE",
+        help="config.json of the model, if it is neither local, known here, nor on the hub",
     )
-    add("--model-config", metavar="FILE", help="config.json of the model, if it is neither local nor known")
     add("--json", action="store_true", help="one line of JSON, with the versions of this machine")
     add("--on-node", action="store_true", help=argparse.SUPPRESS)  # `verl-air launch` has counted the GPUs
     parser.set_defaults(func=run)
@@ -106,11 +108,11 @@ class Doctor:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+        self.on_cpu = is_chosen()
         self.gpus, self.gpu_bytes = 0, 0.0
         self.config = OmegaConf.create()
         self.air: AirConfig | None = None
-        self.plan: MemoryPlan | CpuPlan | None = None
+        self.plan: MemoryPlan | None = None
 
     def checks(self) -> list[tuple[str, Callable[[], str], tuple[str, ...]]]:
         """Name, check, and the checks that must have passed before."""
@@ -157,12 +159,18 @@ class Doctor:
         self.config = read_recipe(self.args.recipe, self.args.overrides, config_dir=self.args.config_dir)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            self.air = check_recipe_settings(self.config, self.args.model_config)
+            self.air = preflight.check_settings(self.config)
+            preflight.sizes.check_model_sizes(self.config, self.args.model_config)
         if self.air is None:
             return f"{self.args.recipe} composes; it has no `air:` key, so this is plain verl"
         changed = ", ".join(f"{key}={value}" for key, value in self.air.model_dump(exclude_defaults=True).items())
-        notes = "".join(f"\nwarning: {warning.message}" for warning in caught)
+        notes = "".join(dict.fromkeys(f"\nwarning: {warning.message}" for warning in caught))
         return f"{self.args.recipe} composes, its settings fit; air: {changed or 'all defaults'}{notes}"
+
+    def _options(self) -> AirConfig:
+        if self.air is None:
+            raise _SkipError("no `air:` key")
+        return self.air
 
     def model(self) -> str:
         """Model folders exist."""
@@ -181,27 +189,22 @@ class Doctor:
 
     def data(self) -> str:
         """Data files exist and hold whole meta-groups."""
-        if self.air is None:
-            raise _SkipError("no `air:` key")
-        preflight.check_data(self.config, self.air)
+        preflight.check_data(self.config, self._options())
         return "files are readable, meta-groups complete (`verl-air check FILE...` checks every row)"
 
     def rewards(self) -> str:
         """Every kind of row has a reward, and a judge that is asked exists."""
-        if self.air is None:
-            raise _SkipError("no `air:` key")
-        preflight.check_rewards(self.config, self.air)
+        preflight.check_rewards(self.config, self._options())
         function = self.config.reward.custom_reward_function
         if str(function.path) != preflight.inputs.OUR_REWARD:
             return f"rows are scored by {function.name} of {function.path}, which is not ours and was not called"
         return "\n".join(["every kind of row has a route", *preflight.check_judges_answer(self.config)])
 
     def judge(self) -> str:
-        """The judge tells replies of known kind apart."""
-        if self.air is None:
-            raise _SkipError("no `air:` key")
+        """The judge separates replies of known kind."""
+        air = self._options()
         with of_other_packages():
-            found = preflight.check_judges_separate(self.config, self.air)
+            found = preflight.check_judges_separate(self.config, air)
         if found and "separates" not in found:
             raise _SkipError(f"{found}; `verl-air check --judge RECIPE --served base_url=URL` checks a served copy")
         return found or "no open rows that a judge scores"
@@ -210,17 +213,14 @@ class Doctor:
         """The memory plan; without a GPU also the time of a step."""
         if self.config.trainer.device == "cpu" and self.args.gpu_gib is None:
             machine, available = machine_memory()
-            self.plan = plan_cpu(self.config, machine, measure_speed(), available)
-            return self._planned()
-        gpu_bytes = self.args.gpu_gib * GIB if self.args.gpu_gib else self.gpu_bytes or GPU_GIB * GIB
-        self.plan = plan_memory(self.config, gpu_bytes, self.args.model_config)
-        return self._planned()
-
-    def _planned(self) -> str:
-        assert self.plan is not None
-        if self.plan.faults:
-            raise ConfigError("\n".join(self.plan.faults))
-        return self.plan.summary()
+            plan = plan_cpu(self.config, machine, measure_speed(), available)
+        else:
+            gpu_bytes = self.args.gpu_gib * GIB if self.args.gpu_gib else self.gpu_bytes or GPU_GIB * GIB
+            plan = plan_memory(self.config, gpu_bytes, self.args.model_config)
+        self.plan = plan
+        if plan.faults:
+            raise ConfigError("\n".join(plan.faults))
+        return plan.summary
 
     def nodes(self) -> str:
         """The GPUs that the recipe asks for are there."""
@@ -250,22 +250,3 @@ class Doctor:
             key = "ray_kwargs.ray_init.num_gpus" if for_cpu and not address else "trainer.n_gpus_per_node"
             raise ConfigError(f"{found}; that is only {missing} (the recipe asks for {wanted}; see {key})")
         return f"{found}; the recipe asks for {wanted}"
-
-
-def check_recipe_settings(config: DictConfig, model_config: str | None = None) -> AirConfig | None:
-    """Check a recipe's settings, but not its model folder, data and rewards. ``verl-air launch`` checks the same.
-
-    Returns:
-        The options, or None for a recipe without an ``air:`` key.
-
-    Raises:
-        ConfigError: settings contradict each other, or sizes do not divide.
-    """
-    air = preflight.check_settings(config)
-    try:
-        shapes = find_shapes(str(config.actor_rollout_ref.model.path), model_config)
-    except ConfigError:
-        return air  # the memory plan, which cannot do without the model's shapes, reports it
-    sizes = preflight.sizes.ModelSizes(shapes.layers, shapes.heads, shapes.kv_heads, shapes.experts)
-    preflight.check_sizes(config, sizes)
-    return air

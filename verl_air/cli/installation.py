@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
@@ -57,8 +58,7 @@ def check_plugin() -> str:
     """Whether ``import verl`` loads our plugin, and our trainers are registered."""
     try:
         with of_other_packages():
-            import verl  # noqa: F401
-
+            import_module("verl")
             loaded = "verl_air.plugin" in sys.modules
             from verl.trainer.ppo.v1 import get_trainer_cls
     except (ImportError, OSError) as error:

@@ -18,14 +18,16 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from verl_air.cli.doctor import check_recipe_settings
 from verl_air.cli.terminal import of_other_packages
-from verl_air.cluster.environment import Question, probe_in, variables_of
+from verl_air.cluster.environment import NodeQuestion, probe_in, variables_of
 from verl_air.cluster.nodes import check_nodes, connect, live_nodes, pools_of, wait_for
 from verl_air.cluster.supervise import NODE_LOST, supervise
 from verl_air.compose import hydra_arguments, read_recipe, resolve_folders
 from verl_air.errors import ConfigError
+from verl_air.training import preflight
 from verl_air.training.run_folder import run_folder
+
+DOCTOR_TIMEOUT_S = 300.0
 
 
 def add_parser(subparsers: Any) -> None:
@@ -37,7 +39,6 @@ def add_parser(subparsers: Any) -> None:
     add("--config-dir", metavar="DIR", help="folder of recipes (default: ./recipes, then those installed)")
     add("--address", help="HOST:PORT of the cluster's head (default: RAY_ADDRESS)")
     add("--timeout", type=float, default=600.0, metavar="S", help="how long to wait for head and nodes (default: 600)")
-    add("--doctor-timeout", type=float, default=300.0, metavar="S", help="how long a node's doctor may take")
     add("--no-doctor", action="store_true", help="leave out the check of every node")
     add("--dry-run", action="store_true", help="check the recipe, print what would run, and stop")
     add("--variables", action="store_true", help="check the recipe, print the variables that nodes need, and stop")
@@ -51,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the recipe or the cluster cannot work.
     """
     config = read_recipe(args.recipe, args.overrides, config_dir=args.config_dir)
-    check_recipe_settings(config)
+    preflight.check_settings(config)
+    preflight.sizes.check_model_sizes(config)
     _check_ray_init(config)
     if args.variables:
         print(*(name for name in variables_of(config) if os.environ.get(name)), sep="\n")
@@ -86,8 +88,8 @@ def _train(
     nodes = wait_for(pools_of(config), args.timeout, _report)
     if not args.no_doctor:
         with probe_in(run_folder(config)) as probe:
-            question = Question(variables_of(config), os.urandom(16).hex(), probe)
-            check_nodes(nodes, doctor_arguments, question, args.doctor_timeout, _report)
+            question = NodeQuestion(variables_of(config), os.urandom(16).hex(), probe)
+            check_nodes(nodes, doctor_arguments, question, DOCTOR_TIMEOUT_S, _report)
 
     def lost() -> list[str]:
         alive = {node.id for node in live_nodes()}

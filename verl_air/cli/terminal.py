@@ -65,8 +65,7 @@ def _stream_of_its_own(stream: TextIO, stack: ExitStack) -> TextIO:
         descriptor = os.dup(stream.fileno())
     except io.UnsupportedOperation:
         return stream
-    own = open(descriptor, "w", encoding=stream.encoding, errors=stream.errors, buffering=1)  # noqa: SIM115
-    return stack.enter_context(own)
+    return stack.enter_context(open(descriptor, "w", encoding=stream.encoding, errors=stream.errors, buffering=1))
 
 
 def _redirect(descriptor: int, target: int, stack: ExitStack) -> None:

@@ -2,21 +2,23 @@
 
 The sizes are OmegaConf resolvers, ``${air_cpu.NAME:...}``, so that a recipe shows where they come from and may set its
 own (``verl_air.compose.register_resolvers``). All computation is in fp32 and weights are whole on each rank's machine.
+Ours and not verl's FlopsCounter, which covers the training of some model families, and neither
+memory nor generation.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from verl_air.cluster.memory_plan import MemoryPhase
+from verl_air.cluster.memory_plan import MemoryPhase, MemoryPlan
 from verl_air.cluster.model_shapes import ModelShapes, find_shapes
 from verl_air.cluster.trainer_memory import MemoryPart, layer_activation_bytes
 from verl_air.cluster.vllm_memory import GIB, VllmPool, read_vllm_pools
@@ -36,10 +38,11 @@ LONG_STEP_S = 600.0
 
 
 def _shapes(model: str) -> ModelShapes | None:
-    """None where the recipe's check will say that there is no such model."""
+    """None where the model cannot be read: least sizes are then taken, and a warning says so."""
     try:
-        return find_shapes(model, approximate=True)
-    except ConfigError:
+        return find_shapes(model)
+    except ConfigError as error:
+        warnings.warn(f"{error} (so the sizes of hardware/cpu do not follow it)", stacklevel=2)
         return None
 
 
@@ -71,101 +74,62 @@ def token_bytes(shapes: ModelShapes) -> float:
     return 2 * layer_activation_bytes(shapes) * shapes.layers + WIDTH * LOGIT_COPIES * shapes.vocabulary
 
 
-@dataclass(frozen=True)
-class CpuSpeed:
-    """What was measured: fp32 operations and bytes of memory per second, with the threads that a worker gets."""
+class CpuSpeed(NamedTuple):
+    """fp32 operations and bytes of memory per second."""
 
     flops: float
     bandwidth: float
-    threads: int
 
 
-@dataclass(frozen=True)
-class CpuPlan:
-    """Memory of this machine, by part, and seconds of a step, by phase. ``faults``: what cannot fit."""
-
-    phases: tuple[MemoryPhase, ...]
-    machine_bytes: float
-    seconds: Mapping[str, float]
-    steps: int
-    speed: CpuSpeed
-    faults: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def summary(self) -> str:
-        """Memory and time in one line."""
-        needed, step = self.phases[0].bytes / GIB, sum(self.seconds.values())
-        return (
-            f"estimated {needed:.1f} of this machine's {self.machine_bytes / GIB:.1f} GiB; at most about "
-            f"{_duration(step)} per step, {_duration(step * self.steps)} for {self.steps} steps"
-        )
-
-    def table(self) -> list[str]:
-        """The plan as lines of text, but for its faults."""
-        (phase,) = self.phases
-        lines = ["", f"{phase.name}: GiB of {self.machine_bytes / GIB:.4g}"]
-        lines += [f"  {part.name:<32}{part.bytes / GIB:>7.1f}  {part.note}" for part in phase.parts]
-        lines.append(f"  {'together':<32}{phase.bytes / GIB:>7.1f}")
-        lines += [
-            "",
-            f"seconds of a step, with all lengths at their limit ({self.speed.flops / 1e9:.0f} GFLOP/s measured)",
-        ]
-        lines += [f"  {name:<32}{seconds:>7.0f}" for name, seconds in self.seconds.items()]
-        return lines + [f"note: {note}" for note in self.notes]
-
-
-def plan_cpu(config: DictConfig, machine_bytes: float, speed: CpuSpeed, available_bytes: float) -> CpuPlan:
-    """Plan a composed recipe for a machine without a GPU.
+def plan_cpu(config: DictConfig, machine_bytes: float, speed: CpuSpeed, available_bytes: float) -> MemoryPlan:
+    """Plan a composed recipe for a machine without a GPU: its memory, and the seconds of a step.
 
     Raises:
         ConfigError: a model's sizes cannot be found.
     """
-    pools = read_vllm_pools(config)
-    shapes = {pool: find_shapes(pool.model, approximate=True) for pool in pools}
-    rollouts = (config.actor_rollout_ref.rollout, config.reward.reward_model.rollout)
-    caches = [float(rollout.engine_kwargs.vllm.get("kv_cache_memory_bytes", None) or 4 * GIB) for rollout in rollouts]
-    phase = MemoryPhase("a step", tuple(_memory(config, shapes, caches)))
-    seconds, notes = dict(_seconds(config, shapes, speed)), []
+    shapes = {pool: find_shapes(pool.model) for pool in read_vllm_pools(config)}
+    phase, seconds = MemoryPhase("a step", tuple(_memory(config, shapes))), dict(_seconds(config, shapes, speed))
+    needed, machine = f"{phase.bytes / GIB:.1f}", f"this machine's {machine_bytes / GIB:.1f}"
+    steps, step = int(config.trainer.total_training_steps or 1), sum(seconds.values())
+    faults, notes = list(_bucket_faults(config)), []
+    if phase.bytes > RAY_THRESHOLD * machine_bytes:
+        faults.append(
+            f"a step needs about {needed} GiB, and Ray kills workers above {RAY_THRESHOLD:.0%} of {machine}; "
+            f"{phase.largest}"
+        )
     if phase.bytes > available_bytes:
         notes.append(f"only {available_bytes / GIB:.1f} GiB are free now: end other programs first")
-    if (step := sum(seconds.values())) > LONG_STEP_S:
+    if step > LONG_STEP_S:
         better = "use a smaller batch, shorter lengths, a smaller model or a GPU"
         notes.append(f"a step may take {_duration(step)}: {better}")
-    return CpuPlan(
+    return MemoryPlan(
+        f"estimated {needed} of {machine} GiB; at most about {_duration(step)} per step, {_duration(step * steps)} "
+        f"for {steps} steps",
         (phase,),
-        machine_bytes,
-        seconds,
-        int(config.trainer.total_training_steps or 1),
-        speed,
-        faults=(*_overflow(phase, machine_bytes), *_bucket_faults(config)),
+        f"GiB of {machine_bytes / GIB:.4g}",
+        before=(),
+        after=(
+            "",
+            f"seconds of a step, with all lengths at their limit ({speed.flops / 1e9:.0f} GFLOP/s measured)",
+            *(f"  {name:<32}{part:>7.0f}" for name, part in seconds.items()),
+        ),
+        faults=tuple(faults),
         notes=tuple(notes),
     )
-
-
-def _overflow(phase: MemoryPhase, machine_bytes: float) -> Iterator[str]:
-    if phase.bytes > RAY_THRESHOLD * machine_bytes:
-        largest = max(phase.parts, key=lambda part: part.bytes)
-        yield (
-            f"a step needs about {phase.bytes / GIB:.1f} GiB, and Ray kills workers above {RAY_THRESHOLD:.0%} of this "
-            f"machine's {machine_bytes / GIB:.1f}; the largest part is {largest.name} ({largest.bytes / GIB:.1f} GiB)"
-        )
 
 
 def _bucket_faults(config: DictConfig) -> Iterator[str]:
     """Weights reach vLLM through a buffer in shared memory."""
     role = config.actor_rollout_ref
-    size, needed = (
-        int(role.rollout.checkpoint_engine.update_weights_bucket_megabytes),
-        bucket_megabytes(role.model.path),
-    )
-    key, shared = f"checkpoint_engine.update_weights_bucket_megabytes={size}", Path("/dev/shm")
-    if size < needed:
+    size, shared = int(role.rollout.checkpoint_engine.update_weights_bucket_megabytes), Path("/dev/shm")
+    key = f"checkpoint_engine.update_weights_bucket_megabytes={size}"
+    if size < (needed := bucket_megabytes(role.model.path)):
         yield f"{key} cannot hold the model's largest tensor: set {needed}, or remove the key"
     elif shared.is_dir() and psutil.disk_usage(str(shared)).free < size * MIB:
         yield f"{key}: {shared} has less free space (in a container: --shm-size)"
 
 
-def _memory(config: DictConfig, shapes: Mapping[VllmPool, ModelShapes], caches: list[float]) -> Iterator[MemoryPart]:
+def _memory(config: DictConfig, shapes: Mapping[VllmPool, ModelShapes]) -> Iterator[MemoryPart]:
     (policy, *_), actor = shapes.values(), config.actor_rollout_ref.actor
     data, ranks = config.data, int(config.trainer.n_gpus_per_node)
     length = int(data.max_prompt_length) + int(data.max_response_length)
@@ -179,7 +143,8 @@ def _memory(config: DictConfig, shapes: Mapping[VllmPool, ModelShapes], caches: 
         tokens = ranks * int(actor.ppo_max_token_len_per_gpu)
     each = token_bytes(policy)
     yield MemoryPart("activations of a micro-batch", each * tokens, f"{tokens} tokens x {each / MIB:.2f} MiB")
-    for (pool, model), cache in zip(shapes.items(), caches, strict=False):
+    for pool, model in shapes.items():
+        cache = float(OmegaConf.select(config, f"{pool.key}.engine_kwargs.vllm.kv_cache_memory_bytes") or 4 * GIB)
         name = pool.key.split(".")[-2].replace("actor_rollout_ref", "policy")
         yield MemoryPart(f"vLLM: {name}", WIDTH * model.parameters + cache, f"weights, KV cache {cache / GIB:.2f} GiB")
 
@@ -192,41 +157,32 @@ def _seconds(
     prompt, response, prompts = int(data.max_prompt_length), int(data.max_response_length), int(data.train_batch_size)
     rows, rate = prompts * int(rollout.n), EFFICIENCY * speed.flops
     at_once = min(rows, int(rollout.get("max_num_seqs", None) or rows))
-    operations = 2 * _matrix_parameters(model)
+    operations = _operations(model)
     token = max(WIDTH * model.active_parameters / speed.bandwidth, operations * at_once / rate)
     yield "rollout", operations * prompts * prompt / rate + token * response * math.ceil(rows / at_once)
     for judge, judge_model in judges:
-        yield "judge, one question per row", 2 * _matrix_parameters(judge_model) * rows * judge.longest / rate
+        yield "judge, one question per row", _operations(judge_model) * rows * judge.longest / rate
     passes = 1 + 3 * int(actor.ppo_epochs) + int(bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward))
     yield "log-probs and update", passes * operations * rows * (prompt + response) / rate
 
 
-def _matrix_parameters(model: ModelShapes) -> int:
-    """Parameters that multiply each token; looking up an embedding costs nothing."""
-    return model.active_parameters - (0 if model.tied else model.embedding)
+def _operations(model: ModelShapes) -> int:
+    """Of a token's forward pass: two per parameter; looking up an embedding costs nothing."""
+    return 2 * (model.active_parameters - (model.embedding if model.head else 0))
 
 
 def measure_speed(seconds: float = 0.2) -> CpuSpeed:
-    """Time large products and copies, with as many threads as a worker gets (OMP_NUM_THREADS; 1 unless set)."""
+    """Time large products and sums, with as many threads as a worker gets (OMP_NUM_THREADS; 1 unless set)."""
     import torch
+    from torch.utils.benchmark import Timer
 
-    before, threads = torch.get_num_threads(), int(os.environ.get("OMP_NUM_THREADS", "1"))
-    torch.set_num_threads(threads)
-    try:
-        a, b = torch.rand(1024, 1024), torch.rand(32 * MIB)
-        flops = _per_second(lambda: a @ a, 2 * 1024**3, seconds)
-        return CpuSpeed(flops, _per_second(b.sum, b.nbytes, seconds), threads)
-    finally:
-        torch.set_num_threads(before)
+    operands = {"a": torch.rand(1024, 1024), "b": torch.rand(32 * MIB)}
+    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
 
+    def seconds_of(statement: str) -> float:
+        return Timer(statement, globals=operands, num_threads=threads).blocked_autorange(min_run_time=seconds).median
 
-def _per_second(work: Callable[[], object], amount: float, seconds: float) -> float:
-    work()
-    started, done = time.perf_counter(), 0
-    while (passed := time.perf_counter() - started) < seconds:
-        work()
-        done += 1
-    return amount * done / passed
+    return CpuSpeed(2 * 1024**3 / seconds_of("a @ a"), operands["b"].nbytes / seconds_of("b.sum()"))
 
 
 def machine_memory() -> tuple[float, float]:

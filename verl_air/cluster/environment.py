@@ -38,7 +38,7 @@ def variables_of(config: DictConfig) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*FORWARDED, str(key)] if key else FORWARDED))
 
 
-class Question(NamedTuple):
+class NodeQuestion(NamedTuple):
     """What a node is asked. ``salt`` makes digests of secrets useless elsewhere; ``probe`` is a file of the head's."""
 
     variables: tuple[str, ...]
@@ -54,7 +54,7 @@ class Surroundings(NamedTuple):
     probe: str | None
 
 
-def surroundings(question: Question) -> Surroundings:
+def surroundings(question: NodeQuestion) -> Surroundings:
     """Look, on a node or where the training is started."""
     digests = {
         name: hashlib.sha256((question.salt + os.environ[name]).encode()).hexdigest()
@@ -84,7 +84,7 @@ def probe_in(folder: str | os.PathLike[str]) -> Iterator[str]:
         probe.unlink(missing_ok=True)
 
 
-def differences(here: Surroundings, there: Surroundings, question: Question) -> list[str]:
+def differences(here: Surroundings, there: Surroundings, question: NodeQuestion) -> list[str]:
     """What is not the same on a node, with what to do; holds no value of a variable."""
     faults = []
     for name in question.variables:

@@ -12,25 +12,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from verl_air.cluster.layout import ParallelLayout, read_layout
 from verl_air.cluster.model_shapes import ModelShapes, find_shapes
-from verl_air.cluster.trainer_memory import (
-    MemoryPart,
-    ParallelLayout,
-    TrainerSettings,
-    read_layout,
-    read_trainer_settings,
-    total,
-    update_parts,
-)
-from verl_air.cluster.vllm_memory import (
-    GIB,
-    VllmPool,
-    cache_faults,
-    pool_faults,
-    read_vllm_pools,
-    rollout_gpus,
-    vllm_parts,
-)
+from verl_air.cluster.nodes import pools_of
+from verl_air.cluster.trainer_memory import MemoryPart, TrainerSettings, read_trainer_settings, total, update_parts
+from verl_air.cluster.vllm_memory import GIB, VllmPool, pool_faults, read_vllm_pools, vllm_parts
 
 # What no formula gives. Verify on your own machine.
 TRAINER_OVERHEAD = 4 * GIB  # CUDA context, communication buffers, fragmentation
@@ -39,7 +25,7 @@ VLLM_ASLEEP = 2 * GIB  # context and CUDA graphs, which vLLM keeps while it slee
 
 @dataclass(frozen=True)
 class MemoryPhase:
-    """What is on a GPU at the same time."""
+    """What is in memory at the same time."""
 
     name: str
     parts: tuple[MemoryPart, ...]
@@ -49,53 +35,44 @@ class MemoryPhase:
         """The sum."""
         return total(self.parts)
 
+    @property
+    def largest(self) -> str:
+        """The largest part and its size, for messages."""
+        part = max(self.parts, key=lambda part: part.bytes)
+        return f"the largest part is {part.name} ({part.bytes / GIB:.1f} GiB)"
+
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """The plan for GPUs of ``gpu_bytes``. ``faults``: what cannot fit. ``notes``: what works, but slowly.
+    """The plan for GPUs, or for a machine without one, that have ``size``, such as "GiB per GPU of 79".
 
-    ``shapes``: the vLLM pools and the models they serve, the policy's first. ``host_bytes``: offloaded, per node.
+    ``before`` and ``after``: lines around the table of the phases. ``faults``: what cannot fit. ``notes``: what works,
+    but slowly.
     """
 
-    layout: ParallelLayout
-    shapes: Mapping[VllmPool, ModelShapes]
+    summary: str
     phases: tuple[MemoryPhase, ...]
-    gpu_bytes: float
-    host_bytes: float
+    size: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
     faults: tuple[str, ...]
     notes: tuple[str, ...]
-    step: tuple[str, ...]
-
-    def summary(self) -> str:
-        """The peak of each phase, in one line."""
-        peaks = ", ".join(f"{phase.name} {phase.bytes / GIB:.1f}" for phase in self.phases)
-        return f"estimated GiB per GPU of {self.gpu_bytes / GIB:.4g}: {peaks}"
 
     def table(self) -> list[str]:
         """The plan as lines of text, but for its faults."""
-        model = next(iter(self.shapes.values()))
-        active = f", {model.active_parameters / 1e9:.2f} B active" if model.experts else ""
-        lines = [
-            f"model    {model.parameters / 1e9:.2f} B parameters{active} "
-            f"({model.family}, {model.layers} layers of {model.hidden})",
-            f"trainer  {self.layout}",
-            *(f"vLLM     {p.key}: {p.engines} engine(s), tp {p.tensor}, on {p.gpus} GPU(s)" for p in self.shapes),
-            *self.step,
-        ]
+        lines = list(self.before)
         for phase in self.phases:
-            lines += ["", f"{phase.name}: GiB per GPU of {self.gpu_bytes / GIB:.4g}"]
+            lines += ["", f"{phase.name}: {self.size}"]
             lines += [f"  {part.name:<32}{part.bytes / GIB:>7.1f}  {part.note}" for part in phase.parts]
             lines.append(f"  {'together':<32}{phase.bytes / GIB:>7.1f}")
-        if self.host_bytes:
-            lines += ["", f"offloaded to the memory of each node: {self.host_bytes / GIB:.0f} GiB"]
-        return lines + [f"note: {note}" for note in self.notes]
+        return [*lines, *self.after, *(f"note: {note}" for note in self.notes)]
 
 
 def plan_memory(config: DictConfig, gpu_bytes: float, model_config: str | Path | None = None) -> MemoryPlan:
     """Plan a composed recipe for GPUs of ``gpu_bytes``.
 
     Raises:
-        ConfigError: the model's sizes cannot be found, or the engine is none of FSDP, FSDP2 and Megatron.
+        ConfigError: a model's sizes cannot be found, or the engine is none of FSDP, FSDP2 and Megatron.
     """
     layout, (policy, *judges) = read_layout(config), read_vllm_pools(config)
     settings, model = read_trainer_settings(config, layout), find_shapes(policy.model, model_config)
@@ -103,22 +80,24 @@ def plan_memory(config: DictConfig, gpu_bytes: float, model_config: str | Path |
         judge: model if judge.model == policy.model else find_shapes(judge.model) for judge in judges
     }
     update = update_parts(model, layout, settings)
-    state_bytes = {part.name: part.bytes for part in update}
     phases = tuple(_phases(config, update, settings, shapes, gpu_bytes))
-    faults = [fault for pool, shape in shapes.items() for fault in pool_faults(pool, shape)]
-    faults += [fault for pool, shape in shapes.items() for fault in cache_faults(pool, shape, gpu_bytes)]
-    faults += [_overflow(phase, gpu_bytes) for phase in phases if phase.bytes > gpu_bytes * (1 + 1e-9)]
-    offloaded = settings.param_offload * state_bytes["weights"]
-    offloaded += settings.optimizer_offload * state_bytes["optimizer states"]
+    size, peaks = f"GiB per GPU of {gpu_bytes / GIB:.4g}", ", ".join(f"{p.name} {p.bytes / GIB:.1f}" for p in phases)
     return MemoryPlan(
-        layout,
-        shapes,
+        f"estimated {size}: {peaks}",
         phases,
-        gpu_bytes,
-        host_bytes=layout.gpus_per_node * offloaded,
-        faults=tuple(faults),
+        size,
+        before=tuple(_description(config, layout, settings, shapes)),
+        after=tuple(_offloaded(update, layout, settings)),
+        faults=(
+            *(fault for pool, shape in shapes.items() for fault in pool_faults(pool, shape, gpu_bytes)),
+            *(
+                f"{phase.name} needs about {phase.bytes / GIB:.1f} GiB per GPU and there are {gpu_bytes / GIB:.1f}; "
+                f"{phase.largest}"
+                for phase in phases
+                if phase.bytes > gpu_bytes * (1 + 1e-9)
+            ),
+        ),
         notes=tuple(_notes(layout)),
-        step=tuple(_step(config, layout, settings.tokens)),
     )
 
 
@@ -131,15 +110,15 @@ def _phases(
 ) -> Iterator[MemoryPhase]:
     (policy, model), *judges = shapes.items()
     overhead = MemoryPart("overhead", TRAINER_OVERHEAD, "CUDA context, communication, fragmentation (assumed)")
-    during_rollout = vllm_parts(policy, model, gpu_bytes)
-    if rollout_gpus(config):
+    rollout = vllm_parts(policy, model, gpu_bytes)
+    if any(pool.name == "rollout" for pool in pools_of(config)):
         yield MemoryPhase("update", (*update, overhead))
     else:
-        asleep = MemoryPart("vLLM, asleep", VLLM_ASLEEP, "context and CUDA graphs (assumed)")
+        meanwhile = MemoryPart("vLLM, asleep", VLLM_ASLEEP, "context and CUDA graphs (assumed)")
         if not config.actor_rollout_ref.rollout.free_cache_engine:
             note = "free_cache_engine=False keeps all of it"
-            asleep = MemoryPart("vLLM, awake", policy.utilization * gpu_bytes, note)
-        yield MemoryPhase("update", (*update, asleep, overhead))
+            meanwhile = MemoryPart("vLLM, awake", policy.utilization * gpu_bytes, note)
+        yield MemoryPhase("update", (*update, meanwhile, overhead))
         # Megatron keeps its gradient buffers unless weights are offloaded; FSDP has no gradients between updates.
         megatron = config.actor_rollout_ref.actor.strategy == "megatron"
         kept = {
@@ -147,28 +126,30 @@ def _phases(
             "gradients": megatron and not settings.param_offload,
             "optimizer states": not settings.optimizer_offload,
         }
-        during_rollout += [
-            MemoryPart(f"trainer: {part.name}", part.bytes, "not offloaded") for part in update if kept.get(part.name)
-        ]
-        during_rollout.append(overhead)
-    yield MemoryPhase("rollout", tuple(during_rollout))
+        stays = [part for part in update if kept.get(part.name)]
+        rollout += [MemoryPart(f"trainer: {part.name}", part.bytes, "not offloaded") for part in stays]
+        rollout.append(overhead)
+    yield MemoryPhase("rollout", tuple(rollout))
     for judge, judge_model in judges:
         yield MemoryPhase("reward model (own GPUs)", tuple(vllm_parts(judge, judge_model, gpu_bytes)))
 
 
-def _overflow(phase: MemoryPhase, gpu_bytes: float) -> str:
-    largest = max(phase.parts, key=lambda part: part.bytes)
-    return (
-        f"{phase.name} needs about {phase.bytes / GIB:.1f} GiB per GPU and there are {gpu_bytes / GIB:.1f}; "
-        f"the largest part is {largest.name} ({largest.bytes / GIB:.1f} GiB)"
-    )
-
-
-def _step(config: DictConfig, layout: ParallelLayout, micro_batch_tokens: int) -> Iterator[str]:
-    """The prompts, completions and tokens of a step. Lengths are the longest that the recipe allows."""
+def _description(
+    config: DictConfig, layout: ParallelLayout, settings: TrainerSettings, shapes: Mapping[VllmPool, ModelShapes]
+) -> Iterator[str]:
+    """Model, layout, and the prompts, completions and tokens of a step, with the longest lengths that are allowed."""
     data, air, completions = config.data, config.get("air", None), int(config.actor_rollout_ref.rollout.n)
     prompts, mini_batch = int(data.train_batch_size), int(config.actor_rollout_ref.actor.ppo_mini_batch_size)
     group = 1 if air is None else int(air.get("anchors_per_intent", 1)) + int(air.get("open_per_intent", 3))
+    model = next(iter(shapes.values()))
+    active = f", {model.active_parameters / 1e9:.2f} B active" if model.experts else ""
+    yield (
+        f"model    {model.parameters / 1e9:.2f} B parameters{active} "
+        f"({model.family}, {model.layers} layers of {model.hidden})"
+    )
+    yield f"trainer  {layout}"
+    for pool in shapes:
+        yield f"vLLM     {pool.key}: {pool.engines} engine(s), tp {pool.tensor}, on {pool.gpus} GPU(s)"
     yield (
         f"step     {prompts // group} intents x {group} prompts x {completions} completions = "
         f"{prompts * completions} trajectories; {prompts // mini_batch} update(s), "
@@ -176,8 +157,14 @@ def _step(config: DictConfig, layout: ParallelLayout, micro_batch_tokens: int) -
     )
     yield (
         f"lengths  {data.max_prompt_length} + {data.max_response_length} tokens; a micro-batch holds up to "
-        f"{micro_batch_tokens} tokens on a GPU"
+        f"{settings.tokens} tokens per GPU"
     )
+
+
+def _offloaded(update: tuple[MemoryPart, ...], layout: ParallelLayout, settings: TrainerSettings) -> Iterator[str]:
+    offloaded = {"weights": settings.param_offload, "optimizer states": settings.optimizer_offload}
+    if size := layout.gpus_per_node * total(part for part in update if offloaded.get(part.name)):
+        yield from ("", f"offloaded to the memory of each node: {size / GIB:.0f} GiB")
 
 
 def _notes(layout: ParallelLayout) -> Iterator[str]:

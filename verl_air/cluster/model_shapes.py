@@ -1,13 +1,7 @@
-"""A decoder's sizes, read from a Hugging Face ``config.json``, and how many parameters each part has.
-
-Dense and mixture-of-experts decoders with gated feed-forward layers (Llama, Mistral, Qwen2, Qwen2-MoE without shared
-experts, Qwen3, Qwen3-MoE). Norms, router and biases are counted.
-"""
+"""A model's sizes: those of its ``config.json``, and the parameters that transformers makes of it, without weights."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,19 +12,14 @@ import yaml
 
 from verl_air.errors import ConfigError
 
-# model_type -> (do q, k and v have biases, are q and k normalised per head)
-FAMILIES = {
-    "llama": (False, False),
-    "mistral": (False, False),
-    "qwen2": (True, False),
-    "qwen3": (False, True),
-    "qwen3_moe": (False, True),
-}
-
 
 @dataclass(frozen=True)
 class ModelShapes:
-    """Sizes of a decoder; every count is of parameters."""
+    """Sizes of a decoder. ``parameters`` and the counts below it are numbers of parameters.
+
+    ``head``: of the output head, 0 where it is the input embedding again (tied). ``expert_parameters``: of all experts
+    in all layers. A layer is the mean of all, so that what is outside of layers (norms, a vision tower) is spread.
+    """
 
     family: str
     layers: int
@@ -40,155 +29,131 @@ class ModelShapes:
     kv_heads: int
     head_dim: int
     vocabulary: int
-    tied: bool
     max_positions: int
-    experts: int = 0
-    experts_per_token: int = 0
+    experts: int
+    experts_per_token: int
+    parameters: int
+    embedding: int
+    head: int
+    expert_parameters: int
+    largest_tensor: int
 
     @property
-    def embedding(self) -> int:
-        """The table of input embeddings; the output head is another one of this size unless it is tied."""
-        return self.vocabulary * self.hidden
+    def layer(self) -> float:
+        """A layer."""
+        return (self.parameters - self.embedding - self.head) / self.layers
 
     @property
-    def largest_tensor(self) -> int:
-        """Parameters of the largest tensor: embeddings, a joined gate and up projection, or all experts of a layer."""
-        blocks = 2 * self.hidden * self.feed_forward * max(self.experts, 1)
-        return max(self.embedding, blocks, self.hidden * (self.heads + 2 * self.kv_heads) * self.head_dim)
-
-    @property
-    def head(self) -> int:
-        """What the output head adds."""
-        return 0 if self.tied else self.embedding
-
-    @property
-    def attention(self) -> int:
-        """Attention of a layer: projections, biases, norms of queries and keys, and the norm before it."""
-        biased, normalised = FAMILIES.get(self.family, (False, False))
-        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        weights = self.hidden * (2 * queries + 2 * keys)
-        return weights + biased * (queries + 2 * keys) + normalised * 2 * self.head_dim + self.hidden
-
-    @property
-    def expert(self) -> int:
-        """One gated feed-forward block: three matrices."""
-        return 3 * self.hidden * self.feed_forward
-
-    @property
-    def layer_shared(self) -> int:
-        """Parameters of a layer that are not experts: attention, norms, and the router or the dense block."""
-        return self.attention + self.hidden + (self.hidden * self.experts if self.experts else self.expert)
-
-    @property
-    def layer_experts(self) -> int:
-        """Parameters of a layer's experts; 0 in a dense model."""
-        return self.experts * self.expert
-
-    @property
-    def layer(self) -> int:
-        """All parameters of a layer."""
-        return self.layer_shared + self.layer_experts
-
-    @property
-    def parameters(self) -> int:
-        """All parameters of the model."""
-        return self.layers * self.layer + self.embedding + self.head + self.hidden
+    def layer_experts(self) -> float:
+        """A layer's experts; 0 in a dense model."""
+        return self.expert_parameters / self.layers
 
     @property
     def active_parameters(self) -> int:
-        """Parameters that process a token: all but the experts it is not routed to."""
-        return self.parameters - self.layers * (self.experts - self.experts_per_token) * self.expert
+        """What processes a token: all but the experts that it is not routed to."""
+        idle = self.experts - self.experts_per_token
+        return self.parameters - (self.expert_parameters * idle // self.experts if self.experts else 0)
 
     def kv_bytes_per_token(self, tensor_parallel: int = 1, width: int = 2) -> int:
         """Bytes of one token's keys and values in all layers, on one GPU; heads are replicated once they run out."""
-        heads = max(self.kv_heads // tensor_parallel, 1)
-        return 2 * self.layers * heads * self.head_dim * width
+        return 2 * self.layers * max(self.kv_heads // tensor_parallel, 1) * self.head_dim * width
 
 
-def read_shapes(config: Mapping[str, Any], source: str, *, approximate: bool = False) -> ModelShapes:
-    """Read the contents of a ``config.json``.
-
-    Args:
-        approximate: take any family with the usual keys, also those of a multimodal model's text part; biases and extra
-            norms of a family that is not known here are then not counted.
+def read_shapes(config: Any, source: str) -> ModelShapes:
+    """The sizes of a ``transformers.PretrainedConfig``.
 
     Raises:
-        ConfigError: a size is missing, or the model family is not known here.
+        ConfigError: transformers cannot build the model, or it is not a decoder with attention.
     """
-    config = config.get("text_config", config) if approximate else config
-    family = str(config.get("model_type"))
-    if family not in FAMILIES and not approximate:
-        raise ConfigError(
-            f"{source}: model_type={family!r} is not one that can be planned for ({', '.join(sorted(FAMILIES))})"
-        )
+    import torch
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    kind = AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForImageTextToText
     try:
-        experts = int(config.get("num_experts") or config.get("num_local_experts") or 0)
-        if experts and (int(config.get("decoder_sparse_step", 1)) != 1 or config.get("mlp_only_layers")):
-            raise ConfigError(f"{source}: models with both dense and expert layers cannot be planned for")
-        heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
+        with torch.device("meta"):
+            model = kind.from_config(config)
+        text = config.get_text_config()
+        counts = {name: tensor.numel() for name, tensor in model.named_parameters()}
+        embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings()
+        experts = _first(text, "num_experts", "num_local_experts", "n_routed_experts")
         return ModelShapes(
-            family=family,
-            layers=int(config["num_hidden_layers"]),
-            hidden=hidden,
-            feed_forward=int(config["moe_intermediate_size" if experts else "intermediate_size"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or hidden // heads),
-            vocabulary=int(config["vocab_size"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
-            max_positions=int(config["max_position_embeddings"]),
+            family=text.model_type,
+            layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            feed_forward=_first(text, *["moe_intermediate_size"] * bool(experts), "intermediate_size")
+            or 4 * text.hidden_size,
+            heads=text.num_attention_heads,
+            kv_heads=_first(text, "num_key_value_heads", "num_attention_heads"),
+            head_dim=_first(text, "head_dim") or text.hidden_size // text.num_attention_heads,
+            vocabulary=text.vocab_size,
+            max_positions=text.max_position_embeddings,
             experts=experts,
-            experts_per_token=int(config["num_experts_per_tok"]) if experts else 0,
+            experts_per_token=_first(text, "num_experts_per_tok"),
+            parameters=sum(counts.values()),
+            embedding=embedding.numel(),
+            head=0 if output is None or output.weight is embedding else output.weight.numel(),
+            expert_parameters=sum(number for name, number in counts.items() if ".experts." in name),
+            largest_tensor=max(counts.values()),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{source}: not a usable model config, {type(error).__name__}: {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{source}: model_type={config.model_type!r} cannot be planned for: {reason}") from error
+
+
+def _first(config: Any, *names: str) -> int:
+    """The first of these sizes that a config has; 0 if none."""
+    return next((size for name in names if (size := getattr(config, name, None))), 0)
 
 
 @cache
 def known_models() -> dict[str, dict[str, Any]]:
-    """The sizes of published models that recipes name (``models.yaml``)."""
+    """The configs of published models that recipes name (``models.yaml``), so that these need no hub."""
     text = files("verl_air.cluster").joinpath("models.yaml").read_text(encoding="utf-8")
     models: dict[str, dict[str, Any]] = yaml.safe_load(text)
     return models
 
 
-def find_shapes(model: str, model_config: str | Path | None = None, *, approximate: bool = False) -> ModelShapes:
+def find_shapes(model: str, model_config: str | Path | None = None) -> ModelShapes:
     """The sizes of a recipe's model: from ``model_config``, its folder, ``models.yaml``, or the hub.
 
-    The hub is asked only with ``approximate`` (see :func:`read_shapes`).
-
     Raises:
-        ConfigError: there is no such file, or the model is in none of the three.
+        ConfigError: there is no such file or model, or see :func:`read_shapes`.
     """
-    if model_config is not None:
-        path = Path(model_config)
-        path = path / "config.json" if path.is_dir() else path
+    path = Path(model_config or model).expanduser()
+    file = path / "config.json" if path.is_dir() else path
+    if file.is_file():
+        found = _shapes_in(str(path), file.stat().st_mtime_ns)
+    elif model_config is not None:
+        raise ConfigError(f"{model_config}: cannot be read as a model's config.json: there is no such file")
     else:
-        path = Path(model).expanduser() / "config.json"
-        if not path.is_file():
-            if model in known_models():
-                return read_shapes(known_models()[model], model)
-            if approximate and (found := _hub_config(model)):
-                return read_shapes(json.loads(Path(found).read_text(encoding="utf-8")), model, approximate=True)
-            raise ConfigError(
-                f"{model}: no such model folder, and not one of the models whose sizes are known here "
-                f"({', '.join(known_models())}). Give its config.json with --model-config."
-            )
-    try:
-        return read_shapes(json.loads(path.read_text(encoding="utf-8")), str(path), approximate=approximate)
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a model's config.json: {error}") from error
+        found = _shapes_of_known(model) if model in known_models() else _shapes_in(model)
+    if found is None:
+        raise ConfigError(
+            f"{model}: no such model folder, not found on the hub or in its cache, and not one of "
+            f"the models whose sizes are known here ({', '.join(known_models())}). Give its config.json with "
+            "--model-config."
+        )
+    return found
 
 
 @cache
-def _hub_config(model: str) -> str | None:
-    """The ``config.json`` of a hub model, from the cache or downloaded; None where there is none."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def _shapes_of_known(model: str) -> ModelShapes:
+    from transformers import AutoConfig
+
+    return read_shapes(AutoConfig.for_model(**known_models()[model]), model)
+
+
+@cache
+def _shapes_in(source: str, changed: int | None = None) -> ModelShapes | None:
+    """Of a folder, a ``config.json`` or a hub name; None where there is none. ``changed``: when, for the cache."""
+    from transformers import AutoConfig
 
     try:
-        return str(hf_hub_download(model, "config.json"))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError):
-        return None
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        if changed is None and isinstance(error, OSError):
+            return None
+        raise ConfigError(
+            f"{source}: cannot be read as a model's config.json: {' '.join(str(error).split())}"
+        ) from error
+    return read_shapes(config, source)

@@ -17,12 +17,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from verl_air.cluster.environment import Question, Surroundings, differences, surroundings
+from verl_air.cluster.environment import NodeQuestion, Surroundings, differences, surroundings
 from verl_air.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Pool:
+class ResourcePool:
     """A resource pool of verl: ``nodes`` shares of ``gpus`` GPUs, each share on one node."""
 
     name: str
@@ -33,22 +33,22 @@ class Pool:
         return f"{self.name} {self.nodes} x {self.gpus}"
 
 
-def pools_of(config: DictConfig) -> tuple[Pool, ...]:
+def pools_of(config: DictConfig) -> tuple[ResourcePool, ...]:
     """The resource pools of a composed recipe, in the order in which verl places them.
 
     verl: ``PPOTrainer._init_resource_pool_mgr`` (trainer/ppo/v1/trainer_base.py) and, for a rollout pool of its own,
     ``actor_rollout_ref.rollout.nnodes``.
     """
     trainer, judge, rollout = config.trainer, config.reward.reward_model, config.actor_rollout_ref.rollout
-    pools = [Pool("trainer", int(trainer.nnodes), int(trainer.n_gpus_per_node))]
+    pools = [ResourcePool("trainer", int(trainer.nnodes), int(trainer.n_gpus_per_node))]
     if int(OmegaConf.select(rollout, "nnodes", default=0) or 0) > 0:
-        pools.append(Pool("rollout", int(rollout.nnodes), int(rollout.n_gpus_per_node)))
+        pools.append(ResourcePool("rollout", int(rollout.nnodes), int(rollout.n_gpus_per_node)))
     if judge.enable and judge.enable_resource_pool:
-        pools.append(Pool("reward model", int(judge.nnodes), int(judge.n_gpus_per_node)))
+        pools.append(ResourcePool("reward model", int(judge.nnodes), int(judge.n_gpus_per_node)))
     return tuple(pools)
 
 
-def shortfall(pools: Sequence[Pool], gpus_of_node: Mapping[str, int]) -> str | None:
+def shortfall(pools: Sequence[ResourcePool], gpus_of_node: Mapping[str, int]) -> str | None:
     """What the nodes lack, or None if every share of every pool finds a node.
 
     Shares are placed one after another on the node with the fewest GPUs that suffice, which is what Ray does with
@@ -150,7 +150,7 @@ def check_ports(nodes: Sequence[Node]) -> None:
                 )
 
 
-def wait_for(pools: Sequence[Pool], timeout: float, report: Callable[[str], None]) -> list[Node]:
+def wait_for(pools: Sequence[ResourcePool], timeout: float, report: Callable[[str], None]) -> list[Node]:
     """Wait until the cluster can hold the pools; reports its state whenever that changes.
 
     Raises:
@@ -178,7 +178,7 @@ def wait_for(pools: Sequence[Pool], timeout: float, report: Callable[[str], None
 def check_nodes(
     nodes: Sequence[Node],
     arguments: Sequence[str],
-    question: Question,
+    question: NodeQuestion,
     timeout: float,
     report: Callable[[str], None],
 ) -> None:
@@ -196,15 +196,10 @@ def check_nodes(
         for node, (diagnosis, there) in diagnoses.items()
         for fault in [*failed_checks(diagnosis), *differences(here, there, question)]
     ]
+    versions = {node: diagnosis["versions"] for node, (diagnosis, _) in diagnoses.items()}
+    faults += differing_versions({node: found for node, found in versions.items() if found})
     if faults:
-        raise ConfigError("`verl-air doctor` found on\n  " + "\n  ".join(faults))
-    mismatches = differing_versions({node: diagnosis["versions"] for node, (diagnosis, _) in diagnoses.items()})
-    if mismatches:
-        raise ConfigError(
-            "nodes differ, and workers of different versions fail in ways that name no cause:\n  "
-            + "\n  ".join(mismatches)
-            + "\nInstall the same environment on every node."
-        )
+        raise ConfigError("`verl-air doctor` found on the nodes\n  " + "\n  ".join(faults))
     report(f"doctor: no fault on {len(nodes)} node(s); versions, variables and folders equal")
 
 
@@ -214,19 +209,20 @@ def failed_checks(diagnosis: Mapping[str, Any]) -> list[str]:
 
 
 def differing_versions(versions_of_node: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """One line for each package whose version is not the same on all nodes."""
+    """A line for each package whose version is not the same on all nodes: workers then fail without naming a cause."""
     lines = []
     for package in sorted(set().union(*versions_of_node.values())):
         on: dict[str, list[str]] = {}
         for node, versions in versions_of_node.items():
             on.setdefault(versions.get(package, "not installed"), []).append(node)
         if len(on) > 1:
-            lines.append(f"{package}: " + "; ".join(f"{number} on {', '.join(nodes)}" for number, nodes in on.items()))
+            places = "; ".join(f"{number} on {', '.join(nodes)}" for number, nodes in on.items())
+            lines.append(f"{package}: {places}: install the same environment on every node")
     return lines
 
 
 def _run_everywhere(
-    nodes: Sequence[Node], arguments: Sequence[str], question: Question, timeout: float
+    nodes: Sequence[Node], arguments: Sequence[str], question: NodeQuestion, timeout: float
 ) -> dict[str, tuple[Mapping[str, Any], Surroundings]]:
     import ray
     from ray.exceptions import GetTimeoutError, RayError
@@ -253,7 +249,7 @@ def _run_everywhere(
     return diagnoses
 
 
-def _doctor(arguments: list[str], question: Question, timeout: float) -> tuple[Mapping[str, Any], Surroundings]:
+def _doctor(arguments: list[str], question: NodeQuestion, timeout: float) -> tuple[Mapping[str, Any], Surroundings]:
     """Runs on a node; the checks in a process of their own: they import what a Ray worker should not have imported."""
     command = [sys.executable, "-W", "ignore", "-m", "verl_air", "doctor", "--json", "--on-node", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

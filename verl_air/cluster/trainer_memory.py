@@ -1,6 +1,7 @@
 """What a GPU of the trainer holds during an update, in bytes by part: with FSDP and with Megatron.
 
-The note of a part is its formula; the sum is an estimate, not a bound.
+The note of a part is its formula; the sum is an estimate, not a bound. Ours, because no library that is installed
+counts Megatron's stages, or verl's micro-batches of tokens.
 
 Sources: the shapes of verl's FSDP2 and Megatron engines; for activations Korthikanti et al., "Reducing Activation
 Recomputation in Large Transformer Models" (arXiv 2205.05198), counted anew for gated feed-forward layers, grouped keys
@@ -9,20 +10,18 @@ and values, and attention that stores no scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from verl_air.cluster.layout import ParallelLayout
 from verl_air.cluster.model_shapes import ModelShapes
-from verl_air.errors import ConfigError
 
-ENGINES = ("fsdp", "fsdp2", "megatron")
 LOGIT_BYTES = 8  # bf16 logits, an fp32 working copy, a bf16 gradient
 
 
-@dataclass(frozen=True)
-class MemoryPart:
+class MemoryPart(NamedTuple):
     """What one part takes on one GPU."""
 
     name: str
@@ -30,83 +29,12 @@ class MemoryPart:
     note: str
 
 
-def total(parts: Sequence[MemoryPart]) -> float:
+def total(parts: Iterable[MemoryPart]) -> float:
     """The sum in bytes."""
     return sum(part.bytes for part in parts)
 
 
-@dataclass(frozen=True)
-class ParallelLayout:
-    """Parallel sizes of the trainer. ``shards``: GPUs that share one copy of the weights (FSDP)."""
-
-    engine: str
-    nodes: int
-    gpus_per_node: int
-    tensor: int = 1
-    pipeline: int = 1
-    virtual_pipeline: int = 1
-    context: int = 1
-    expert: int = 1
-    expert_tensor: int = 1
-    shards: int = 1
-    sequence_parallel: bool = False
-
-    @property
-    def data(self) -> int:
-        """Ranks that see different sequences."""
-        return self.nodes * self.gpus_per_node // (self.tensor * self.pipeline * self.context)
-
-    @property
-    def expert_data(self) -> int:
-        """GPUs that hold the same experts."""
-        return self.nodes * self.gpus_per_node // (self.expert * self.expert_tensor * self.pipeline)
-
-    def __str__(self) -> str:
-        trainer = f"{self.engine} on {self.nodes} x {self.gpus_per_node} GPUs"
-        if self.engine != "megatron":
-            sequence = f", Ulysses {self.context}" if self.context > 1 else ""
-            return f"{trainer}: weights in {self.shards} shards, dp {self.data}{sequence}"
-        virtual = f", vpp {self.virtual_pipeline}" if self.virtual_pipeline > 1 else ""
-        expert = f", ep {self.expert}, etp {self.expert_tensor}" if self.expert > 1 else ""
-        return f"{trainer}: tp {self.tensor}, pp {self.pipeline}{virtual}, cp {self.context}{expert}, dp {self.data}"
-
-
-def read_layout(config: DictConfig) -> ParallelLayout:
-    """The layout of the trainer's workers in a composed recipe.
-
-    Raises:
-        ConfigError: the engine is none of FSDP, FSDP2 and Megatron.
-    """
-    actor = config.actor_rollout_ref.actor
-    nodes, gpus = int(config.trainer.nnodes), int(config.trainer.n_gpus_per_node)
-    if actor.strategy not in ENGINES:
-        raise ConfigError(
-            f"actor_rollout_ref.actor.strategy={actor.strategy}: only {', '.join(ENGINES)} can be planned for"
-        )
-    if actor.strategy != "megatron":
-        keys = ("fsdp_config.ulysses_sequence_parallel_size", "ulysses_sequence_parallel_size")
-        ulysses = max(int(OmegaConf.select(actor, key, default=1) or 1) for key in keys)
-        size = int(OmegaConf.select(actor, "fsdp_config.fsdp_size", default=-1))
-        shards = nodes * gpus if size < 0 else size
-        return ParallelLayout(str(actor.strategy), nodes, gpus, context=ulysses, shards=shards)
-    engine = actor.megatron
-    tensor = int(engine.tensor_model_parallel_size)
-    return ParallelLayout(
-        "megatron",
-        nodes,
-        gpus,
-        tensor=tensor,
-        pipeline=int(engine.pipeline_model_parallel_size),
-        virtual_pipeline=int(engine.virtual_pipeline_model_parallel_size or 1),
-        context=int(engine.context_parallel_size),
-        expert=int(engine.expert_model_parallel_size),
-        expert_tensor=int(engine.expert_tensor_parallel_size or tensor),
-        sequence_parallel=bool(engine.sequence_parallel) and tensor > 1,
-    )
-
-
-@dataclass(frozen=True)
-class TrainerSettings:
+class TrainerSettings(NamedTuple):
     """The trainer's settings that decide its memory. ``tokens``: longest micro-batch on a GPU."""
 
     tokens: int
@@ -167,12 +95,11 @@ def fsdp_parts(model: ModelShapes, layout: ParallelLayout, settings: TrainerSett
     if settings.unsharded_gradients:
         note = "use_no_sync_for_gradient_accumulation: 4 B, whole"
         yield MemoryPart("unsharded gradients", 4.0 * model.parameters, note)
-    yield from _activations(model, layout, settings, kept_layers=model.layers, in_flight=1)
+    yield from _activations(model, layout, settings, model.layers, in_flight=1)
     yield from _logits(model, layout, settings)
 
 
-@dataclass(frozen=True)
-class PipelineStage:
+class PipelineStage(NamedTuple):
     """Parameters on one GPU of a pipeline stage, and the micro-batches whose activations it keeps."""
 
     name: str
@@ -186,7 +113,7 @@ def megatron_stages(model: ModelShapes, layout: ParallelLayout) -> list[Pipeline
     """The first and the last pipeline stage: one of them needs most."""
     layers = model.layers / layout.pipeline
     experts = layers * model.layer_experts / (layout.expert * layout.expert_tensor)
-    shared = (layers * model.layer_shared + model.embedding) / layout.tensor
+    shared = (layers * (model.layer - model.layer_experts) + model.embedding) / layout.tensor
     if layout.pipeline == 1:
         return [PipelineStage("the only stage", shared + model.head / layout.tensor, experts, 1, True)]
     # 1F1B: the first stage holds as many micro-batches as there are stages; interleaving adds to that.
@@ -209,8 +136,7 @@ def megatron_parts(
     states = 12 * (stage.shared / replicas + stage.experts / layout.expert_data)
     note = f"12 B per parameter (fp32 master, two moments) / {replicas} replicas"
     yield MemoryPart("optimizer states", states, note + (f", experts / {layout.expert_data}" if stage.experts else ""))
-    layers = model.layers / layout.pipeline
-    yield from _activations(model, layout, settings, kept_layers=layers, in_flight=stage.in_flight)
+    yield from _activations(model, layout, settings, model.layers / layout.pipeline, stage.in_flight)
     if stage.has_head:
         yield from _logits(model, layout, settings)
 
@@ -221,16 +147,15 @@ def layer_activation_bytes(model: ModelShapes) -> float:
     bf16 inputs and outputs of each matrix product, and fp32 copies inside the two norms; attention as in
     flash-attention, without scores.
     """
-    queries, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     norms_and_residuals = 16 * model.hidden
-    attention = 6 * (queries + keys)
+    attention = 6 * (model.heads + model.kv_heads) * model.head_dim
     blocks = model.experts_per_token or 1
     feed_forward = blocks * 8 * model.feed_forward + (4 * blocks * model.hidden if model.experts else 0)
     return norms_and_residuals + attention + feed_forward
 
 
 def _activations(
-    model: ModelShapes, layout: ParallelLayout, settings: TrainerSettings, *, kept_layers: float, in_flight: float
+    model: ModelShapes, layout: ParallelLayout, settings: TrainerSettings, kept_layers: float, in_flight: float
 ) -> Iterator[MemoryPart]:
     # With sequence parallelism all of a layer is split by tp, else only what lies between two matrix products.
     whole = 0 if layout.sequence_parallel else 16 * model.hidden

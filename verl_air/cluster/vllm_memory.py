@@ -1,13 +1,18 @@
-"""The GPUs on which vLLM serves a model, how it divides their memory, and what cannot fit there."""
+"""The GPUs on which vLLM serves a model, how it divides their memory, and what cannot fit there.
+
+Ours, because vLLM finds out on the GPU only, once the weights are loaded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from verl_air.cluster.layout import head_faults
 from verl_air.cluster.model_shapes import ModelShapes
+from verl_air.cluster.nodes import pools_of
 from verl_air.cluster.trainer_memory import MemoryPart
 
 GIB = 2**30
@@ -37,23 +42,18 @@ class VllmPool:
         return self.gpus // (self.tensor * self.data)
 
 
-def rollout_gpus(config: DictConfig) -> int:
-    """GPUs of a rollout pool of its own; 0 where the trainer's GPUs generate."""
-    rollout = config.actor_rollout_ref.rollout
-    return int(OmegaConf.select(rollout, "nnodes", default=0) or 0) * int(rollout.get("n_gpus_per_node", 0) or 0)
-
-
 def read_vllm_pools(config: DictConfig) -> tuple[VllmPool, ...]:
     """The policy's pool, and that of a reward model which has GPUs of its own."""
     data, role, judge = config.data, config.actor_rollout_ref, config.reward.reward_model
-    gpus = rollout_gpus(config) or int(config.trainer.nnodes) * int(config.trainer.n_gpus_per_node)
+    gpus = {pool.name: pool.nodes * pool.gpus for pool in pools_of(config)}
     length = int(data.max_prompt_length) + int(data.max_response_length)
-    policy = _pool(role.rollout, "actor_rollout_ref.rollout", str(role.model.path), gpus, length, needed=length)
-    if not (judge.enable and judge.enable_resource_pool):
+    own = gpus.get("rollout", gpus["trainer"])
+    policy = _pool(role.rollout, "actor_rollout_ref.rollout", str(role.model.path), own, length, needed=length)
+    if "reward model" not in gpus:
         return (policy,)
-    gpus = int(judge.nnodes) * int(judge.n_gpus_per_node)
     length = int(judge.rollout.prompt_length) + int(judge.rollout.response_length)
-    return policy, _pool(judge.rollout, "reward.reward_model.rollout", str(judge.model_path), gpus, length)
+    own, key = gpus["reward model"], "reward.reward_model.rollout"
+    return policy, _pool(judge.rollout, key, str(judge.model_path), own, length)
 
 
 def _pool(rollout: DictConfig, key: str, model: str, gpus: int, length: int, needed: int = 0) -> VllmPool:
@@ -83,26 +83,19 @@ def vllm_parts(pool: VllmPool, model: ModelShapes, gpu_bytes: float) -> list[Mem
     ]
 
 
-def pool_faults(pool: VllmPool, model: ModelShapes) -> Iterator[str]:
-    """vLLM's engines fill the pool, split the model, and hold a sequence."""
-    tensor = f"{pool.key}.tensor_model_parallel_size={pool.tensor}"
+def pool_faults(pool: VllmPool, model: ModelShapes, gpu_bytes: float) -> Iterator[str]:
+    """vLLM's engines fill the pool, split the model, and hold a sequence, for which their KV cache has room."""
+    tensor = f"{pool.key}.tensor_model_parallel_size"
     if pool.gpus % (pool.tensor * pool.data):
-        yield f"{tensor} x data_parallel_size={pool.data} does not divide the {pool.gpus} GPUs of its pool"
-    if model.heads % pool.tensor:
-        yield f"{tensor} does not divide the {model.heads} attention heads"
-    elif model.kv_heads % pool.tensor and pool.tensor % model.kv_heads:
-        yield f"{tensor} is neither a divisor nor a multiple of the {model.kv_heads} key-value heads"
+        sizes = f"{tensor}={pool.tensor} x data_parallel_size={pool.data}"
+        yield f"{sizes} does not divide the {pool.gpus} GPUs of its pool"
+    yield from head_faults(tensor, pool.tensor, model)
     if pool.longest < pool.needed:
         yield f"{pool.key}.max_model_len={pool.longest} cannot hold one sequence of {pool.needed} tokens"
     if pool.longest > model.max_positions:
         longest = f"sequences of {pool.longest} tokens"
         yield f"{pool.key}: {longest} are longer than the model's {model.max_positions} positions"
-
-
-def cache_faults(pool: VllmPool, model: ModelShapes, gpu_bytes: float) -> Iterator[str]:
-    """The KV cache holds at least one sequence."""
-    cache = vllm_parts(pool, model, gpu_bytes)[1].bytes
-    sequence = model.kv_bytes_per_token(pool.tensor) * pool.longest
+    cache, sequence = vllm_parts(pool, model, gpu_bytes)[1].bytes, model.kv_bytes_per_token(pool.tensor) * pool.longest
     if cache < sequence:
         yield (
             f"{pool.key}: with gpu_memory_utilization={pool.utilization:g} vLLM gets "

@@ -10,8 +10,7 @@ Hook: ``verl.checkpoint_engine.base.CheckpointEngineRegistry`` (tests/contract/t
 from __future__ import annotations
 
 import asyncio
-import json
-import math
+import pickle
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +22,7 @@ import torch.distributed as dist
 from verl.checkpoint_engine.base import CheckpointEngine, CheckpointEngineRegistry
 
 TIMEOUT = timedelta(minutes=5)
-Layout = list[tuple[str, list[int], str]]
+Bucket = list[tuple[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Meeting:
 
 @CheckpointEngineRegistry.register("gloo")
 class GlooCheckpointEngine(CheckpointEngine):
-    """Broadcast of whole tensors, several per message.
+    """Broadcast of whole tensors, several per message, pickled as Ray would.
 
     Args:
         bucket_size: bytes per message; a larger tensor has a message of its own.
@@ -99,52 +98,42 @@ class GlooCheckpointEngine(CheckpointEngine):
             for _ in weights:
                 pass
             return
-        for layout, payload in _buckets(weights, self.bucket_size):
-            await asyncio.to_thread(self._send, layout, payload)
-        await asyncio.to_thread(self._send, [], torch.empty(0, dtype=torch.uint8))
+        for bucket in _buckets(weights, self.bucket_size):
+            await asyncio.to_thread(self._send, bucket)
+        await asyncio.to_thread(self._send, [])
 
     async def receive_weights(self, global_steps: int | None = None) -> AsyncIterator[tuple[str, torch.Tensor]]:
         """The weights as they come, in the sender's order and dtype."""
-        while True:
-            layout, payload = await asyncio.to_thread(self._receive)
-            if not layout:
-                return
-            offset = 0
-            for name, shape, dtype in layout:
-                end = offset + math.prod(shape) * getattr(torch, dtype).itemsize
-                # a copy of its own: a slice of bytes need not start where its dtype may
-                yield name, payload[offset:end].clone().view(getattr(torch, dtype)).view(shape)
-                offset = end
+        while bucket := await asyncio.to_thread(self._receive):
+            for name, weight in bucket:
+                yield name, weight
 
-    def _send(self, layout: Layout, payload: torch.Tensor) -> None:
-        header = torch.frombuffer(bytearray(json.dumps(layout).encode()), dtype=torch.uint8)
-        for part in (torch.tensor([len(header), len(payload)]), header, payload):
-            self._broadcast(part)
+    def _send(self, bucket: Bucket) -> None:
+        content = torch.frombuffer(bytearray(pickle.dumps(bucket)), dtype=torch.uint8)
+        self._broadcast(torch.tensor([len(content)]))
+        self._broadcast(content)
 
-    def _receive(self) -> tuple[Layout, torch.Tensor]:
-        lengths = self._broadcast(torch.zeros(2, dtype=torch.long)).tolist()
-        header, payload = (self._broadcast(torch.empty(length, dtype=torch.uint8)) for length in lengths)
-        return json.loads(bytes(header.tolist())), payload
+    def _receive(self) -> Bucket:
+        size = int(self._broadcast(torch.zeros(1, dtype=torch.long)))
+        bucket: Bucket = pickle.loads(self._broadcast(torch.empty(size, dtype=torch.uint8)).numpy().data)
+        return bucket
 
     def _broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         assert self._group is not None, "init_process_group comes first"
-        if len(tensor):
-            self._group.broadcast([tensor], dist.BroadcastOptions()).wait()
+        self._group.broadcast([tensor], dist.BroadcastOptions()).wait()
         return tensor
 
 
-def _buckets(weights: Iterable[tuple[str, torch.Tensor]], size: int) -> Iterator[tuple[Layout, torch.Tensor]]:
-    """Tensors one after the other as bytes, at most ``size`` of them unless one alone is larger."""
-    layout: Layout = []
-    parts: list[torch.Tensor] = []
+def _buckets(weights: Iterable[tuple[str, torch.Tensor]], size: int) -> Iterator[Bucket]:
+    """At most ``size`` bytes of tensors at a time, unless one alone is larger."""
+    bucket: Bucket = []
     held = 0
     for name, weight in weights:
-        tensor = weight.detach().cpu().contiguous()
-        if parts and held + tensor.nbytes > size:
-            yield layout, torch.cat(parts)
-            layout, parts, held = [], [], 0
-        layout.append((name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")))
-        parts.append(tensor.reshape(-1).view(torch.uint8))
+        tensor = weight.detach().cpu().contiguous().clone()  # of a view, all of what it looks at would be sent
+        if bucket and held + tensor.nbytes > size:
+            yield bucket
+            bucket, held = [], 0
+        bucket.append((name, tensor))
         held += tensor.nbytes
-    if parts:
-        yield layout, torch.cat(parts)
+    if bucket:
+        yield bucket

@@ -28,6 +28,11 @@ VLLM_DEFAULTS = {
 """For processes in which vLLM's CPU back end runs."""
 
 
+def is_chosen() -> bool:
+    """Whether the user asks for the CPU: a machine with a GPU is never taken for one without."""
+    return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+
+
 def set_defaults() -> None:
     """Set what the user has not set."""
     for name, value in DEFAULTS.items():

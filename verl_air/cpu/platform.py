@@ -10,6 +10,7 @@ import resource
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psutil
@@ -17,7 +18,7 @@ import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 from wrapt import wrap_function_wrapper
 
-from verl_air.cpu.environment import VLLM_DEFAULTS
+from verl_air.cpu.environment import VLLM_DEFAULTS, is_chosen
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -45,57 +46,42 @@ class _CpuDevice(str):
     __index__ = __int__
 
 
-class _CpuModule(types.ModuleType):
+def _device_module() -> types.ModuleType:
     """``torch.cpu`` plus the functions of ``torch.cuda`` that verl calls whatever the device."""
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch.cpu, name)
-
-    set_device = synchronize = empty_cache = ipc_collect = _nothing
-    # The operating system keeps the peak of memory; it cannot be reset.
-    reset_peak_memory_stats = reset_accumulated_memory_stats = _nothing
-
-    def is_available(self) -> bool:
-        return True
-
-    def device_count(self) -> int:
-        return 1
-
-    def current_device(self) -> _CpuDevice:
-        return _CpuDevice()
-
-    def memory_allocated(self, device: Any = None) -> int:
+    def memory_allocated(device: Any = None) -> int:
         return int(psutil.Process().memory_info().rss)
 
-    def max_memory_allocated(self, device: Any = None) -> int:
+    def max_memory_allocated(device: Any = None) -> int:
+        # The operating system keeps the peak; it cannot be reset.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    memory_reserved = memory_allocated
-    max_memory_reserved = max_memory_allocated
-
-    def mem_get_info(self, device: Any = None) -> tuple[int, int]:
+    def mem_get_info(device: Any = None) -> tuple[int, int]:
         memory = psutil.virtual_memory()
         return int(memory.available), int(memory.total)
 
-    def manual_seed(self, seed: int) -> None:
-        torch.manual_seed(seed)
-
-    manual_seed_all = manual_seed
-
-    def get_rng_state(self, device: Any = None) -> torch.Tensor:
-        return torch.get_rng_state()
-
-    def set_rng_state(self, state: torch.Tensor, device: Any = None) -> None:
-        torch.set_rng_state(state)
-
-    def get_device_name(self, device: Any = None) -> str:
-        return "cpu"
-
-    def get_device_capability(self, device: Any = None) -> tuple[None, None]:
-        return (None, None)
-
-
-_MODULE = _CpuModule("verl_air.cpu.device_module")
+    resets = ("reset_peak_memory_stats", "reset_accumulated_memory_stats")
+    nothing = ("set_device", "synchronize", "empty_cache", "ipc_collect", *resets)
+    module = types.ModuleType("verl_air.cpu.device_module")
+    vars(module).update(
+        {"__getattr__": partial(getattr, torch.cpu)},
+        **dict.fromkeys(nothing, _nothing),
+        is_available=lambda: True,
+        device_count=lambda: 1,
+        current_device=_CpuDevice,
+        memory_allocated=memory_allocated,
+        memory_reserved=memory_allocated,
+        max_memory_allocated=max_memory_allocated,
+        max_memory_reserved=max_memory_allocated,
+        mem_get_info=mem_get_info,
+        manual_seed=torch.manual_seed,
+        manual_seed_all=torch.manual_seed,
+        get_rng_state=lambda device=None: torch.get_rng_state(),
+        set_rng_state=lambda state, device=None: torch.set_rng_state(state),
+        get_device_name=lambda device=None: "cpu",
+        get_device_capability=lambda device=None: (None, None),
+    )
+    return module
 
 
 @PlatformRegistry.register(platform="cpu")
@@ -104,7 +90,7 @@ class PlatformCPU(PlatformBase):
 
     device_name = "cpu"
     vendor_name = "cpu"  # selects no engine of its own
-    device_module = _MODULE  # verl uses it in place of torch.cuda
+    device_module = _device_module()  # verl uses it in place of torch.cuda
 
     set_device = synchronize = empty_cache = set_allocator_settings = _nothing
     profiler_start = profiler_stop = cudart = _nothing
@@ -115,7 +101,7 @@ class PlatformCPU(PlatformBase):
 
     def is_platform_available(self, use_smi_check: bool = False) -> bool:
         """Only on request, so that a machine with a GPU is never taken for a CPU one."""
-        return os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
+        return is_chosen()
 
     def current_device(self) -> Any:
         """See :class:`_CpuDevice`."""

@@ -36,8 +36,8 @@ def contrast_warnings(harmful: Sequence[str], benign: Sequence[str]) -> list[str
         for feature, accuracy in trivial_features(harmful, benign).items():
             if accuracy > TELLING:
                 warnings.append(
-                    f"{feature} alone tells harmful from benign intents (balanced accuracy {accuracy:.2f}, more than "
-                    f"{TELLING}): give benign requests of the same shape, such as XSTest's or JailbreakBench's."
+                    f"{feature} alone separates harmful from benign intents (balanced accuracy {accuracy:.2f}, more "
+                    f"than {TELLING}): give benign requests of the same shape, such as XSTest's or JailbreakBench's."
                 )
     return warnings
 

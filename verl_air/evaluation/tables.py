@@ -106,7 +106,7 @@ def format_sections(sections: Sequence[Section]) -> str:
     return f"{table}\n\n{UNSIZED}" if not all(section.sized for section in sections) else table
 
 
-UNSIZED = "Older file: cannot tell whether rows are missing (no group_size and split_intents)."
+UNSIZED = "Older file: does not say whether rows are missing (no group_size and split_intents)."
 
 
 def _line(title: str, e: Estimates, groups: bool = True) -> Sequence[str]:

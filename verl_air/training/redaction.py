@@ -233,5 +233,5 @@ def redact_verls_output() -> None:
             kwargs["config"] = hide(kwargs["config"])
         wrapped(*args, **kwargs)
 
-    pprint.PrettyPrinter = Redacting  # type: ignore[misc]
+    pprint.PrettyPrinter = Redacting  # type: ignore[misc]  # a class is replaced
     wrap_function_wrapper("verl.utils.tracking", "Tracking.__init__", tracked)

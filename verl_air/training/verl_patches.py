@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -35,10 +34,10 @@ class _AcceptsFlush(logging.LoggerAdapter):
         return msg, kwargs
 
 
-def let_logger_flush(module: ModuleType) -> None:
+def let_logger_flush(module: Any) -> None:
     """``trainer_separate_async._setup`` calls ``logger.info(..., flush=True)``, which a logger does not take."""
     if not isinstance(module.logger, _AcceptsFlush):
-        module.logger = _AcceptsFlush(module.logger, {})  # type: ignore[attr-defined]
+        module.logger = _AcceptsFlush(module.logger, {})
 
 
 @contextmanager

@@ -116,7 +116,7 @@ class JudgeProof:
                 )
             elif s.group != "benign" and s.low <= 0:
                 found.append(
-                    f"{name} does not tell {s.kind} from what is right: separation {s.value:+.2f} [{s.low:+.2f}, "
+                    f"{name} does not separate {s.kind} from what is right: separation {s.value:+.2f} [{s.low:+.2f}, "
                     f"{s.high:+.2f}], and its lower end must be above 0"
                 )
         return found

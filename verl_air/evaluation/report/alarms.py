@@ -121,7 +121,7 @@ def _constant(run: RunSummary) -> Alarm:
     )
     text = (
         f"The reward of open rows called every response {word}, {start}. With constant verdicts nothing is learned: "
-        "`verl-air check --judge` shows whether it tells right from wrong, and the samples whether it was right to."
+        "`verl-air check --judge` shows whether it separates right from wrong, and the samples whether it was right to."
     )
     learned = word == "right" and "at first" in start
     return Alarm("constant verdicts", "warn" if learned else "bad", f"all {word}", text)

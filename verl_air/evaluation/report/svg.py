@@ -1,5 +1,6 @@
 """Line charts as SVG, on a page or as files of their own. Colours are CSS variables, ``--s0`` to ``--s9``, so that both
-light and dark schemes are served.
+light and dark schemes are served. Ours and not matplotlib's, whose colours are fixed and which would be
+one more dependency.
 """
 
 from __future__ import annotations

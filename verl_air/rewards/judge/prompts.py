@@ -236,7 +236,7 @@ def _distinguishing(words: Sequence[str], spelled: Sequence[Sequence[tuple[int, 
         for other, longer in flat:
             if one != other and longer[: len(ids)] == ids:
                 pair = f"{words[other]!r} begins like {words[one]!r}"
-                raise ConfigError(f"the judge's tokenizer cannot tell the verdict words apart: {pair}")
+                raise ConfigError(f"the judge's tokenizer cannot distinguish the verdict words: {pair}")
     return tuple(map(tuple, spelled))
 
 

@@ -8,27 +8,18 @@ the only place that checks them; ``verl_air.cluster`` computes numbers for a rec
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from verl_air.cluster.layout import ENGINES, ParallelLayout, divides, head_faults, read_layout
+from verl_air.cluster.model_shapes import ModelShapes, find_shapes
 from verl_air.errors import ConfigError
 
 ROLE = "actor_rollout_ref"
 ACTOR = f"{ROLE}.actor"
-ENGINES = ("fsdp", "fsdp2", "megatron")
 
 
-class ModelSizes(NamedTuple):
-    """What parallel sizes must fit; ``experts`` is 0 in a dense model."""
-
-    layers: int
-    heads: int
-    kv_heads: int
-    experts: int = 0
-
-
-def check_sizes(config: DictConfig, model: ModelSizes | None = None) -> None:
+def check_sizes(config: DictConfig, model: ModelShapes | None = None) -> None:
     """Check a composed recipe, with an ``air:`` key or without.
 
     Args:
@@ -40,18 +31,26 @@ def check_sizes(config: DictConfig, model: ModelSizes | None = None) -> None:
     """
     if str(config.actor_rollout_ref.actor.strategy) not in ENGINES:
         return
-    for faults in (_group_faults(config), _parallel_faults(config, model), _batch_faults(config)):
+    layout = read_layout(config)
+    for faults in (_group_faults(config), _parallel_faults(config, layout, model), _batch_faults(config, layout)):
         for fault in faults:
             raise ConfigError(fault)
 
 
+def check_model_sizes(config: DictConfig, model_config: str | None = None) -> None:
+    """:func:`check_sizes` with the sizes of the policy.
+
+    Of a policy that cannot be read they are left unchecked, for ``check_model`` or the memory plan to report.
+    """
+    try:
+        model = find_shapes(str(config.actor_rollout_ref.model.path), model_config)
+    except ConfigError:
+        model = None
+    check_sizes(config, model)
+
+
 def _number(config: DictConfig, key: str, default: int = 1) -> int:
     return int(OmegaConf.select(config, key, default=default) or default)
-
-
-def _divides(what: str, size: int, of: str, number: int) -> Iterator[str]:
-    if size < 1 or number % size:
-        yield f"{what}={size} does not divide {of} ({number})"
 
 
 def _group_faults(config: DictConfig) -> Iterator[str]:
@@ -74,42 +73,33 @@ def _group_faults(config: DictConfig) -> Iterator[str]:
         yield f"data.gen_batch_size={drawn} cannot hold {groups}."
 
 
-def _parallel_faults(config: DictConfig, model: ModelSizes | None) -> Iterator[str]:
+def _parallel_faults(config: DictConfig, layout: ParallelLayout, model: ModelShapes | None) -> Iterator[str]:
     """Parallel sizes divide the trainer's GPUs and what the model has of each thing."""
-    nodes, per_node = int(config.trainer.nnodes), int(config.trainer.n_gpus_per_node)
-    world, gpus = nodes * per_node, f"the {nodes} x {per_node} GPUs of trainer"
-    if config.actor_rollout_ref.actor.strategy != "megatron":
-        shards = int(OmegaConf.select(config, f"{ACTOR}.fsdp_config.fsdp_size", default=-1))
-        ulysses, name = _sequence_ranks(config), f"{ACTOR}.ulysses_sequence_parallel_size"
-        yield from _divides(name, ulysses, gpus, world)
-        if 0 <= shards < world:
-            yield from _divides(f"{ACTOR}.fsdp_config.fsdp_size", shards, gpus, world)
+    gpus = f"the {layout.nodes} x {layout.gpus_per_node} GPUs of trainer"
+    if layout.engine != "megatron":
+        name = f"{ACTOR}.ulysses_sequence_parallel_size"
+        yield from divides(name, layout.context, gpus, layout.gpus)
+        if layout.shards < layout.gpus:
+            yield from divides(f"{ACTOR}.fsdp_config.fsdp_size", layout.shards, gpus, layout.gpus)
         if model:
-            yield from _head_faults(name, ulysses, model)
+            yield from head_faults(name, layout.context, model)
         return
-    key = f"{ACTOR}.megatron"
-    tp, pp, cp, vpp, ep = (_number(config, f"{key}.{name}_parallel_size") for name in _MEGATRON)
-    etp = _number(config, f"{key}.expert_tensor_parallel_size", default=tp)
-    yield from _divides(f"{key}: tp {tp} x pp {pp} x cp {cp}", tp * pp * cp, gpus, world)
+    key, tp, pp, cp = f"{ACTOR}.megatron", layout.tensor, layout.pipeline, layout.context
+    vpp, ep, etp = layout.virtual_pipeline, layout.expert, layout.expert_tensor
+    yield from divides(f"{key}: tp {tp} x pp {pp} x cp {cp}", tp * pp * cp, gpus, layout.gpus)
     if ep > 1:
-        yield from _divides(f"{key}: ep {ep} x etp {etp} x pp {pp}", ep * etp * pp, gpus, world)
+        yield from divides(f"{key}: ep {ep} x etp {etp} x pp {pp}", ep * etp * pp, gpus, layout.gpus)
     if model is None:
         return
-    yield from _head_faults(f"{key}.tensor_model_parallel_size", tp, model)
+    yield from head_faults(f"{key}.tensor_model_parallel_size", tp, model)
     if not _UNEVEN & set(OmegaConf.select(config, f"{key}.override_transformer_config", default=None) or ()):
-        yield from _divides(f"{key}.pipeline_model_parallel_size", pp, "layers", model.layers)
+        yield from divides(f"{key}.pipeline_model_parallel_size", pp, "layers", model.layers)
         if vpp > 1:
-            yield from _divides(f"{key}: pp {pp} x vpp {vpp}", pp * vpp, "layers", model.layers)
+            yield from divides(f"{key}: pp {pp} x vpp {vpp}", pp * vpp, "layers", model.layers)
     if ep > 1 and not model.experts:
         yield f"{key}.expert_model_parallel_size={ep}, but the model has no experts"
     elif model.experts:
-        yield from _divides(f"{key}.expert_model_parallel_size", ep, "experts", model.experts)
-
-
-def _head_faults(what: str, size: int, model: ModelSizes) -> Iterator[str]:
-    yield from _divides(what, size, "attention heads", model.heads)
-    if model.kv_heads % size and size % model.kv_heads:
-        yield f"{what}={size} is neither a divisor nor a multiple of {model.kv_heads} kv heads"
+        yield from divides(f"{key}.expert_model_parallel_size", ep, "experts", model.experts)
 
 
 _UNEVEN = {
@@ -121,25 +111,10 @@ _UNEVEN = {
 }
 """Settings of megatron-core with which pipeline stages differ in size; it checks them itself."""
 
-_MEGATRON = ("tensor_model", "pipeline_model", "context", "virtual_pipeline_model", "expert_model")
 
-
-def _sequence_ranks(config: DictConfig) -> int:
-    """Ranks that share each sequence: context parallel on Megatron, Ulysses on FSDP."""
-    if config.actor_rollout_ref.actor.strategy == "megatron":
-        return _number(config, f"{ACTOR}.megatron.context_parallel_size")
-    places = ("fsdp_config.ulysses_sequence_parallel_size", "ulysses_sequence_parallel_size")
-    return max(_number(config, f"{ACTOR}.{place}") for place in places)
-
-
-def _batch_faults(config: DictConfig) -> Iterator[str]:
+def _batch_faults(config: DictConfig, layout: ParallelLayout) -> Iterator[str]:
     """Mini-batches divide over data-parallel ranks, and their parts into micro-batches; or a token budget suffices."""
-    actor, completions = config.actor_rollout_ref.actor, int(config.actor_rollout_ref.rollout.n)
-    per_replica = _sequence_ranks(config)
-    if actor.strategy == "megatron":
-        for name in ("tensor_model", "pipeline_model"):
-            per_replica *= _number(config, f"{ACTOR}.megatron.{name}_parallel_size")
-    ranks = int(config.trainer.nnodes) * int(config.trainer.n_gpus_per_node) // per_replica
+    actor, completions, ranks = config.actor_rollout_ref.actor, int(config.actor_rollout_ref.rollout.n), layout.data
     batch, mini_batch = int(config.data.train_batch_size), int(actor.ppo_mini_batch_size)
     if mini_batch > batch:
         yield f"{ACTOR}.ppo_mini_batch_size={mini_batch} is above data.train_batch_size={batch}"
@@ -149,7 +124,7 @@ def _batch_faults(config: DictConfig) -> Iterator[str]:
             f"trajectories do not divide among the {ranks} data-parallel ranks"
         )
     if actor.use_dynamic_bsz:
-        yield from _token_budget_faults(config)
+        yield from _token_budget_faults(config, layout.context)
         return
     for key, prompts in (
         ("actor.ppo_micro_batch_size_per_gpu", mini_batch),
@@ -164,10 +139,9 @@ def _batch_faults(config: DictConfig) -> Iterator[str]:
             )
 
 
-def _token_budget_faults(config: DictConfig) -> Iterator[str]:
+def _token_budget_faults(config: DictConfig, ranks: int) -> Iterator[str]:
     """A micro-batch holds at least one sequence; verl multiplies the budget by the ranks that share a sequence."""
     prompt, response = int(config.data.max_prompt_length), int(config.data.max_response_length)
-    ranks = _sequence_ranks(config)
     for key in ("actor.ppo_max_token_len_per_gpu", "rollout.log_prob_max_token_len_per_gpu"):
         budget = _number(config, f"{ROLE}.{key}", default=0)
         if budget * ranks < prompt + response:

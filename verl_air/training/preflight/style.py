@@ -33,11 +33,11 @@ def policy_tokenizer(config: DictConfig) -> Any:
 
 def check_response_style(config: DictConfig, tokenizer: Any) -> str:
     """Compare a recipe's response style with the policy's tokenizer; see :func:`check_tokenizer`."""
-    rule, kwargs = (
-        OmegaConf.to_container(OmegaConf.create(OmegaConf.select(config, key) or {}), resolve=True)
-        for key in (_FORMAT, _KWARGS)
-    )
-    return check_tokenizer(FormatRule.from_mapping(rule), tokenizer, kwargs)  # type: ignore[arg-type]
+
+    def section(key: str) -> Any:
+        return OmegaConf.to_container(OmegaConf.create(OmegaConf.select(config, key) or {}), resolve=True)
+
+    return check_tokenizer(FormatRule.from_mapping(section(_FORMAT)), tokenizer, section(_KWARGS))
 
 
 def check_tokenizer(rule: FormatRule, tokenizer: Any, template_kwargs: Mapping[str, Any]) -> str:
@@ -49,11 +49,6 @@ def check_tokenizer(rule: FormatRule, tokenizer: Any, template_kwargs: Mapping[s
     Raises:
         ConfigError: the style cannot work with this model, and what to change, a line per fault.
     """
-    if not tokenizer.chat_template:
-        raise ConfigError(
-            "the model's tokenizer has no chat template, and verl builds prompts with one: take a chat model, or set "
-            "actor_rollout_ref.model.custom_chat_template"
-        )
     prefill = assistant_prefill(tokenizer, template_kwargs)
     if faults := [*_lost_tags(rule, tokenizer), *_template_faults(rule, tokenizer, template_kwargs, prefill)]:
         raise ConfigError("\n".join(faults))
@@ -84,7 +79,7 @@ def _lost_tags(rule: FormatRule, tokenizer: Any) -> Iterator[str]:
     if "<|channel|>" in tokenizer.get_vocab():
         yield (
             "this model separates thought and answer by channels (<|channel|>), which verl drops when it decodes a "
-            "response: no response style can tell them apart, so take another model"
+            "response: no response style can separate them, so take another model"
         )
     needed = {"think_answer": TAGS, "think": (THINK_END,), "plain": ()}[rule.style]
     ids = {tag: tokenizer.encode(tag, add_special_tokens=False) for tag in needed}
@@ -111,7 +106,7 @@ def _template_faults(
             yield f"the chat template opens a thought ({prefill!r}), so no response is plain: set format.style=think"
         elif not prefill and THINK_END in assistant_prefill(tokenizer, {**template_kwargs, "enable_thinking": False}):
             yield (
-                f"this model thinks unless it is told not to, so no response is plain: set {_THINKING}=false, or "
+                f"this model thinks unless that is switched off, so no response is plain: set {_THINKING}=false, or "
                 "format.style=think"
             )
     elif rule.style == "think_answer":
