@@ -17,7 +17,6 @@ from verl_air.data.framings import (
     load_framings,
     read_framings,
     register_framing,
-    register_transform,
 )
 from verl_air.errors import DataError
 from verl_air.rewards import FormatRule, Style
@@ -87,8 +86,6 @@ def test_framings_of_ones_own_come_from_code(own_registry: None) -> None:
     assert mine in framings_for("anything")
     with pytest.raises(DataError, match=r"'mine' is already registered \(family 'own'\)"):
         register_framing(FramingTemplate("mine", "other", (("user", "{request}"),)))
-    with pytest.raises(DataError, match="'leet' is already registered"):
-        register_transform("leet", str.upper)
 
 
 @pytest.mark.parametrize(

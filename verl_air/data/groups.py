@@ -59,11 +59,8 @@ def read_groups(
 ) -> GroupIndex:
     """Index the rows of one or several data files; row numbers continue from file to file, in the order given.
 
-    Only ``domain``, ``intent_id`` and ``role`` of ``extra_info`` are read; see :func:`intent_names`.
-
     Raises:
-        DataError: a file cannot be read (see :func:`verl_air.data.schema.open_table`), or what
-            :func:`build_group_index` raises; the message names the file.
+        DataError: see :func:`~verl_air.data.schema.open_table` and :func:`build_group_index`; the file is named.
     """
     files = [str(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     if not files:
@@ -108,31 +105,35 @@ def build_group_index(
         raise DataError(f"{len(intent_S)} intent ids but {len(role_S)} roles")
     if len(intent_S) == 0:
         raise DataError(f"{source if isinstance(source, str) else 'the data files'}: no rows")
-    anchor_code, open_code = (roles.index(name).as_py() for name in ROLES)
-    is_anchor_S, is_open_S = (role_S == anchor_code) & (role_S >= 0), (role_S == open_code) & (role_S >= 0)
-    _reject_rows(intent_S < 0, locate, "extra_info.intent_id is missing")
-    _reject_rows(~(is_anchor_S | is_open_S), locate, f"extra_info.role must be one of {', '.join(ROLES)}")
-    index = GroupIndex(
-        names, *_by_intent(is_anchor_S, intent_S, len(names)), *_by_intent(is_open_S, intent_S, len(names))
+    is_anchor_S, is_open_S = ((role_S >= 0) & (role_S == roles.index(name).as_py()) for name in ROLES)
+    for bad_S, why in (
+        (intent_S < 0, "extra_info.intent_id is missing"),
+        (~(is_anchor_S | is_open_S), f"extra_info.role must be one of {', '.join(ROLES)}"),
+    ):
+        if bad_S.any():
+            raise DataError(f"{locate(int(bad_S.argmax()))}: {why} ({bad_S.sum()} such row(s))")
+    anchors_Z, open_Z = (
+        np.bincount(intent_S[is_role_S], minlength=len(names)) for is_role_S in (is_anchor_S, is_open_S)
     )
-    short_Z = (np.diff(index.anchor_offsets) < anchors) | (np.diff(index.open_offsets) < open_)
-    if not short_Z.any():
-        return index
-    if not leave_out_incomplete:
-        _reject_incomplete(index, short_Z, anchors, open_, locate)
-    return _without(index, short_Z)
-
-
-def _without(index: GroupIndex, short_Z: np.ndarray) -> GroupIndex:
-    """The index of the other intents; its row numbers are those of the file."""
-
-    def kept(rows: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        counts_Z = np.diff(offsets)
-        return rows[np.repeat(~short_Z, counts_Z)], np.r_[0, np.cumsum(counts_Z[~short_Z])]
-
-    names, left_out = (index.names.filter(pa.array(chosen_Z)) for chosen_Z in (~short_Z, short_Z))
-    anchors, open_ = kept(index.anchor_rows, index.anchor_offsets), kept(index.open_rows, index.open_offsets)
-    return GroupIndex(names, *anchors, *open_, left_out=tuple(left_out.to_pylist()))
+    whole_Z = (anchors_Z >= anchors) & (open_Z >= open_)
+    if not (whole_Z.all() or leave_out_incomplete):
+        short = np.flatnonzero(~whole_Z)
+        listed = ""
+        for z in short[:_LISTED].tolist():
+            where = locate(int((intent_S == z).argmax()))
+            listed += f"  {where}: intent {names[z]}: {anchors_Z[z]} anchor(s), {open_Z[z]} open\n"
+        more = f"  and {len(short) - _LISTED} more\n" if len(short) > _LISTED else ""
+        raise DataError(
+            f"{len(short)} of {len(names)} intents are incomplete: a visit takes {anchors} anchor(s) and {open_} open "
+            f"row(s).\n{listed}{more}"
+            "Add the missing rows (`verl-air check` lists them all) or ask for fewer rows per intent."
+        )
+    kept, left_out = (names.filter(pa.array(chosen_Z)) for chosen_Z in (whole_Z, ~whole_Z))
+    arrays = []
+    for is_role_S, count_Z in ((is_anchor_S, anchors_Z), (is_open_S, open_Z)):
+        rows = np.flatnonzero(is_role_S & whole_Z[intent_S])
+        arrays += [rows[np.argsort(intent_S[rows], kind="stable")], np.r_[0, np.cumsum(count_Z[whole_Z])]]
+    return GroupIndex(kept, *arrays, left_out=tuple(left_out.to_pylist()))
 
 
 def _encode(values: Any) -> tuple[pa.Array, np.ndarray]:
@@ -144,31 +145,3 @@ def _encode(values: Any) -> tuple[pa.Array, np.ndarray]:
     if isinstance(encoded, pa.ChunkedArray):  # what an empty or an already encoded column comes back as
         encoded = encoded.chunk(0)
     return encoded.dictionary, pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-
-
-def _by_intent(wanted_S: np.ndarray, intent_S: np.ndarray, n_intents: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers, intent by intent, and the offsets [Z + 1] where each intent's begin."""
-    rows = np.flatnonzero(wanted_S)
-    intent_of_row = intent_S[rows]
-    offsets = np.zeros(n_intents + 1, dtype=np.int64)
-    np.cumsum(np.bincount(intent_of_row, minlength=n_intents), out=offsets[1:])
-    return rows[np.argsort(intent_of_row, kind="stable")], offsets
-
-
-def _reject_rows(bad_S: np.ndarray, locate: Locate, why: str) -> None:
-    if bad_S.any():
-        raise DataError(f"{locate(int(bad_S.argmax()))}: {why} ({bad_S.sum()} such row(s))")
-
-
-def _reject_incomplete(index: GroupIndex, short_Z: np.ndarray, anchors: int, open_: int, locate: Locate) -> None:
-    anchors_Z, open_Z, short = np.diff(index.anchor_offsets), np.diff(index.open_offsets), np.flatnonzero(short_Z)
-    listed = []
-    for z in short[:_LISTED]:
-        row = int(min([*index.anchors(z)[:1], *index.open(z)[:1]]))
-        listed.append(f"  {locate(row)}: intent {index.names[z]}: {anchors_Z[z]} anchor(s), {open_Z[z]} open\n")
-    more = f"  and {len(short) - _LISTED} more\n" if len(short) > _LISTED else ""
-    raise DataError(
-        f"{len(short)} of {len(index)} intents are incomplete: a visit takes {anchors} anchor(s) and {open_} open "
-        f"row(s).\n{''.join(listed)}{more}"
-        "Add the missing rows (`verl-air check` lists them all) or ask for fewer rows per intent."
-    )
