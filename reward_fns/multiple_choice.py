@@ -8,7 +8,6 @@ sentence ("E. coli", "A car"), and look-alikes of other alphabets are no answer.
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from string import ascii_uppercase
 
 from reward_fns.answer_text import LABEL, MAX_CHARS, final_answer, plain, undress
@@ -41,26 +40,15 @@ def offered(sample: Sample, letters: str) -> tuple[str, Mapping[str, str]]:
 
 def parse_letter(answer: str, letters: str, texts: Mapping[str, str]) -> str | None:
     """The one offered letter that an answer names, or ``None``."""
-    if len(answer) > MAX_CHARS:
-        return None
-    return _letter_of(answer, letters, tuple(texts.items()))
-
-
-@lru_cache(maxsize=4096)
-def _letter_of(answer: str, letters: str, texts: tuple[tuple[str, str], ...]) -> str | None:
-    found = final_answer(answer)
+    found = final_answer(answer) if len(answer) <= MAX_CHARS else None
     if not found:
         return None
     lines = [_flat(line) for line in undress(found).splitlines()]
     match = _LETTER.fullmatch("\n".join(line for line in lines if line))
     if match is None or (letter := match["letter"].upper()) not in letters:
         return None
-    rest = (match["rest"] or "").strip()
-    return letter if not rest or _same_text(rest, dict(texts).get(letter, "")) else None
-
-
-def _same_text(text: str, other: str) -> bool:
-    return _flat(undress(text)).casefold() == _flat(undress(other)).casefold()
+    rest, text = ((match["rest"] or "").strip(), texts.get(letter, ""))
+    return letter if not rest or _flat(undress(rest)).casefold() == _flat(undress(text)).casefold() else None
 
 
 def _flat(text: str) -> str:

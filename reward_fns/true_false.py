@@ -17,15 +17,11 @@ def parse_word(answer: str) -> str | None:
     return word if word in _WORDS else None
 
 
-def _other(truth: str) -> str:
-    return _WORDS[truth == "true"]
+def _wrong(sample: Sample) -> str:
+    return f"\\boxed{{{_WORDS[sample.ground_truth.strip().lower() == 'true']}}}"
 
 
-@register_reward(
-    "true_false",
-    gold=lambda sample: f"\\boxed{{{sample.ground_truth}}}",
-    wrong=lambda sample: f"\\boxed{{{_other(sample.ground_truth.strip().lower())}}}",
-)
+@register_reward("true_false", gold=lambda sample: f"\\boxed{{{sample.ground_truth}}}", wrong=_wrong)
 def true_false(sample: Sample, *, right: float = 1.25, wrong: float = -1.0) -> Verdict:
     """Right if the answer is the word of the ground truth.
 

@@ -91,11 +91,6 @@ def test_only_offered_letters_count() -> None:
     assert score("multiple_choice", respond("E"), "E", letters="ABCDE")["acc"] == 1.0
 
 
-def test_exact_match_can_mind_the_case() -> None:
-    assert score("exact_match", respond("Iron"), "iron", ignore_case=False)["acc"] == 0.0
-    assert score("exact_match", respond("iron"), "iron", ignore_case=False)["acc"] == 1.0
-
-
 def test_an_empty_ground_truth_is_matched_by_nothing() -> None:
     assert score("exact_match", respond("."), "")["acc"] == 0.0
     assert score("exact_match", respond(r"\boxed{}"), "")["acc"] == 0.0

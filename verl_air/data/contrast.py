@@ -44,15 +44,14 @@ def contrast_warnings(harmful: Sequence[str], benign: Sequence[str]) -> list[str
 
 def trivial_features(harmful: Sequence[str], benign: Sequence[str]) -> dict[str, float]:
     """Balanced accuracy of telling the two kinds, neither of them empty, apart by one feature at its best threshold."""
-    lengths = [np.sort([len(text) for text in texts]) for texts in (harmful, benign)]
-    thresholds = np.concatenate(lengths)
-    below = [np.searchsorted(length, thresholds, side="right") / len(length) for length in lengths]
-    asked = [np.mean([text.rstrip().endswith(_QUESTION_MARKS) for text in texts]) for texts in (harmful, benign)]
     words = [Counter((text.split() or [""])[0].casefold() for text in texts) for texts in (harmful, benign)]
     distances = {
-        word: abs(words[0][word] / len(harmful) - words[1][word] / len(benign)) for word in words[0] | words[1]
+        word: abs(words[0][word] / len(harmful) - words[1][word] / len(benign)) for word in sorted(words[0] | words[1])
     }
-    word = max(sorted(distances), key=lambda word: distances[word])
+    word = max(distances, key=lambda word: distances[word])
+    asked = [np.mean([text.rstrip().endswith(_QUESTION_MARKS) for text in texts]) for texts in (harmful, benign)]
+    lengths = [np.sort([len(text) for text in texts]) for texts in (harmful, benign)]
+    below = [np.searchsorted(own, np.concatenate(lengths), side="right") / len(own) for own in lengths]
     distance = {
         "the length": np.abs(below[0] - below[1]).max(),
         "the question mark at the end": abs(asked[0] - asked[1]),

@@ -62,7 +62,6 @@ class FramingTemplate:
     """One framing.
 
     name: unique; the ``context`` of the rows it makes.
-    family: the unit of the train/OOD division.
     messages: pairs of role and template; ``{request}`` marks where the request goes. The last message is the user's.
     transform: name of a transform that is applied to the request first.
     domains: where it may be used; empty: everywhere.

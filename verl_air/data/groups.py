@@ -1,8 +1,6 @@
 """Which rows belong to which meta-group: a compact index, built from three columns and checked for completeness.
 
-The index holds two lists of row numbers per intent, one of anchors and one of open rows, in compressed form: the
-anchors of intent ``z`` are ``anchor_rows[anchor_offsets[z]:anchor_offsets[z + 1]]``. Ten million rows take 80 MB and a
-few seconds. Axes: Z intents, S rows (prompts).
+Ten million rows take 80 MB and a second. Axes: Z intents, S rows (prompts).
 """
 
 from __future__ import annotations
@@ -29,9 +27,8 @@ class GroupIndex:
     """Row numbers of every intent's anchors and open rows; intents in order of their first row, rows ascending.
 
     names: [Z], an arrow array of strings.
-    anchor_rows: row numbers of all anchors, int64, intent by intent.
-    anchor_offsets: [Z + 1], int64; where each intent's anchors begin.
-    open_rows, open_offsets: the same for open rows.
+    anchor_rows, open_rows: row numbers, int64, intent by intent.
+    anchor_offsets, open_offsets: [Z + 1], int64; where each intent's rows begin.
     left_out: names of the intents that had too few rows, if they are not refused.
     """
 
@@ -88,10 +85,8 @@ def build_group_index(
     """Index columns that are already in memory.
 
     Args:
-        intent_id: [S] strings; a list, a numpy array, or an arrow (chunked) array.
-        role: [S] strings, ``anchor`` or ``open``.
-        anchors: how many anchors a visit to an intent takes; every intent must have as many.
-        open_: how many open rows a visit takes.
+        intent_id, role: [S] strings; lists, numpy arrays, or arrow (chunked) arrays.
+        anchors, open_: rows that a visit to an intent takes; every intent must have as many.
         source: what to call the rows in a message: a name, or a function from a row number to its file and row.
         leave_out_incomplete: leave intents with too few rows out of the index instead of refusing them.
 

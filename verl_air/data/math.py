@@ -199,14 +199,9 @@ def _step(right: Fraction, written: str) -> Fraction:
 
 
 def distractors(problem: str, solution: str, answer: str, rng: random.Random, *, n: int) -> list[str]:
-    """``n`` wrong results, written like the answer, all different in value, none equal to the answer.
+    """``n`` wrong results, written like the answer, all different in value, none equal to the answer (a number).
 
-    Args:
-        problem: its numbers are used.
-        solution: its ``<<a+b=c>>`` marks are the steps; without them, the last number of each line.
-        answer: the right result, a number.
-        rng: chooses among distractors that are equally plausible.
-        n: how many.
+    The steps of the solution are its ``<<a+b=c>>`` marks; without them, the last number of each line.
     """
     right = _numbers_in([answer])[0]
     step = _step(right, answer)

@@ -1,21 +1,20 @@
 """Near-duplicate texts, found cheaply: MinHash over word sets proposes pairs, the exact Jaccard index decides.
 
 Two texts are near-duplicates if their sets of words, case and punctuation apart, overlap by at least ``THRESHOLD`` of
-their union (Jaccard). Comparing all pairs is quadratic, so each text gets 64 minima of random hashes of its words in 16
-bands of four (Broder 1997; Leskovec et al., Mining of Massive Datasets, chapter 3): a pair of Jaccard index s agrees in
-some band with probability ``1 - (1 - s^4)^16``, which is 0.99 at 0.7 and 0.9998 at 0.8. What agrees is compared
-exactly, so nothing is reported wrongly and few pairs are missed: of pairs at 0.7 at least 97 % are found (98.8 % by the
-formula; tests/data/test_splits.py measures it).
+their union (Jaccard). Each text gets 64 minima of random hashes of its words in 16 bands of four (Broder 1997; Leskovec
+et al., Mining of Massive Datasets, chapter 3): a pair of Jaccard index s agrees in some band with probability
+``1 - (1 - s^4)^16``, which is 0.99 at 0.7. What agrees is compared exactly, so nothing is reported wrongly, and of
+pairs at 0.7 at least 97 % are found (tests/data/test_splits.py). Agreement in all bands makes a bucket too, so that
+equal word sets are found among many similar ones.
 
-Between two sides, every text of one meets every text of the other in their buckets, whatever the order. Without sides a
-text of a crowded bucket is compared with a few of its texts only; clusters link the others. At most a million pairs are
-compared, between two sides the least crowded buckets first; what is left out is counted and reported. Agreement in all
-bands makes a bucket too, so that equal word sets are found among many similar ones.
+Between two sides, every text of one meets every text of the other in their buckets. Without sides a text of a crowded
+bucket is compared with a few of its texts only; clusters link the others. At most a million pairs are compared, the
+least crowded buckets first; what is left out is counted and reported.
 
 Our own and not datasketch: on 100,000 texts (GSM8K's sentences, recombined) it takes 278 s and 1.12 GiB, this 9 s and
 0.85 GiB; on 10,000 texts of one template 50 s, this 2 s. Without sides, recall is 92 % of datasketch's pairs.
 
-Axes: Z texts, T words of all texts, B buckets of all bands, M texts in buckets (each is in one per band), P pairs.
+Axes: Z texts, T words of all texts, B buckets of all bands, M texts in buckets, P pairs.
 """
 
 from __future__ import annotations

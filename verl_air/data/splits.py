@@ -35,7 +35,7 @@ def divide_intents(
 ) -> tuple[list[IntentSpec], list[IntentSpec]]:
     """Training and held-out intents; see :class:`~verl_air.data.intents.BuildInput` for which of them are split here.
 
-    ``warnings`` receives a sentence where near-duplicates may have been missed.
+    Here and below, ``warnings`` receives a sentence where near-duplicates may have been missed.
     """
     to_split = [*(() if material.held_out else material.intents), *material.contrast]
     train, held = split_intents(to_split, held_out, seed, warnings) if to_split else ([], [])
@@ -54,10 +54,9 @@ def split_intents(
     where the strata's numbers leave no other choice.
 
     Args:
-        intents: with distinct ids.
+        intents: with distinct ids; their order does not matter.
         held_out: a share of each stratum if below 1, else a number of intents in all.
-        seed: with the ids it decides the split; the order of ``intents`` does not matter.
-        warnings: receives a sentence where near-duplicates may have been missed.
+        seed: with the ids it decides the split.
 
     Raises:
         DataError: too few intents, or too many of them are near-duplicates of each other.
@@ -123,12 +122,7 @@ def drop_leaks(
 def split_framings(
     framings: Iterable[FramingTemplate], ood_families: Iterable[str], needed: dict[Split, int]
 ) -> dict[Split, list[FramingTemplate]]:
-    """The framings of each split, divided by family.
-
-    Args:
-        framings: all of the domain.
-        ood_families: names of the held-out families; a name that the domain lacks is an error.
-        needed: open rows per intent in each split; no intent meets one framing twice.
+    """The framings of each split, divided by family. ``needed``: how many an intent takes there, all different.
 
     Raises:
         DataError: an unknown family, or a side with too few framings.
