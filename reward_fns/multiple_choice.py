@@ -8,6 +8,7 @@ sentence ("E. coli", "A car"), and look-alikes of other alphabets are no answer.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from string import ascii_uppercase
 
 from reward_fns.answer_text import LABEL, MAX_CHARS, final_answer, plain, undress
@@ -38,16 +39,17 @@ def offered(sample: Sample, letters: str) -> tuple[str, Mapping[str, str]]:
     return "".join(texts) or str(sample.extras.get("letters") or letters), texts
 
 
-def parse_letter(answer: str, letters: str, texts: Mapping[str, str]) -> str | None:
-    """The one offered letter that an answer names, or ``None``."""
-    found = final_answer(answer) if len(answer) <= MAX_CHARS else None
+@lru_cache(maxsize=4096)
+def parse_letter(answer: str, letters: str, texts: tuple[tuple[str, str], ...]) -> str | None:
+    """The one offered letter that an answer names, or ``None``; ``texts``: pairs of letter and text."""
+    found = final_answer(answer)
     if not found:
         return None
     lines = [_flat(line) for line in undress(found).splitlines()]
     match = _LETTER.fullmatch("\n".join(line for line in lines if line))
     if match is None or (letter := match["letter"].upper()) not in letters:
         return None
-    rest, text = ((match["rest"] or "").strip(), texts.get(letter, ""))
+    rest, text = (match["rest"] or "").strip(), dict(texts).get(letter, "")
     return letter if not rest or _flat(undress(rest)).casefold() == _flat(undress(text)).casefold() else None
 
 
@@ -79,5 +81,6 @@ def multiple_choice(sample: Sample, *, right: float = 1.25, wrong: float = -1.0,
         raise RewardError(
             f"{sample.where}: ground truth {sample.ground_truth!r} is not one of the letters {available!r}"
         )
-    correct = sample.answer is not None and parse_letter(sample.answer, available, texts) == truth
+    answer = sample.answer if sample.answer is not None and len(sample.answer) <= MAX_CHARS else ""
+    correct = parse_letter(answer, available, tuple(texts.items())) == truth
     return Verdict(right if correct else wrong, correct)
