@@ -161,7 +161,11 @@ def test_a_third_of_the_families_is_held_out_unless_some_are_named() -> None:
         ([], "w.json", "w.json: the file has no rows"),
         (["a", 3], "w.json", "w.json, element 1: an object or a text is expected, got int"),
         ([{"colour": "red"}], "w.json", "w.json, element 0: none of the columns prompt, template, .* it has colour"),
-        ([{"prompt": "a", "jailbreak": "maybe"}], "w.json", "element 0, column 'jailbreak': 'maybe' is neither true nor"),
+        (
+            [{"prompt": "a", "jailbreak": "maybe"}],
+            "w.json",
+            "element 0, column 'jailbreak': 'maybe' is neither true nor",
+        ),
         ([["a", "b"]], "w.json", "element 0, column 'messages': the last turn must be the user's"),
         ([["a", 3, "b"]], "w.json", "turn 2: expected a text, or an object with role"),
         ([{"messages": [{"role": "robot", "content": "x"}]}], "w.json", "turn 1: expected a text, or an object"),
