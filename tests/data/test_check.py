@@ -96,14 +96,10 @@ def test_a_planted_fault_is_found_at_its_place(
         assert ("id", check or column, row, column) in places
 
 
-@pytest.mark.parametrize(
-    ("change", "column"),
-    [
-        p[1::3]
-        for p in PLANTED
-        if p[0] in ("wrong letter", "equal choices", "blank message", "prompt twice", "index twice")
-    ],
-)
+ALONE = ("wrong letter", "equal choices", "blank message", "prompt twice", "index twice")
+
+
+@pytest.mark.parametrize(("change", "column"), [p[1::3] for p in PLANTED if p[0] in ALONE])
 def test_one_fault_is_one_finding(files: list[Path], change: Change, column: str) -> None:
     spoil(files[1], change)
     report = check_files(files)
@@ -296,6 +292,8 @@ def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("50", "50%", None),
         ("7", "7 apples", None),
         ("7", "see above", None),
+        ("-1/3", r"-\frac{1}{3}", None),
+        ("-0.33", r"-\frac{1}{3}", r"-0.33 is not the source's answer -\frac{1}{3}"),
     ],
 )
 def test_the_gold_answer_is_the_number_that_the_source_states(truth: str, answer: str, fault: str | None) -> None:

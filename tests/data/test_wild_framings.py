@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.data.support import FIXTURES, SHARED, needs_shared
-from verl_air.data import framings
 from verl_air.data.build import BuildOptions, build
 from verl_air.data.framings import FramingTemplate, load_framings, ood_families
 from verl_air.data.intents import Exclusions
@@ -21,12 +20,6 @@ WILD = SHARED / "jailbreak_llms" / "inthewild_jailbreak_llms.json"
 SLOTS = {"request": "{goal} of 12.5", "wrong": "w"}
 
 
-@pytest.fixture
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = dict(framings._registry())
-    monkeypatch.setattr(framings, "_registry", lambda: registry)
-
-
 def write(folder: Path, content: object, name: str = "wild.json") -> Path:
     path = folder / name
     path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), "utf-8")
@@ -36,28 +29,12 @@ def write(folder: Path, content: object, name: str = "wild.json") -> Path:
 @pytest.mark.parametrize(
     "placeholder",
     [
-        "[INSERT PROMPT HERE]",
-        "[INSERT PROMPT]",
-        "[insert your question here]",
-        "{INSERT PROMPT HERE}",
-        "<enter the request>",
-        "(insert prompt here)",
-        "[[YOUR REQUEST]]",
-        "{goal}",
-        "{request}",
-        "{prompt}",
-        "{{ prompt }}",
-        "[PROMPT]",
-        "<prompt>",
-        "[REPLACE WITH YOUR REQUEST]",
-        "[在此插入提示]",
-        "{请求}",
-        "[INSERTE SU PREGUNTA AQUÍ]",
-        "[Insérez votre demande ici]",
-        "[hier Frage einfügen]",
-        "[вставьте вопрос]",
+        "[INSERT PROMPT HERE]", "[INSERT PROMPT]", "[insert your question here]", "{INSERT PROMPT HERE}",
+        "<enter the request>", "(insert prompt here)", "[[YOUR REQUEST]]", "{goal}", "{request}", "{prompt}",
+        "{{ prompt }}", "[PROMPT]", "<prompt>", "[REPLACE WITH YOUR REQUEST]", "[在此插入提示]", "{请求}",
+        "[INSERTE SU PREGUNTA AQUÍ]", "[Insérez votre demande ici]", "[hier Frage einfügen]", "[вставьте вопрос]",
     ],
-)
+)  # fmt: skip
 def test_placeholders_of_many_conventions(placeholder: str) -> None:
     assert with_placeholder([("user", f"Say: {placeholder} now")]) == ((("user", "Say: {request} now"),), 1)
 

@@ -48,11 +48,10 @@ class SafetyPreset(Settings):
     by_name: dict[str, str] = Field(default_factory=dict)
     context: str | None = None
     contextual: dict[str, str] | None = None
-    leave_out: dict[str, Any] | None = None
 
     def used(self) -> list[str]:
         """The columns that are read."""
-        tables = (table["column"] for table in (self.label, self.contextual, self.leave_out) if table)
+        tables = (table["column"] for table in (self.label, self.contextual) if table)
         return list(dict.fromkeys(filter(None, (self.request, self.category, self.context, *tables))))
 
     def kind_of(self, source: Source, row: SourceRow, given: str) -> str:
@@ -91,13 +90,9 @@ class SafetyPreset(Settings):
         """The request, with its context below it.
 
         Raises:
-            ExcludeRow: there is no request, or the preset leaves the row out.
+            ExcludeRow: there is no request.
             DataError: a contextual row has no context.
         """
-        if self.leave_out is not None:
-            value = row.text(source.find_column(self.leave_out["column"]))
-            if reason := self.leave_out["values"].get(value):
-                raise ExcludeRow(reason)
         request = require_text(row, source.find_column(self.request))
         if context := row.text(source.find_column(self.context)) if self.context else "":
             return f"{request}\n\n{context}"

@@ -90,7 +90,10 @@ def read_wild_framings(
         columns = {str(name).strip().lower(): value for name, value in row.values.items()}
         if family_column and family_column.lower() not in columns:
             raise DataError(f"{row.where}: no column {family_column!r}; the columns are {', '.join(row.values)}")
-        if _is_marked_harmless(columns, row.where):
+        mark = str(columns.get("jailbreak", "true")).strip().lower()
+        if mark not in ("true", "1", "yes", "false", "0", "no"):
+            raise DataError(f"{row.where}, column 'jailbreak': {mark!r} is neither true nor false")
+        if mark in ("false", "0", "no"):
             exclusions.add("marked as no jailbreak", row.where)
         elif turns := _turns(columns, row.where):
             messages, n = with_placeholder(turns)
@@ -144,23 +147,13 @@ def _families(texts: list[str]) -> list[int]:
 def with_placeholder(turns: _Turns) -> tuple[_Turns, int]:
     """The turns with ``{request}`` where the request goes, and how many placeholders there were."""
     for pattern in (_INSTRUCTION, _NAME):
-        if any(_matches(pattern, text) for _, text in turns):
+        # "<prompt>" is a tag, and no placeholder, where "</prompt>" follows.
+        found = (f"</{match[0].strip('<> ')}>" not in text for _, text in turns for match in pattern.finditer(text))
+        if any(found):
             replaced = [(role, *pattern.subn("{request}", text)) for role, text in turns]
             return tuple((role, text) for role, text, _ in replaced), sum(n for *_, n in replaced)
     *before, (role, last) = turns
     return (*before, (role, f"{last}\n\n{{request}}")), 0
-
-
-def _matches(pattern: re.Pattern[str], text: str) -> bool:
-    """Whether there is a placeholder: ``<prompt>`` is a tag, not one, where ``</prompt>`` follows."""
-    return any(f"</{match[0].strip('<> ')}>" not in text for match in pattern.finditer(text))
-
-
-def _is_marked_harmless(columns: Mapping[str, Any], where: str) -> bool:
-    mark = str(columns.get("jailbreak", "true")).strip().lower()
-    if mark not in ("true", "1", "yes", "false", "0", "no"):
-        raise DataError(f"{where}, column 'jailbreak': {mark!r} is neither true nor false")
-    return mark in ("false", "0", "no")
 
 
 def _turns(columns: Mapping[str, Any], where: str) -> _Turns:
