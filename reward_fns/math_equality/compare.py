@@ -73,6 +73,8 @@ def compare(truth: Form, answer: Form, require_units: bool = False) -> bool | No
         return _same_parts(truth, answer, require_units)
     # A value and a compound: never equal where the value is read, else for symbolics.
     value, compound = (truth, answer) if isinstance(truth, Value) else (answer, truth)
+    assert isinstance(value, Value)
+    assert isinstance(compound, Compound)
     if compound.kind == "=" and value.name:
         return None  # "y = ..." is an equation too
     return None if value.sound and not value.readings and _may_be_the_same(compound.kind, "=") else False

@@ -138,25 +138,29 @@ def build(material: BuildInput, options: BuildOptions, out: Path) -> dict[str, A
 
 
 def _without_short(
-    train: Sequence[IntentSpec],
-    held: Sequence[IntentSpec],
+    train: list[IntentSpec],
+    held: list[IntentSpec],
     renderers: dict[Split, _Renderer],
     material: BuildInput,
     options: BuildOptions,
-) -> tuple[Sequence[IntentSpec], Sequence[IntentSpec]]:
+) -> tuple[list[IntentSpec], list[IntentSpec]]:
     """The intents that the prompt limit leaves enough rows; ID and OOD keep the same ones."""
-    limit, left = options.max_prompt_length, []
-    for intents, splits in ((train, ("train",)), (held, ("id", "ood"))):
-        left.append([z for z in intents if all(renderers[split].has_enough(z, options.open_) for split in splits)])
-        if not left[-1]:
+    limit = options.max_prompt_length
+
+    def kept(intents: list[IntentSpec], *splits: Split) -> list[IntentSpec]:
+        left = [z for z in intents if all(renderers[split].has_enough(z, options.open_) for split in splits)]
+        if not left:
             raise DataError(
                 f"split {splits[0]!r}: no intent fits --max-prompt-length {limit}: raise it (and "
                 "data.max_prompt_length of the recipe) or leave the long framings out"
             )
-    kept = {intent.intent_id for intents in left for intent in intents}
-    for intent_id in sorted({intent.intent_id for intent in (*train, *held)} - kept):
+        return left
+
+    kept_train, kept_held = kept(train, "train"), kept(held, "id", "ood")
+    ids = {intent.intent_id for intent in (*kept_train, *kept_held)}
+    for intent_id in sorted({intent.intent_id for intent in (*train, *held)} - ids):
         material.exclusions.add(f"prompts above {limit} tokens leave fewer rows than a visit takes", intent_id)
-    return left[0], left[1]
+    return kept_train, kept_held
 
 
 def _write_split(path: Path, renderer: _Renderer, intents: Sequence[IntentSpec]) -> dict[str, Any]:

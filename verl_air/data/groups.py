@@ -124,10 +124,12 @@ def build_group_index(
             "Add the missing rows (`verl-air check` lists them all) or ask for fewer rows per intent."
         )
     kept, left_out = (names.filter(pa.array(chosen_Z)) for chosen_Z in (whole_Z, ~whole_Z))
-    arrays = []
-    for is_role_S, count_Z in ((is_anchor_S, anchors_Z), (is_open_S, open_Z)):
+
+    def of(is_role_S: np.ndarray, count_Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = np.flatnonzero(is_role_S & whole_Z[intent_S])
-        arrays += [rows[np.argsort(intent_S[rows], kind="stable")], np.r_[0, np.cumsum(count_Z[whole_Z])]]
+        return rows[np.argsort(intent_S[rows], kind="stable")], np.r_[0, np.cumsum(count_Z[whole_Z])]
+
+    arrays = *of(is_anchor_S, anchors_Z), *of(is_open_S, open_Z)
     return GroupIndex(kept, *arrays, left_out=tuple(left_out.to_pylist()))
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -157,7 +157,10 @@ def parse_number(text: str) -> Fraction | None:
     match = _WRITTEN.fullmatch(text)
     if match is None or (match["minus"] and match["inner_minus"]):
         return None
-    value = Fraction(match["number"].replace(",", "")) / int(match["denominator"] or 1)
+    number = match["number"].replace(",", "")
+    value = Fraction(int(number) if number.isdecimal() else number)
+    if match["denominator"]:
+        value /= int(match["denominator"])
     return -value if match["minus"] or match["inner_minus"] else value
 
 
@@ -211,12 +214,14 @@ def distractors(problem: str, solution: str, answer: str, rng: random.Random, *,
         (_other_last_steps(solution), n),
         (others, n),
     ]
-    for candidates, _ in groups:
-        rng.shuffle(candidates)
+    for group, _ in groups:
+        rng.shuffle(group)
     chosen: list[Fraction] = []
     for candidates, most in (*groups, (_common_mistakes(right, step), n)):
         for value in candidates:
-            if len(chosen) < most and value not in chosen and _plausible(value, right, step, answer):
+            if len(chosen) >= most:
+                break
+            if value not in chosen and _plausible(value, right, step, answer):
                 chosen.append(value)
     return [format_like(value, answer) for value in chosen]
 
@@ -263,6 +268,7 @@ def _other_last_steps(solution: str) -> list[Fraction]:
     return [left + right, abs(left - right), left * right, left, *([left / right] if right else [])]
 
 
-def _common_mistakes(right: Fraction, step: Fraction) -> list[Fraction]:
-    near = [right + 10 * step, right - 10 * step, right + step, right - step]
-    return [right * 2, right / 2, *near, right * 10, right / 10, *(right + k * step for k in range(2, 20))]
+def _common_mistakes(right: Fraction, step: Fraction) -> Iterator[Fraction]:
+    yield from (right * 2, right / 2, right + 10 * step, right - 10 * step, right + step, right - step)
+    yield from (right * 10, right / 10)
+    yield from (right + k * step for k in range(2, 20))
