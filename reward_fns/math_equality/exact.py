@@ -81,7 +81,8 @@ class _Reader:
         return value
 
     def _term(self) -> Number:
-        value, divided = self._factor() if self._take("+") else self._signed_factor(), False
+        value = self._factor() if self._take("+") else self._signed_factor()
+        divided = False
         while True:
             if self._take("*"):
                 value = value * self._signed_factor()

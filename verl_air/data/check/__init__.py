@@ -47,7 +47,7 @@ class CheckOptions:
     open_: int = 3
     verifiers: Mapping[str, str] = field(default_factory=dict)
     tokenizer: str | None = None
-    max_prompt_length: int = 1024
+    max_prompt_length: int = 2048
     limit: int = 20
 
 
