@@ -59,16 +59,12 @@ def _flat(text: str) -> str:
     return " ".join((_LATEX.sub(" ", text) if "\\" in text or "~" in text else text).split())
 
 
-def _gold(sample: Sample) -> str:
-    return f"\\boxed{{{sample.ground_truth}}}"
-
-
 def _wrong(sample: Sample) -> str:
     letters, _ = offered(sample, "ABCD")
     return f"\\boxed{{{next((letter for letter in letters if letter != sample.ground_truth.strip().upper()), '?')}}}"
 
 
-@register_reward("multiple_choice", gold=_gold, wrong=_wrong)
+@register_reward("multiple_choice", gold=lambda sample: f"\\boxed{{{sample.ground_truth}}}", wrong=_wrong)
 def multiple_choice(sample: Sample, *, right: float = 1.25, wrong: float = -1.0, letters: str = "ABCD") -> Verdict:
     """Right if the answer names the letter of the ground truth.
 

@@ -100,7 +100,7 @@ def _same_parts(truth: Compound, answer: Compound, require_units: bool) -> bool 
     if not kinds <= _LISTS:
         if len(kinds) == 1:
             equal = _in_order(truth.parts, answer.parts, require_units)
-            return True if equal else None if truth.kind == "=" else equal
+            return None if truth.kind == "=" and not equal else equal
         return None if _may_be_the_same(truth.kind, answer.kind) else False
     dots = any(isinstance(part, Compound) and "..." in part.kind for part in (*truth.parts, *answer.parts))
     if kinds <= {"", "{}"} and not dots:

@@ -1,10 +1,9 @@
 """Whether harmful and benign intents differ by more than something trivial, and how many of each are kept.
 
-A model that is trained on them must not learn to decline by the length of a request, or by its first word. Each trivial
-feature is taken for a classifier and measured by its balanced accuracy, the mean of the two kinds' hit rates (0.5:
-tells nothing). Over the thresholds of a feature the best is ``(1 + D) / 2`` with D the greatest distance of the two
-distributions (Kolmogorov-Smirnov). Above 0.8 is a warning. With 20 intents of each kind, chance reaches that in one of
-500 cases, so fewer are not judged.
+A model must not learn to decline by the length of a request, or by its first word. Each trivial feature is taken for a
+classifier and measured by its balanced accuracy (0.5: tells nothing). Over the thresholds of a feature the best is
+``(1 + D) / 2`` with D the greatest distance of the two distributions (Kolmogorov-Smirnov). With 20 intents of each
+kind, chance reaches 0.8 in one of 500 cases, so fewer are not judged.
 """
 
 from __future__ import annotations

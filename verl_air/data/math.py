@@ -2,11 +2,8 @@ r"""Mathematics: problems with a worked solution that ends in ``#### answer`` or
 
 The first is GSM8K (Cobbe et al. 2021), the second MATH (Hendrycks et al. 2021), whose ``level`` and ``type`` or
 ``subject`` go to extras. The anchor offers the result and three distractors; the open variants are the free-form
-problem, in framings. An answer that is not a number (an expression, an interval, a set) has no distractors that are
-known to be wrong: such a problem is left out and counted.
-
-Distractors come from the worked solution as far as possible: an intermediate result, another operation in the last
-step, a forgotten step. Then common mistakes: a number added once too often, doubled, off by ten or by one.
+problem, in framings. An answer that is not a number has no distractors that are known to be wrong: such a problem is
+left out and counted. Distractors come from the worked solution as far as possible; then they are common mistakes.
 
 Numbers are exact fractions throughout; none is rounded. A unit or a percent sign is kept apart from its number.
 """

@@ -122,11 +122,7 @@ def presets() -> Mapping[str, SafetyPreset]:
 
 
 def split_preset(name: str) -> tuple[str | None, str]:
-    """``xstest:FILE`` taken apart. What is a file, or a hub name with a configuration, has no preset in front.
-
-    Raises:
-        DataError: the part in front is not a preset.
-    """
+    """``xstest:FILE`` taken apart. What is a file, or a hub name with a configuration, has no preset in front."""
     head, colon, rest = name.partition(":")
     if not colon or Path(name).exists() or "/" in head:
         return None, name
@@ -136,11 +132,9 @@ def split_preset(name: str) -> tuple[str | None, str]:
 
 
 def preset_for(source: Source, name: str | None, column: str | None, label: str | None) -> SafetyPreset:
-    """How a source is read.
+    """How a source is read: by a preset's name, or by its columns where none is given.
 
     Args:
-        source: opened.
-        name: a preset's name; None recognises a set by its columns.
         column: the column of the request, if the user named it.
         label: ``COLUMN:VALUE=harmful,VALUE=benign`` of the user, or ``none`` to have no label.
 

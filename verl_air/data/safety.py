@@ -44,8 +44,7 @@ def read_safety(
             label says otherwise. ``held_out`` are those for ID and OOD.
         benign: harmless requests, unless the set's own label says otherwise.
         shipped_benign: also take the package's own short list of harmless requests.
-        column: the column that holds the request, if it has none of the usual names. Files of harmless requests without
-            it are searched for the usual names.
+        column: the column that holds the request; files of harmless requests need not have it.
         label: see :func:`~verl_air.data.presets.preset_for`.
     """
     reader = IntentReader()

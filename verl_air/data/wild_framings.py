@@ -3,15 +3,10 @@
 An entry is a text, a conversation (a list of turns), or an object with one of them under a usual name; further columns
 are optional: ``jailbreak`` (entries that are marked as none are left out), ``name``, and ``family``.
 
-Where the request goes:
-
-- Placeholders are ``[INSERT PROMPT HERE]`` and its variants (other verbs, nouns, brackets, some other languages), else
-  ``{goal}``, ``[PROMPT]``, ``<request>`` and the like. All of them are replaced, however many there are.
-- Without one, the request is appended to the last user turn. All other brackets and braces are text.
-- Templates with several placeholders, and those with none, are reported by their places in the file.
-
-Near-duplicates are left out. A family is what the column says; else it is a cluster of texts whose sets of words
-overlap by ``FAMILY_THRESHOLD``, directly or through others.
+The request replaces each ``[INSERT PROMPT HERE]`` and its variants (other verbs, nouns, brackets, languages), else each
+``{goal}``, ``[PROMPT]``, ``<request>`` and the like; without such a placeholder it is appended to the last user turn.
+All other brackets and braces are text. Near-duplicates are left out. A family is what the column says; else it is a
+cluster of texts whose sets of words overlap by ``FAMILY_THRESHOLD``, directly or through others.
 """
 
 from __future__ import annotations
@@ -73,7 +68,7 @@ _UNSPACED = re.compile(r"([\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff])")
 def read_wild_framings(
     path: Path, family_column: str = "", exclusions: Exclusions | None = None
 ) -> list[FramingTemplate]:
-    """The templates of a file, without registering them.
+    """The templates of a file, without registering them; those with several placeholders or none are logged.
 
     Args:
         path: of one of the kinds in ``SUFFIXES``.
