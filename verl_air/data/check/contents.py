@@ -5,7 +5,6 @@ Axes: B rows of a batch, M messages of a batch. ``rows`` is the table of :mod:`~
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -196,6 +195,5 @@ def _hashes(prompt_B: pa.ListArray) -> np.ndarray:
     lengths = pc.fill_null(pc.list_value_length(prompt_B), 0).to_numpy(zero_copy_only=False)
     offsets = pa.array(np.r_[0, np.cumsum(lengths)].astype(np.int32))
     marked = pa.ListArray.from_arrays(offsets, pc.binary_join_element_wise(roles, contents, "\x1f"))
-    texts = pc.binary_join(marked, "\x1e").to_pylist()
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    return np.frombuffer(digests, dtype=np.uint64)
+    texts = pc.binary_join(marked, "\x1e").to_numpy(zero_copy_only=False)
+    return pd.util.hash_array(texts, categorize=False)
