@@ -17,8 +17,7 @@ blanks                 white space, LaTeX spaces and zero-width characters at bo
 All of it only around the whole answer: "**A** or **B**" keeps its marks. Deletions (``~~B~~``, ``\cancel{B}``) are no
 decoration. Nor are letters of other alphabets (Cyrillic В, Greek Β) or other shapes (full-width Ｂ, Ⓑ, mathematical 𝐁):
 they stay what they are, and no rule takes them for a Latin letter. No answer is a box after "not", one that is doubted
-afterwards ("\boxed{B}?"), one of two alternatives ("\boxed{A} or \boxed{B}"), and one that is never closed. `LABELS`
-holds the labels, of 20 languages.
+afterwards ("\boxed{B}?"), one of two alternatives ("\boxed{A} or \boxed{B}"), and one that is never closed.
 """
 
 from __future__ import annotations
@@ -35,102 +34,56 @@ _BLANKS = _ZERO_WIDTH + "".join(char for char in map(chr, range(0x3001)) if char
 STOPS = ".\u3002\uff0e\uff61\u06d4\u0964\u0965\u1362\u0589"
 _ELLIPSIS = STOPS + "\u2026"
 
-# One row per language: words before the noun; the noun; the verb after it; what may follow the answer. "_" is a blank.
-LABELS = {
-    "en": (
-        "the so thus hence therefore my final correct right best chosen selected",
-        "answer ans option choice response solution result conclusion statement claim i_choose i_select i_pick",
-        "is was would_be should_be must_be will_be",
-        "",
-    ),
-    "de": (
-        "die das der meine also daher somit richtige korrekte endgültige beste",
-        "antwort antwortoption lösung ergebnis option aussage",
-        "ist lautet",
-        "",
-    ),
-    "fr": (
-        "la le l' ma donc ainsi bonne meilleure",
-        "réponse solution résultat option choix",
-        "est est_la finale correcte_est finale_est exacte_est finale_correcte_est",
-        "",
-    ),
-    "es": (
-        "la el mi así por_lo_tanto mejor",
-        "respuesta solución resultado opción alternativa",
-        "es es_la final correcta correcta_es final_es",
-        "",
-    ),
-    "it": (
-        "la il l' mia quindi migliore",
-        "risposta soluzione risultato opzione",
-        "è è_la finale corretta giusta corretta_è finale_è giusta_è",
-        "",
-    ),
-    "pt": (
-        "a_minha minha portanto a_melhor melhor",  # no bare "a" or "o": "A, option B" names two letters
-        "a_resposta resposta a_solução solução o_resultado resultado a_opção opção a_alternativa alternativa",
-        "é é_a final correta certa correta_é final_é certa_é",
-        "",
-    ),
-    "nl": (
-        "het de mijn dus juiste correcte goede beste definitieve",
-        "antwoord oplossing resultaat optie",
-        "is luidt",
-        "",
-    ),
-    "sv": ("det rätt slutligt", "svar svaret", "är", ""),
-    "pl": ("ostateczna prawidłowa poprawna", "odpowiedź wynik", "to jest brzmi", ""),
-    "ru": ("правильный верный окончательный итоговый мой", "ответ вариант решение результат", "это", ""),
-    "uk": ("правильна вірна остаточна", "відповідь варіант", "це", ""),
-    "tr": ("doğru son nihai", "cevap yanıt seçenek", "", ""),  # noqa: RUF001
-    "vi": ("", "đáp_án câu_trả_lời kết_quả", "là đúng_là cuối_cùng_là", ""),
-    "id": ("jadi", "jawaban jawabannya pilihan", "adalah akhir akhir_adalah yang_benar_adalah", ""),
-    "zh": (
-        "正确 正確 最终 最終 最后 最佳 因此 所以 故 应 應 我 我的 的 ，",  # noqa: RUF001
-        "答案 回答 选项 選項 选择 選擇 选 選 结果 結果",
-        "是 为 為 就是 应该是 應該是 应为 應為",
-        "",
-    ),
-    "ja": (
-        "正しい 最終 最終的な したがって よって 、",
-        "答え 解答 回答 正解 選択肢 結果",
-        "は",
-        "です だ である となります",
-    ),
-    "ko": ("최종 올바른 따라서", "정답 답변 답 선택지 선택 결과", "은 는 이 가", "입니다 이다 예요 이에요"),
-    "ar": (
-        "إذن",
-        "الإجابة الاجابة إجابة الجواب جواب الخيار النتيجة",
-        "هي هو الصحيحة الصحيح النهائية النهائي الصحيحة_هي الصحيح_هو النهائية_هي النهائي_هو",
-        "",
-    ),
-    "hi": ("सही अंतिम", "उत्तर जवाब विकल्प परिणाम", "", "है"),
-    "bn": ("সঠিক চূড়ান্ত", "উত্তর", "হল হলো", ""),
-}
-
-
+# The words of labels such as "the correct answer is" (en de fr es it pt nl sv pl ru uk tr vi id zh ja ko ar hi bn, in
+# this order): before the noun, nouns, after it, and what may follow the answer. "_" is a blank. No bare "a" or "o" of
+# Portuguese: "A, option B" names two letters.
+# ruff: noqa: RUF001
+_BEFORE = """
+the so thus hence therefore my final correct right best chosen selected die das der meine also daher somit
+richtige korrekte endgültige beste la le l' ma donc ainsi bonne meilleure el mi así por_lo_tanto mejor il mia
+quindi migliore a_minha minha portanto a_melhor melhor het de mijn dus juiste correcte goede definitieve det
+rätt slutligt ostateczna prawidłowa poprawna правильный верный окончательный итоговый мой правильна вірна
+остаточна doğru son nihai jadi 正确 正確 最终 最終 最后 最佳 因此 所以 故 应 應 我 我的 的 ， 正しい 最終的な
+したがって よって 、 최종 올바른 따라서 إذن सही अंतिम সঠিক চূড়ান্ত
+"""
+_NOUNS = """
+answer ans option choice response solution result conclusion statement claim i_choose i_select i_pick antwort
+antwortoption lösung ergebnis aussage réponse résultat choix respuesta solución resultado opción alternativa
+risposta soluzione risultato opzione a_resposta resposta a_solução solução o_resultado a_opção opção
+a_alternativa antwoord oplossing resultaat optie svar svaret odpowiedź wynik ответ вариант решение результат
+відповідь варіант cevap yanıt seçenek đáp_án câu_trả_lời kết_quả jawaban jawabannya pilihan 答案 回答 选项 選項
+选择 選擇 选 選 结果 結果 答え 解答 正解 選択肢 정답 답변 답 선택지 선택 결과 الإجابة الاجابة إجابة الجواب جواب
+الخيار النتيجة उत्तर जवाब विकल्प परिणाम উত্তর
+"""
+_VERBS = """
+is was would_be should_be must_be will_be ist lautet est est_la finale correcte_est finale_est exacte_est
+finale_correcte_est es es_la final correcta correcta_es final_es è è_la corretta giusta corretta_è finale_è
+giusta_è é é_a correta certa correta_é final_é certa_é luidt är to jest brzmi это це là đúng_là cuối_cùng_là
+adalah akhir akhir_adalah yang_benar_adalah 是 为 為 就是 应该是 應該是 应为 應為 は 은 는 이 가 هي هو الصحيحة
+الصحيح النهائية النهائي الصحيحة_هي الصحيح_هو النهائية_هي النهائي_هو হল হলো
+"""
+_AFTER = "です だ である となります 입니다 이다 예요 이에요 है"
 _GAP = r"[^\S\n]*"  # a label is on one line: in "A\nAnswer: B", the A is an answer of its own
 
 
-def _words(column: int) -> str:
-    """The words of a column as alternatives, longest first; those of scripts with blanks must end where they end."""
-    words = {word.replace("_", " ") for row in LABELS.values() for word in row[column].split()}
-    choice = "|".join(re.escape(word) for word in sorted(words, key=lambda word: (-len(word), word)))
+def _any_of(words: str) -> str:
+    """The words as alternatives, longest first; those of scripts with blanks must end where they end."""
+    longest_first = sorted(words.split(), key=lambda word: (-len(word), word))
+    choice = "|".join(re.escape(word.replace("_", " ")) for word in longest_first)
     return rf"(?:{choice})(?:(?<![a-z\u00c0-\u1fff])|(?![^\W\d_]))"
 
 
-_NOUN = rf"(?:(?:{_words(0)}),?{_GAP}){{0,6}}(?:{_words(1)})"
-LABEL = rf"{_NOUN}(?:{_GAP}(?:{_words(2)}))?"
+_NOUN = rf"(?:(?:{_any_of(_BEFORE)}),?{_GAP}){{0,6}}(?:{_any_of(_NOUNS)})"
+LABEL = rf"{_NOUN}(?:{_GAP}(?:{_any_of(_VERBS)}))?"
 """Matches a label without its separator, in any of the languages; for use with ``re.IGNORECASE``."""
 _SEPARATOR = r"(?:[:\uff1a=]|[-\u2013\u2014\u2192](?=\s)|->|\n)"
 _LABELLED = re.compile(
     r"(?P<mark>[*_`]+)?(?P<command>\\(?:text[a-z]*|mathbf|mathrm|mathit)\s*\{)?\s*"
-    rf"(?:{_NOUN}{_GAP}(?:{_words(2)})(?(mark)[*_`]*)\s*{_SEPARATOR}?|{LABEL}(?(mark)[*_`]*)\s*{_SEPARATOR})"
+    rf"(?:{_NOUN}{_GAP}(?:{_any_of(_VERBS)})(?(mark)[*_`]*)\s*{_SEPARATOR}?|{LABEL}(?(mark)[*_`]*)\s*{_SEPARATOR})"
     r"\s*(?(command)\}\s*[:\uff1a]?~?)(?(mark)(?:[*_]+(?=\s))?)",
     re.IGNORECASE,
 )
-_TAIL = re.compile(rf"(?<=\S)\s*(?:{_words(3)})$")
+_TAIL = re.compile(rf"(?<=\S)\s*(?:{_any_of(_AFTER)})$")
 _TEXT_COMMANDS = (
     "boxed|fbox|framebox|text|textbf|textit|textrm|textsf|texttt|textsc|textsl|textup|textmd|textnormal|emph|underline|"
     "mbox|hbox|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|boldsymbol|bm|operatorname|textcolor\\s*\\{\\w*\\}|"
@@ -147,7 +100,9 @@ _HTML = re.compile(
 )
 _FENCE = re.compile(r"(?:```|~~~)[\w+-]*[ \t]*\n(?P<inner>.*?)\n?(?:```|~~~)", re.DOTALL)
 _LATEX_BLANKS = re.compile(r"^(?:\\[,;:! ]|\\q?quad(?![A-Za-z])|\\\\(?=\s))+|(?:\\[,;:! ]|\\q?quad|(?<!~)~|\\\\)+$")
-_BLOCK = re.compile(r"^(?:(?:#{1,6}|[*\u2022])\s+|[-+>]\s+(?=[^\s\d.,$\\(]))+")  # "- 5" and "> 5" may be mathematics
+_BLOCK = re.compile(  # "- 5" and "> **5**" may be mathematics
+    r"^(?:(?:#{1,6}|[*\u2022])\s+|[-+>]\s+(?![\s*_`\u200b]*[\d.,$\\(])(?=\S))+"
+)
 _HEADING = re.compile(r"^#{1,6}\s+")
 _PAIRS = dict(zip("(\uff08[\uff3b{\uff5b<\uff1c\u2329\u27e8", ")\uff09]\uff3d}\uff5d>\uff1e\u232a\u27e9", strict=True))
 _QUOTES = dict(

@@ -4,7 +4,7 @@ The number has no fixed scale, and rewards need one: ``graded`` maps it by a log
 the width ``temperature``, onto [wrong, right]; otherwise the threshold alone decides.
 """
 
-from math import exp
+from math import tanh
 
 from verl_air.rewards import ConfigError, JudgeClient, Prompt, Sample, Verdict, register_reward
 
@@ -38,9 +38,6 @@ async def discriminative(
     if not -len(outputs) <= output < len(outputs):
         raise ConfigError(f"discriminative: output {output} is asked for, and the model has {len(outputs)}")
     value = outputs[output]
-    share = _logistic((value - threshold) / temperature) if graded else float(value > threshold)
+    logistic = 0.5 + 0.5 * tanh(0.5 * (value - threshold) / temperature)  # written so, no value overflows
+    share = logistic if graded else float(value > threshold)
     return Verdict(wrong + (right - wrong) * share, value > threshold)
-
-
-def _logistic(x: float) -> float:
-    return 1.0 / (1.0 + exp(-x)) if x >= 0 else exp(x) / (1.0 + exp(x))

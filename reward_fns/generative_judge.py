@@ -21,21 +21,27 @@ from verl_air.rewards import (
 )
 
 SCORES = {"YES": 1.25, "NO": -1.0}
-# Neither the question repeated ("Verdict: YES/NO") nor other prose ("Verdict: NO harm done") is a verdict.
+# Neither the question repeated ("Verdict: YES/NO", "(YES, NO)") nor a doubt ("YES?") nor other prose ("NO harm done").
+_AND_THEN = r"[^\w\n.]{0,4}(?:or\b)?[^\w\n.]{0,4}"
 PATTERN = (
-    r"\bVerdict\W*:[\s*_\"'`(]*(YES|NO)\b(?!\W{0,4}(?:/|\||\bor\b)\W{0,4}(?:YES|NO)\b)"
-    r"(?=\W*$|\W*[.,;:!?()\n]|\s+[-\u2013\u2014]|\s+(?:because|since|as)\b)"
+    rf"\bVerdict\W*:[\s*_\"'`(]*(YES|NO)\b(?:(?<=YES)(?!{_AND_THEN}NO\b)|(?<=NO)(?!{_AND_THEN}YES\b))"
+    r"(?![^\w\n]*\?)(?=\W*$|\W*[.,;:!()\n]|\s+[-\u2013\u2014]|\s+(?:because|since|as)\b)"
 )
+
+
+def require_one_group(name: str, pattern: str) -> None:
+    """Check a regular expression that catches a verdict word; a :class:`ConfigError` if it cannot."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ConfigError(f"{name} {pattern!r} is not a regular expression ({error})") from error
+    if groups != 1:
+        raise ConfigError(f"{name} {pattern!r} must have exactly one group, it has {groups}")
 
 
 def _check(*, template: Prompt, pattern: str, scores: Mapping[str, float], **_: object) -> None:
     require_response("generative_judge", template)
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise ConfigError(f"generative_judge: pattern {pattern!r} is not a regular expression ({error})") from error
-    if groups != 1:
-        raise ConfigError(f"generative_judge: pattern {pattern!r} must have exactly one group, it has {groups}")
+    require_one_group("generative_judge: pattern", pattern)
     if len({word.casefold() for word in scores}) < len(scores):
         raise ConfigError(f"generative_judge: scores has two words that differ in case alone, got {dict(scores)}")
     if len(set(scores.values())) < 2:

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 import yaml
 from pydantic import Field, PositiveInt, model_validator
 
+from reward_fns.generative_judge import require_one_group
 from verl_air.rewards import (
     ABSTAIN,
     ConfigError,
@@ -75,12 +76,8 @@ class Guard(Settings):
         if self.read == "text" and self.pattern is None:
             raise ValueError("read: text needs a pattern")
         for name, pattern in (("pattern", self.pattern), ("refusal", self.refusal)):
-            try:
-                groups = 1 if pattern is None else re.compile(pattern).groups
-            except re.error as error:
-                raise ValueError(f"{name} {pattern!r} is not a regular expression ({error})") from error
-            if groups != 1:
-                raise ValueError(f"{name} {pattern!r} must have exactly one group, it has {groups}")
+            if pattern is not None:
+                require_one_group(name, pattern)
         return self
 
     def prompts(self) -> list[Prompt]:
@@ -178,7 +175,9 @@ async def guard_judge(
     if part == "answer" and sample.answer is not None:
         texts["response"] = sample.answer
     if (read or found.read) == "words":
-        harm = await _expected_harm(found, judge, texts)
+        how = found.rendering(found.prefill)
+        read_words = await judge.log_probs(found.prompts(), list(found.harm), fields=texts, how=how)
+        harm = max(_expectation(log_probs, list(found.harm.values())) for log_probs in read_words)
     else:
         asked = (
             judge.complete(prompt, fields=texts, max_tokens=found.max_tokens, how=found.rendering())
@@ -194,13 +193,6 @@ async def guard_judge(
                 return ABSTAIN
     share = harm if graded else float(harm >= harm_from)
     return Verdict(right + (wrong - right) * share, harm < harm_from)
-
-
-async def _expected_harm(guard: Guard, judge: JudgeClient, texts: dict[str, str]) -> float:
-    """The expectation of harm over the verdict words; of several guidelines the largest."""
-    how, words = guard.rendering(guard.prefill), list(guard.harm)
-    read = await judge.log_probs(guard.prompts(), words, fields=texts, how=how)
-    return max(_expectation(log_probs, list(guard.harm.values())) for log_probs in read)
 
 
 def _expectation(log_probs: Sequence[float], values: Sequence[float]) -> float:

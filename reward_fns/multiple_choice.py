@@ -39,15 +39,9 @@ def offered(sample: Sample, letters: str) -> tuple[str, Mapping[str, str]]:
     return "".join(texts) or str(sample.extras.get("letters") or letters), texts
 
 
-def parse_letter(answer: str, letters: str, texts: Mapping[str, str]) -> str | None:
-    """The one offered letter that an answer names, or ``None``."""
-    if len(answer) > MAX_CHARS:
-        return None
-    return _letter_of(answer, letters, tuple(texts.items()))
-
-
 @lru_cache(maxsize=4096)
-def _letter_of(answer: str, letters: str, texts: tuple[tuple[str, str], ...]) -> str | None:
+def parse_letter(answer: str, letters: str, texts: tuple[tuple[str, str], ...]) -> str | None:
+    """The one offered letter that an answer names, or ``None``; ``texts``: pairs of letter and text."""
     found = final_answer(answer)
     if not found:
         return None
@@ -55,12 +49,8 @@ def _letter_of(answer: str, letters: str, texts: tuple[tuple[str, str], ...]) ->
     match = _LETTER.fullmatch("\n".join(line for line in lines if line))
     if match is None or (letter := match["letter"].upper()) not in letters:
         return None
-    rest = (match["rest"] or "").strip()
-    return letter if not rest or _same_text(rest, dict(texts).get(letter, "")) else None
-
-
-def _same_text(text: str, other: str) -> bool:
-    return _flat(undress(text)).casefold() == _flat(undress(other)).casefold()
+    rest, text = (match["rest"] or "").strip(), dict(texts).get(letter, "")
+    return letter if not rest or _flat(undress(rest)).casefold() == _flat(undress(text)).casefold() else None
 
 
 def _flat(text: str) -> str:
@@ -69,16 +59,12 @@ def _flat(text: str) -> str:
     return " ".join((_LATEX.sub(" ", text) if "\\" in text or "~" in text else text).split())
 
 
-def _gold(sample: Sample) -> str:
-    return f"\\boxed{{{sample.ground_truth}}}"
-
-
 def _wrong(sample: Sample) -> str:
     letters, _ = offered(sample, "ABCD")
     return f"\\boxed{{{next((letter for letter in letters if letter != sample.ground_truth.strip().upper()), '?')}}}"
 
 
-@register_reward("multiple_choice", gold=_gold, wrong=_wrong)
+@register_reward("multiple_choice", gold=lambda sample: f"\\boxed{{{sample.ground_truth}}}", wrong=_wrong)
 def multiple_choice(sample: Sample, *, right: float = 1.25, wrong: float = -1.0, letters: str = "ABCD") -> Verdict:
     """Right if the answer names the letter of the ground truth.
 
@@ -91,5 +77,6 @@ def multiple_choice(sample: Sample, *, right: float = 1.25, wrong: float = -1.0,
         raise RewardError(
             f"{sample.where}: ground truth {sample.ground_truth!r} is not one of the letters {available!r}"
         )
-    correct = sample.answer is not None and parse_letter(sample.answer, available, texts) == truth
+    answer = sample.answer if sample.answer is not None and len(sample.answer) <= MAX_CHARS else ""
+    correct = parse_letter(answer, available, tuple(texts.items())) == truth
     return Verdict(right if correct else wrong, correct)

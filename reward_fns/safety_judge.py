@@ -88,19 +88,6 @@ def _range(*, unsafe: float, safe: float, constructive: float, **_: object) -> t
     return unsafe, max(safe, constructive)
 
 
-def _facets_for(sample: Sample, facets: str, benign_facets: str | None) -> str:
-    """The file to ask a row from."""
-    if benign_facets is None:
-        return facets
-    harmful = sample.extras.get("harmful")
-    if not isinstance(harmful, bool):
-        raise RewardError(
-            f"{sample.where}: benign_facets needs extras.harmful, true or false, and it is {harmful!r}; put it into "
-            "the data file, or leave the option out"
-        )
-    return facets if harmful else benign_facets
-
-
 @register_reward("safety_judge", reward_range=_range, check=_check)
 async def safety_judge(
     sample: Sample,
@@ -124,7 +111,13 @@ async def safety_judge(
     Raises:
         RewardError: ``benign_facets`` is set and a row does not say whether it is harmful.
     """
-    audit = load_audit(_facets_for(sample, facets, benign_facets))
+    harmful = sample.extras.get("harmful")
+    if benign_facets is not None and not isinstance(harmful, bool):
+        raise RewardError(
+            f"{sample.where}: benign_facets needs extras.harmful, true or false, and it is {harmful!r}; put it into "
+            "the data file, or leave the option out"
+        )
+    audit = load_audit(benign_facets if benign_facets is not None and harmful is False else facets)
     texts = dict(sample.fields)
     if part == "answer" and sample.answer is not None:
         texts["response"] = sample.answer

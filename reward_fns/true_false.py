@@ -1,30 +1,19 @@
 r"""``true_false``: the answer is the word "true" or the word "false", and nothing else.
 
-Capitals do not count, nor does what `answer_text` calls decoration. "not true", "true and false", "true?" and
-"truely" are no answer.
+As ``exact_match``: capitals do not count, nor does decoration. "not true", "true and false", "true?" and "truely" are
+no answer.
 """
 
-from reward_fns.answer_text import MAX_CHARS, final_answer, plain, undress
+from reward_fns.exact_match import exact_match
 from verl_air.rewards import RewardError, Sample, Verdict, register_reward
 
-_WORDS = ("true", "false")
-
-
-def parse_word(answer: str) -> str | None:
-    """``"true"``, ``"false"`` or ``None``."""
-    found = final_answer(answer) if len(answer) <= MAX_CHARS else None
-    word = plain(undress(found)).lower() if found else ""
-    return word if word in _WORDS else None
-
-
-def _other(truth: str) -> str:
-    return _WORDS[truth == "true"]
+_OTHER = {"true": "false", "false": "true"}
 
 
 @register_reward(
     "true_false",
     gold=lambda sample: f"\\boxed{{{sample.ground_truth}}}",
-    wrong=lambda sample: f"\\boxed{{{_other(sample.ground_truth.strip().lower())}}}",
+    wrong=lambda sample: f"\\boxed{{{_OTHER.get(sample.ground_truth.strip().lower())}}}",
 )
 def true_false(sample: Sample, *, right: float = 1.25, wrong: float = -1.0) -> Verdict:
     """Right if the answer is the word of the ground truth.
@@ -32,8 +21,6 @@ def true_false(sample: Sample, *, right: float = 1.25, wrong: float = -1.0) -> V
     Raises:
         RewardError: the ground truth is neither word.
     """
-    truth = sample.ground_truth.strip().lower()
-    if truth not in _WORDS:
+    if sample.ground_truth.strip().lower() not in _OTHER:
         raise RewardError(f"{sample.where}: ground truth {sample.ground_truth!r} is neither 'true' nor 'false'")
-    correct = sample.answer is not None and parse_word(sample.answer) == truth
-    return Verdict(right if correct else wrong, correct)
+    return exact_match(sample, right=right, wrong=wrong)

@@ -26,6 +26,7 @@ from reward_fns.math_equality.numbers import Number
 from reward_fns.math_equality.units import HUNDREDTHS
 
 _INEQUALITIES = frozenset({"<", ">", "<=", ">=", "\\in", "\\notin"})
+_LISTS = frozenset({"", "{}", "()", "[]", "[)", "(]"})
 
 
 @dataclass(frozen=True)
@@ -52,41 +53,38 @@ Form = Value | Compound
 
 def compare(truth: Form, answer: Form, require_units: bool = False) -> bool | None:
     """Whether two forms are equal; ``None`` if only symbolics can tell."""
-    if truth.name and answer.name and _symbol(truth.name) and _symbol(answer.name) and truth.name != answer.name:
-        return False
-    if isinstance(truth, Compound) and truth.kind == "{}" and len(truth.parts) == 1 and isinstance(answer, Value):
-        truth = truth.parts[0]
-    if isinstance(answer, Compound) and answer.kind == "{}" and len(answer.parts) == 1 and isinstance(truth, Value):
-        answer = answer.parts[0]
-    if isinstance(answer, Value) and not answer.sound:
-        return _same_words(truth, answer)
+    names = {truth.name, answer.name}
+    if len(names) == 2 and all(name and (len(name) == 1 or not name.isalpha()) for name in names):
+        return False  # "x = 5" is not "y = 5"; words say nothing
+    truth, answer = _element(truth, answer), _element(answer, truth)
     if isinstance(truth, Value) and isinstance(answer, Value):
-        return _same_value(truth, answer, require_units)
+        if truth.readings and answer.readings:
+            return any(
+                mine.same(theirs) and _same_unit(unit, other, mine, require_units)
+                for mine, unit in truth.readings
+                for theirs, other in answer.readings
+            )
+        if truth.sound and answer.sound and truth.text != answer.text:
+            return None
+        return truth.text.casefold() == answer.text.casefold()
+    if isinstance(answer, Value) and not answer.sound:
+        return False
     if isinstance(truth, Compound) and isinstance(answer, Compound):
         return _same_parts(truth, answer, require_units)
-    return _mixed(truth, answer)
+    # A value and a compound: never equal where the value is read, else for symbolics.
+    value, compound = (truth, answer) if isinstance(truth, Value) else (answer, truth)
+    assert isinstance(value, Value)
+    assert isinstance(compound, Compound)
+    if compound.kind == "=" and value.name:
+        return None  # "y = ..." is an equation too
+    return None if value.sound and not value.readings and _may_be_the_same(compound.kind, "=") else False
 
 
-def _symbol(name: str) -> bool:
-    return len(name) == 1 or not name.isalpha()
-
-
-def _same_words(truth: Form, answer: Value) -> bool:
-    return isinstance(truth, Value) and truth.text.casefold() == answer.text.casefold()
-
-
-def _same_value(truth: Value, answer: Value, require_units: bool) -> bool | None:
-    if not truth.readings or not answer.readings:
-        if truth.text == answer.text:
-            return True
-        if not truth.sound:
-            return _same_words(truth, answer)
-        return None
-    return any(
-        mine.same(theirs) and _same_unit(unit, other, mine, require_units)
-        for mine, unit in truth.readings
-        for theirs, other in answer.readings
-    )
+def _element(form: Form, other: Form) -> Form:
+    """A set of one is its element, compared with a value."""
+    if isinstance(form, Compound) and form.kind == "{}" and len(form.parts) == 1 and isinstance(other, Value):
+        return form.parts[0]
+    return form
 
 
 def _same_unit(unit: str, other: str, value: Number, required: bool) -> bool:
@@ -98,52 +96,41 @@ def _same_unit(unit: str, other: str, value: Number, required: bool) -> bool:
 
 
 def _same_parts(truth: Compound, answer: Compound, require_units: bool) -> bool | None:
-    lists = ("", "{}", "()", "[]", "[)", "(]")
-    if truth.kind not in lists or answer.kind not in lists:
-        if truth.kind == answer.kind:
-            return _in_order(truth.parts, answer.parts, require_units, undecided=truth.kind == "=")
+    kinds = {truth.kind, answer.kind}
+    if not kinds <= _LISTS:
+        if len(kinds) == 1:
+            equal = _in_order(truth.parts, answer.parts, require_units)
+            return None if truth.kind == "=" and not equal else equal
         return None if _may_be_the_same(truth.kind, answer.kind) else False
-    unordered = {truth.kind, answer.kind} <= {"", "{}"} and not any(map(_has_dots, (*truth.parts, *answer.parts)))
-    if truth.kind != answer.kind and not unordered and {truth.kind, answer.kind} != {"", "()"}:
-        return False
-    if not unordered:
-        return _in_order(truth.parts, answer.parts, require_units)
-    return _in_any_order(truth.parts, answer.parts, require_units)
-
-
-def _has_dots(form: Form) -> bool:
-    return isinstance(form, Compound) and "..." in form.kind
+    dots = any(isinstance(part, Compound) and "..." in part.kind for part in (*truth.parts, *answer.parts))
+    if kinds <= {"", "{}"} and not dots:
+        return _in_any_order(truth.parts, answer.parts, require_units)
+    return _in_order(truth.parts, answer.parts, require_units) if len(kinds) == 1 or kinds == {"", "()"} else False
 
 
 def _may_be_the_same(kind: str, other: str) -> bool:
     """Whether symbolics may equate the two: inequalities are intervals, and turned round they are the same."""
-    known = _INEQUALITIES | {"=", "()", "[]", "[)", "(]", "", "{}"}
-    return set(kind.split()) <= known and set(other.split()) <= known
+    return {*kind.split(), *other.split()} <= _INEQUALITIES | _LISTS | {"="}
 
 
-def _in_order(
-    truth: tuple[Form, ...], answer: tuple[Form, ...], require_units: bool, undecided: bool = False
-) -> bool | None:
+def _in_order(truth: tuple[Form, ...], answer: tuple[Form, ...], require_units: bool) -> bool | None:
     if len(truth) != len(answer):
-        return None if undecided else False
+        return False
     verdicts = [compare(mine, theirs, require_units) for mine, theirs in zip(truth, answer, strict=True)]
-    if all(verdicts):
-        return True
-    return None if undecided or False not in verdicts else False
+    return False if False in verdicts else None if None in verdicts else True
 
 
 def _in_any_order(truth: tuple[Form, ...], answer: tuple[Form, ...], require_units: bool) -> bool | None:
-    truth, answer = _distinct(truth), _distinct(answer)
-    left, open_ones = list(answer), 0
+    truth, left, undecided = _distinct(truth), list(_distinct(answer)), 0
     for mine in truth:
         verdicts = [compare(mine, theirs, require_units) for theirs in left]
         if True in verdicts:
             del left[verdicts.index(True)]
         elif None in verdicts:
-            open_ones += 1
+            undecided += 1
         else:
             return False
-    if len(left) != open_ones:
+    if len(left) != undecided:
         return False
     return None if left else True
 
@@ -154,13 +141,3 @@ def _distinct(parts: tuple[Form, ...]) -> tuple[Form, ...]:
         if not any(compare(part, other, True) for other in kept):
             kept.append(part)
     return tuple(kept)
-
-
-def _mixed(truth: Form, answer: Form) -> bool | None:
-    """A value and a compound: never equal where the value is read, else for symbolics."""
-    value, compound = (truth, answer) if isinstance(truth, Value) else (answer, truth)
-    assert isinstance(value, Value)
-    assert isinstance(compound, Compound)
-    if compound.kind == "=" and value.name:
-        return None  # "y = ..." is an equation too
-    return None if value.sound and not value.readings and _may_be_the_same(compound.kind, "=") else False

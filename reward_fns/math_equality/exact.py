@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from unicodedata import normalize
 
 from reward_fns.math_equality.numbers import IMAGINARY_UNIT, NoNumberError, Number, UnreadError, factorial, root
 
@@ -20,17 +21,12 @@ _TOKEN = re.compile(
     r"(?P<sign>!+|[-+*/^(){}\[\]_])|(?P<name>[A-Za-z\u03b1-\u03c9\u221e])|(?P<part>[\u00bc-\u00be\u2150-\u215e]))",
     re.ASCII,
 )
-_GREEK = (
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi varphi "
-    "chi psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega pi infty ell"
-)
-_LETTER_COMMANDS = frozenset(_GREEK.split())
+_LETTERS = """
+alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi varphi chi
+psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega pi infty ell
+"""
+_LETTER_COMMANDS = frozenset(_LETTERS.split())
 _ALIASES = {"\u03c0": "pi", "\u221e": "infty"}
-_VULGAR = {
-    "\u00bd": (1, 2), "\u00bc": (1, 4), "\u00be": (3, 4), "\u2153": (1, 3), "\u2154": (2, 3), "\u2155": (1, 5),
-    "\u2156": (2, 5), "\u2157": (3, 5), "\u2158": (4, 5), "\u2159": (1, 6), "\u215a": (5, 6), "\u215b": (1, 8),
-    "\u215c": (3, 8), "\u215d": (5, 8), "\u215e": (7, 8), "\u2150": (1, 7), "\u2151": (1, 9), "\u2152": (1, 10),
-}  # fmt: skip
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -41,7 +37,11 @@ def evaluate(text: str) -> Number:
         UnreadError: symbolics may know it.
         NoNumberError: it is no value.
     """
-    return _Reader(text).whole()
+    reader = _Reader(text)
+    value = reader.sum()
+    if not reader.at_end:
+        raise NoNumberError("what follows the number has no place here")
+    return value
 
 
 class _Reader:
@@ -57,15 +57,11 @@ class _Reader:
             assert match.lastgroup is not None
             self._tokens.append((match.lastgroup, match[match.lastgroup]))
             position = match.end()
-        self._at = 0
-        self._depth = 0
-        self._steps = 0
+        self._at = self._depth = self._steps = 0
 
-    def whole(self) -> Number:
-        value = self._sum()
-        if self._at < len(self._tokens):
-            raise NoNumberError(f"{self._tokens[self._at][1]!r} has no place here")
-        return value
+    @property
+    def at_end(self) -> bool:
+        return self._at == len(self._tokens)
 
     def _peek(self, ahead: int = 0) -> tuple[str, str]:
         return self._tokens[self._at + ahead] if self._at + ahead < len(self._tokens) else ("end", "")
@@ -76,35 +72,23 @@ class _Reader:
             return True
         return False
 
-    def _sum(self) -> Number:
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise NoNumberError("nested too deeply")
+    def sum(self) -> Number:
         value = self._term()
         while self._peek() in (("sign", "+"), ("sign", "-")):
             negative = self._take("-") or not self._take("+")
             term = self._term()
             value = value + (-term if negative else term)
-        self._depth -= 1
         return value
 
     def _term(self) -> Number:
-        negative = self._take("-")
-        if not negative:
-            self._take("+")
-        value, divided = self._factor(), False
-        if negative:
-            value = -value
+        value = self._factor() if self._take("+") else self._signed_factor()
+        divided = False
         while True:
             if self._take("*"):
                 value = value * self._signed_factor()
             elif self._take("/"):
                 value, divided = value * self._signed_factor() ** -1, True
-            elif self._peek()[0] in ("name", "command") or self._peek() in (
-                ("sign", "("),
-                ("sign", "{"),
-                ("sign", "["),
-            ):
+            elif self._peek()[0] in ("name", "command") or self._peek()[1] in _CLOSING:
                 if divided:
                     raise UnreadError("a/bc has two readings")
                 value = value * self._factor()
@@ -148,17 +132,26 @@ class _Reader:
         return Number.of(int(whole) + Fraction(top, bottom))
 
     def _primary(self) -> Number:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise NoNumberError("nested too deeply")
         kind, text = self._peek()
         self._at += 1
+        value = self._value_of(kind, text)
+        self._depth -= 1
+        return value
+
+    def _value_of(self, kind: str, text: str) -> Number:
+        """The value that begins with a token, which is consumed already."""
         if kind == "number":
             mantissa, _, exponent = text.lower().partition("e")
             if exponent:
                 return Number.of(Fraction(mantissa)) * Number.of(10) ** int(exponent)
             return Number.of(Fraction(text))
         if kind == "part":
-            return Number.of(Fraction(*_VULGAR[text]))
+            return Number.of(Fraction(normalize("NFKC", text).replace("\u2044", "/")))  # "½" is "1⁄2"
         if kind == "sign" and text in _CLOSING:
-            value = self._sum()
+            value = self.sum()
             if not self._take(_CLOSING[text]):
                 raise NoNumberError(f"{text!r} is not closed")
             return value
@@ -176,14 +169,9 @@ class _Reader:
         """What a command or a power applies to: a group, or one digit of a number (a power: all of it)."""
         kind, text = self._peek()
         before = self._tokens[self._at - 1]
-        if kind == "number" and before[1] != "^" and len(text) > 1:
+        if kind == "number" and before[1] != "^" and text[0] != "." and len(text) > 1:
             self._tokens[self._at : self._at + 1] = [("number", text[0]), ("number", text[1:])]
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise NoNumberError("nested too deeply")
-        value = self._primary()
-        self._depth -= 1
-        return value
+        return self._primary()
 
     def _square_root(self) -> Number:
         degree = 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
 from reward_fns.math_equality.compare import Compound, Form, Value, compare
@@ -50,8 +51,7 @@ def _depths(text: str) -> list[int]:
     Raises:
         NoNumberError: the brackets do not match up.
     """
-    depths, depth = [], 0
-    braces = 0
+    depths, depth, braces = [], 0, 0
     for char in text:
         if char in _CLOSING:
             depth -= 1
@@ -102,13 +102,12 @@ def _read(text: str, depth: int) -> Form:
     text = text.strip()
     if depth == 0:
         text = _outside(text)
-    if _CONNECTIVES.search(text):
-        text = _CONNECTIVES.sub(",", text)
-    parts, _ = _split(text, _COMMA)
-    if len(parts) > 1:
+    text = _CONNECTIVES.sub(",", text)
+    parts, signs = _split(text, _COMMA)
+    if signs:
         return _list("", parts, depth)
-    for strict in (True, False):
-        parts, signs = _split(text, _STRICT_MARK if strict else _INEQUALITY)
+    for relation in (_STRICT_MARK, _INEQUALITY):
+        parts, signs = _split(text, relation)
         if signs:
             return _related(parts, signs, depth)
     parts, signs = _split(text, _EQUALS)
@@ -123,12 +122,8 @@ def _outside(text: str) -> str:
     """A text whose numbers outside of list brackets are written without commas."""
     if "," not in text:
         return text
-    depths, braced = _depths(text), "(" not in text and "[" not in text and "\\{" not in text
-
-    def bare(match: re.Match[str]) -> str:
-        return match[0].replace(",", "") if braced or depths[match.start()] == 0 else match[0]
-
-    return COMMA_GAPS.sub(bare, text)
+    depths = _depths(text) if any(opening in text for opening in ("(", "[", "\\{")) else [0] * len(text)
+    return COMMA_GAPS.sub(lambda match: match[0] if depths[match.start()] else match[0].replace(",", ""), text)
 
 
 def _list(kind: str, parts: list[str], depth: int) -> Form:
@@ -173,20 +168,14 @@ def _equation(parts: list[str], depth: int) -> Form:
         parts = parts[1:]
     forms = [_read(part, depth + 1) for part in parts]
     if len(forms) == 1:
-        form = forms[0]
-        return (
-            Value(form.text, form.readings, form.sound, name)
-            if isinstance(form, Value)
-            else Compound(form.kind, form.parts, name)
-        )
+        return replace(forms[0], name=name)
     last = forms[-1]
     verdicts = [compare(last, form) for form in forms[:-1]]
     if all(verdicts):
         return last
-    read_all = all(
+    if False in verdicts and all(
         isinstance(form, Value) and any(not number.symbolic for number, _ in form.readings) for form in forms
-    )
-    if False in verdicts and read_all:
+    ):
         raise NoNumberError("an equation that does not hold")
     return Compound("=", tuple(forms), name)
 

@@ -106,15 +106,8 @@ def _prime_root(prime: int) -> Number:
 
 
 def _integer_root(value: int, degree: int) -> int | None:
-    """The exact root of a non-negative integer, if there is one."""
-    if degree == 2:
-        root = math.isqrt(value)
-    else:
-        low, high = 0, 1 << (value.bit_length() // degree + 1)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if middle**degree <= value else (low, middle - 1)
-        root = low
+    """The exact root of a non-negative integer, if there is one; of degrees above 2, if floats can find it."""
+    root = math.isqrt(value) if degree == 2 else round(min(value, 1 << 1000) ** (1 / degree))
     return root if root**degree == value else None
 
 
@@ -124,10 +117,11 @@ def root(value: Number, degree: int) -> Number:
     Raises:
         UnreadError: it is neither a fraction nor made of the square roots of small primes.
     """
-    if value.exact is None or not 2 <= degree <= 64 or value.exact.numerator.bit_length() > 4096:
+    if value.exact is None or not 2 <= degree <= 64:
         raise UnreadError("a root of a symbol")
-    top, bottom = abs(value.exact.numerator), value.exact.denominator
-    negative = value.exact < 0
+    top, bottom, negative = abs(value.exact.numerator), value.exact.denominator, value.exact < 0
+    if max(top, bottom).bit_length() > 4096:
+        raise UnreadError("a root of a large number")
     roots = _integer_root(top, degree), _integer_root(bottom, degree)
     if roots[0] is not None and roots[1] is not None and (degree % 2 or not negative):
         return Number.of(Fraction(-roots[0] if negative else roots[0], roots[1]))

@@ -64,6 +64,8 @@ _UNIT_TAIL = re.compile(
     rf"(?P<unit>(?:{_UNIT_WORD}|[%{_CURRENCIES}])(?:\s*(?:[-/*]\s*)?(?:{_UNIT_WORD}|\^\s*\{{?-?\d\}}?))*)",
     re.DOTALL | re.ASCII,
 )
+_UNIT_PART = re.compile(rf"{_LETTERS}+|[\u00b0%{_CURRENCIES}]|\^\s*\{{?-?\d\}}?|[/*]")
+_TEXT = re.compile(r"\\[A-Za-z]+\s*\{([^{}]*)\}")
 _CURRENCY = re.compile(
     rf"(?P<sign>[-+]?)\s*(?P<unit>(?:US)?[{_CURRENCIES}]|USD|EUR|GBP|Rs\.?)\s*(?P<head>[\d.(\\].*)",
     re.DOTALL | re.ASCII,
@@ -105,14 +107,12 @@ def _with_unit(text: str) -> list[tuple[Number, str]]:
     match = _UNIT_TAIL.fullmatch(text) if len(text) <= _MAX_CHARS else None
     if match is None:
         return []
-    words = re.findall(
-        r"[A-Za-z\u00b5\u03a9]+|[\u00b0%" + _CURRENCIES + r"]|\^\s*\{?-?\d\}?|[/*]", _texts(match["unit"])
-    )
+    words = _UNIT_PART.findall(_TEXT.sub(r" \1 ", match["unit"]))
     factor = 1
     while words and words[0].lower() in _FACTORS:
         factor *= _FACTORS[words.pop(0).lower()]
-    if len(words) > 8 or any(map(_is_no_unit, words)):
-        return []
+    if len(words) > 8 or any(w.lower() in _NO_UNIT or _NO_UNIT_FORM.fullmatch(w.lower()) for w in words):
+        return []  # another number, or a doubt about the one before it
     if "\\" not in match["unit"] and "\u00b0" not in words and not _free_standing(words, match["gap"]):
         return []
     unit = " ".join(_unit(word) for word in words)
@@ -120,15 +120,6 @@ def _with_unit(text: str) -> list[tuple[Number, str]]:
     if unit == "%":
         return [reading for n in numbers for reading in ((n * Number.of(Fraction(1, 100)), HUNDREDTHS), (n, "%"))]
     return [(number, unit) for number in numbers]
-
-
-def _texts(unit: str) -> str:
-    return re.sub(r"\\[A-Za-z]+\s*\{([^{}]*)\}", r" \1 ", unit)
-
-
-def _is_no_unit(word: str) -> bool:
-    """A word that says another number, or doubts or denies the one before it."""
-    return word.lower() in _NO_UNIT or bool(_NO_UNIT_FORM.fullmatch(word.lower()))
 
 
 def _free_standing(words: list[str], gap: str) -> bool:

@@ -37,3 +37,8 @@ def spoil(path: Path, change: Callable[[list[DataRow]], object]) -> None:
     rows = list(read_rows(path))
     change(rows)
     write_rows(path, rows)
+
+
+def write_text(path: Path, *lines: str) -> str:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return str(path)

@@ -12,7 +12,6 @@ import pytest
 from tests.conftest import ROOT
 from tests.data.support import FIXTURES, SPLIT_FILES, spoil
 from verl_air.cli import check, data
-from verl_air.data import framings
 from verl_air.data.schema import read_rows
 from verl_air.errors import DataError
 
@@ -40,9 +39,7 @@ def test_build_then_check(domain: str, source: str, tmp_path: Path, capsys: pyte
     assert (tmp_path / "p.html").stat().st_size > 5000
 
 
-def test_options_reach_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = dict(framings._registry())
-    monkeypatch.setattr(framings, "_registry", lambda: registry)
+def test_options_reach_the_files(tmp_path: Path, own_registry: None) -> None:
     own = tmp_path / "own.yaml"
     own.write_text(
         "".join(f"- {{name: riddle-{n}, family: riddle, prompt: 'Riddle {n}: {{request}}'}}\n" for n in range(3))

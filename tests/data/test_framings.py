@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import base64
-import codecs
 from pathlib import Path
 
 import pytest
 
-from verl_air.data import PromptMessage, framings, make_row, with_instruction, write_rows
+from verl_air.data import PromptMessage, make_row, with_instruction, write_rows
 from verl_air.data.framings import (
     BOXED_DOMAINS,
     OOD_FAMILIES,
@@ -17,18 +15,11 @@ from verl_air.data.framings import (
     load_framings,
     read_framings,
     register_framing,
-    register_transform,
 )
 from verl_air.errors import DataError
 from verl_air.rewards import FormatRule, Style
 
 SLOTS = {"request": "Count to {ten} and 12.5, please", "right": "the right one", "wrong": "the wrong one"}
-
-
-@pytest.fixture
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = dict(framings._registry())
-    monkeypatch.setattr(framings, "_registry", lambda: registry)
 
 
 @pytest.mark.parametrize("domain", ["safety", "moral", "math"])
@@ -55,15 +46,11 @@ def test_braces_in_a_request_are_left_alone() -> None:
     assert framing.render({"request": "{wrong} {0} {}"})[0]["content"] == "{wrong} {0} {}"
 
 
-def test_transforms_can_be_undone() -> None:
-    text = "How do tides work in 12 hours?"
-    assert base64.b64decode(TRANSFORMS["base64"](text)).decode() == text
-    assert codecs.decode(TRANSFORMS["rot13"](text), "rot13") == text
-    assert TRANSFORMS["reversed_words"](TRANSFORMS["reversed_words"](text)) == text
-    assert TRANSFORMS["underscored"](text).replace("_", " ") == text
-    assert TRANSFORMS["alternating_case"](text).lower() == text.lower()
-    assert TRANSFORMS["spaced"]("ab cd") == "a b   c d"
-    assert TRANSFORMS["leet"]("tea") == "734"
+def test_transforms() -> None:
+    assert {name: transform("Tea at 5") for name, transform in TRANSFORMS.items() if name} == {
+        "alternating_case": "tEa aT 5", "base64": "VGVhIGF0IDU=", "leet": "734 47 5", "reversed_words": "5 at Tea",
+        "rot13": "Grn ng 5", "spaced": "T e a   a t   5", "underscored": "Tea_at_5",
+    }  # fmt: skip
 
 
 def test_framings_of_ones_own_come_from_a_file(tmp_path: Path, own_registry: None) -> None:
@@ -87,8 +74,6 @@ def test_framings_of_ones_own_come_from_code(own_registry: None) -> None:
     assert mine in framings_for("anything")
     with pytest.raises(DataError, match=r"'mine' is already registered \(family 'own'\)"):
         register_framing(FramingTemplate("mine", "other", (("user", "{request}"),)))
-    with pytest.raises(DataError, match="'leet' is already registered"):
-        register_transform("leet", str.upper)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.support import SHARED, needs_shared
+from tests.data.support import SHARED, needs_shared, write_text
 from verl_air.cli import main
 from verl_air.data.intents import IntentSpec
 from verl_air.data.presets import presets
@@ -46,11 +46,6 @@ SETS = {
 }
 
 
-def write(path: Path, columns: str, rows: list[str]) -> str:
-    path.write_text("\n".join([columns, *rows]) + "\n", encoding="utf-8")
-    return str(path)
-
-
 def kinds(intents: list[IntentSpec] | tuple[IntentSpec, ...]) -> list[tuple[str, str]]:
     return [(intent.request, "harmful" if intent.extras["harmful"] else "benign") for intent in intents]
 
@@ -63,14 +58,14 @@ def read(*sources: str, **options: object) -> list[IntentSpec]:
 @pytest.mark.parametrize("name", SETS)
 def test_a_set_is_read_as_it_is(tmp_path: Path, name: str, named: bool) -> None:
     columns, rows, expected = SETS[name]
-    file = write(tmp_path / "set.csv", columns if named else columns.upper(), rows)
+    file = write_text(tmp_path / "set.csv", columns if named else columns.upper(), *rows)
     material = read_safety([f"{name}:{file}" if named else file], shipped_benign=False)
     assert kinds(tuple(material.intents)) == expected
     assert sum(material.exclusions.counts.values()) == len(rows) - len(expected)
 
 
 def test_a_file_that_is_not_of_the_set_is_named(tmp_path: Path) -> None:
-    file = write(tmp_path / "own.csv", "Behavior,note", ["Do x,"])
+    file = write_text(tmp_path / "own.csv", "Behavior,note", *["Do x,"])
     with pytest.raises(
         DataError, match=r"own.csv: no harmbench file: it lacks the column.*'ContextString'.* Leave harmb"
     ):
@@ -79,12 +74,14 @@ def test_a_file_that_is_not_of_the_set_is_named(tmp_path: Path) -> None:
 
 def test_two_files_with_the_same_columns_are_told_apart_by_their_names(tmp_path: Path) -> None:
     jbb, orb = "Index,Goal,Target,Behavior,Category,Source", "prompt,category"
-    files = [write(tmp_path / f"{kind}-behaviors.csv", jbb, [f"0,Do {kind},,b,c,s"]) for kind in ("harmful", "benign")]
-    files += [write(tmp_path / f"or-bench-{kind}.csv", orb, [f"Ask {kind},c"]) for kind in ("hard-1k", "toxic")]
+    files = [
+        write_text(tmp_path / f"{kind}-behaviors.csv", jbb, *[f"0,Do {kind},,b,c,s"]) for kind in ("harmful", "benign")
+    ]
+    files += [write_text(tmp_path / f"or-bench-{kind}.csv", orb, *[f"Ask {kind},c"]) for kind in ("hard-1k", "toxic")]
     files[2:] = [f"orbench:{file}" for file in files[2:]]
     assert [kind for _, kind in kinds(read(*files))] == ["harmful", "benign", "benign", "harmful"]
     with pytest.raises(DataError, match=r"behaviors.csv: the set has a harmful and a benign file .* Rename the file"):
-        read(write(tmp_path / "behaviors.csv", jbb, ["0,Do it,,b,c,s"]))
+        read(write_text(tmp_path / "behaviors.csv", jbb, *["0,Do it,,b,c,s"]))
 
 
 def test_every_preset_has_a_test() -> None:
@@ -110,23 +107,23 @@ def test_what_cannot_be_read_is_named(
     tmp_path: Path, columns: str, row: str, options: dict[str, str], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        read(write(tmp_path / "set.csv", columns, [row]), **options)
+        read(write_text(tmp_path / "set.csv", columns, *[row]), **options)
 
 
 @pytest.mark.parametrize("column", ["safety", "kind_of", "prompt_harm_label"])
 def test_a_column_whose_values_say_so_is_a_label_whatever_its_name(tmp_path: Path, column: str) -> None:
-    file = write(tmp_path / "own.csv", f"prompt,{column},n", ["Water plants,Benign,1", "Do it,harmful,2"])
+    file = write_text(tmp_path / "own.csv", f"prompt,{column},n", *["Water plants,Benign,1", "Do it,harmful,2"])
     assert kinds(read(file)) == [("Water plants", "benign"), ("Do it", "harmful")]
-    file = write(tmp_path / "own.csv", f"prompt,{column}", ["Water plants,safe", "Do it,controversial"])
+    file = write_text(tmp_path / "own.csv", f"prompt,{column}", *["Water plants,safe", "Do it,controversial"])
     with pytest.raises(DataError, match=rf"line 3, column '{column}': .* 'controversial' is not known"):
         read(file)
 
 
 def test_a_label_of_ones_own_is_used_mapped_or_ignored(tmp_path: Path) -> None:
-    words = write(tmp_path / "words.csv", "prompt,Label", ["Water plants,harmless", "Do it,UNSAFE"])
+    words = write_text(tmp_path / "words.csv", "prompt,Label", *["Water plants,harmless", "Do it,UNSAFE"])
     assert kinds(read(words)) == [("Water plants", "benign"), ("Do it", "harmful")]
     assert kinds(tuple(read_safety([], benign=[words], shipped_benign=False).contrast))[1] == ("Do it", "harmful")
-    numbers = write(tmp_path / "numbers.csv", "prompt,label", ["Water plants,0", "Do it,1", "Hm,2"])
+    numbers = write_text(tmp_path / "numbers.csv", "prompt,label", *["Water plants,0", "Do it,1", "Hm,2"])
     mapped = read(numbers, label="label:0=benign,1=harmful,2=drop")
     assert kinds(mapped) == [("Water plants", "benign"), ("Do it", "harmful")]
     assert [kind for _, kind in kinds(read(numbers, label="none"))] == ["harmful"] * 3
@@ -170,17 +167,20 @@ def test_harmbench_and_strongreject_as_published() -> None:
 def test_a_label_of_ones_own_goes_before_what_the_columns_look_like(tmp_path: Path, columns: str, name: str) -> None:
     row = ",".join(["x"] * (columns.count(",") - 1))
     rows = [f"Ask {label},{row}{',' if row else ''}{label}" for label in ("safe", "unsafe")]
-    assert [kind for _, kind in kinds(read(write(tmp_path / f"{name}.csv", columns, rows)))] == ["benign", "harmful"]
+    assert [kind for _, kind in kinds(read(write_text(tmp_path / f"{name}.csv", columns, *rows)))] == [
+        "benign",
+        "harmful",
+    ]
     if columns == "goal,label":
         with pytest.raises(DataError, match="the columns 'label', 'kind' all say which rows are harmful"):
-            read(write(tmp_path / "two.csv", "goal,label,kind", ["a,safe,harmful"]))
+            read(write_text(tmp_path / "two.csv", "goal,label,kind", *["a,safe,harmful"]))
 
 
 def test_what_was_given_as_benign_is_not_taken_for_harmful(tmp_path: Path) -> None:
-    plain = write(tmp_path / "nontoxic.csv", "prompt,category", ["Water plants,garden"])
-    goals = write(tmp_path / "goals.csv", "goal", ["Bake bread"])
+    plain = write_text(tmp_path / "nontoxic.csv", "prompt,category", *["Water plants,garden"])
+    goals = write_text(tmp_path / "goals.csv", "goal", *["Bake bread"])
     material = read_safety([], benign=[plain, goals], shipped_benign=False)
     assert {kind for _, kind in kinds(tuple(material.contrast))} == {"benign"}
     columns, rows, _ = SETS["strongreject"]
     with pytest.raises(DataError, match="a set of harmful requests; give it under --source"):
-        read_safety([], benign=[write(tmp_path / "s.csv", columns, rows)], shipped_benign=False)
+        read_safety([], benign=[write_text(tmp_path / "s.csv", columns, *rows)], shipped_benign=False)

@@ -11,7 +11,6 @@ import pytest
 from tests.data.support import SPLIT_FILES
 from verl_air.cli import main
 from verl_air.data.check import check_files
-from verl_air.data.check.gold import GoldCheck
 from verl_air.data.math import final_answer, read_math
 from verl_air.data.moral import read_moral
 from verl_air.data.schema import read_rows
@@ -21,12 +20,8 @@ from verl_air.rewards import self_check
 
 def problem(number: int, boxed: str, **columns: Any) -> dict[str, Any]:
     solution = rf"First \boxed{{{number}}} is near. So the answer is $\boxed{{{boxed}}}$."
-    return {
-        "problem": f"What is thing {number}?",
-        "level": f"Level {number}",
-        "type": "Algebra",
-        "solution": solution,
-    } | columns
+    own = {"problem": f"What is thing {number}?", "level": f"Level {number}", "type": "Algebra", "solution": solution}
+    return own | columns
 
 
 def story(number: int, **columns: Any) -> dict[str, Any]:
@@ -50,20 +45,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 @pytest.mark.parametrize(
     ("boxed", "number", "unit"),
     [
-        ("12", "12", ""),
-        (r"\frac{3}{4}", "3/4", ""),
-        (r"-\dfrac{3}{4}", "-3/4", ""),
-        (r"\frac{-3}{4}", "-3/4", ""),
-        (r"\frac34", "3/4", ""),
-        (r"10,\!000", "10,000", ""),
-        ("10{,}000", "10,000", ""),
-        (r"\$18.90", "$18.90", ""),
-        (r"45^\circ", "45", "degrees"),
-        (r"12.5\%", "12.5", "%"),
-        (r"6\text{ cm}^2", "6", "cm2"),
+        ("12", "12", ""), (r"\frac{3}{4}", "3/4", ""), (r"-\dfrac{3}{4}", "-3/4", ""), (r"\frac{-3}{4}", "-3/4", ""),
+        (r"\frac34", "3/4", ""), (r"10,\!000", "10,000", ""), ("10{,}000", "10,000", ""), (r"\$18.90", "$18.90", ""),
+        (r"45^\circ", "45", "degrees"), (r"12.5\%", "12.5", "%"), (r"6\text{ cm}^2", "6", "cm2"),
         (r"\frac{1}{2}\mbox{ inches}", "1/2", "inches"),
     ],
-)
+)  # fmt: skip
 def test_a_boxed_number_is_read_exactly_and_passes_its_own_verifier(
     tmp_path: Path, boxed: str, number: str, unit: str
 ) -> None:
@@ -72,15 +59,6 @@ def test_a_boxed_number_is_read_exactly_and_passes_its_own_verifier(
     (intent,) = read_math([write(tmp_path / "math.jsonl", [problem(7, boxed)])]).intents
     assert self_check("math", intent.ground_truth, {"domain": "math", "role": "open"}) is None
     assert len({intent.question.right, *intent.question.wrong}) == 4
-
-
-def test_check_compares_with_the_fraction_in_the_box() -> None:
-    info = {"domain": "math", "role": "open"}
-    extras = {"answer": r"-\frac{1}{3}", "verifier": "math"}
-    assert not list(GoldCheck().faults("-1/3", info, extras))
-    ((column, fault),) = GoldCheck().faults("-0.33", info, extras)
-    assert column == "reward_model.ground_truth"
-    assert r"-0.33 is not the source's answer -\frac{1}{3}" in fault
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.data.support import FIXTURES, SHARED, needs_shared
-from verl_air.data import framings
 from verl_air.data.build import BuildOptions, build
 from verl_air.data.framings import FramingTemplate, load_framings, ood_families
 from verl_air.data.intents import Exclusions
@@ -21,12 +20,6 @@ WILD = SHARED / "jailbreak_llms" / "inthewild_jailbreak_llms.json"
 SLOTS = {"request": "{goal} of 12.5", "wrong": "w"}
 
 
-@pytest.fixture
-def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry = dict(framings._registry())
-    monkeypatch.setattr(framings, "_registry", lambda: registry)
-
-
 def write(folder: Path, content: object, name: str = "wild.json") -> Path:
     path = folder / name
     path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), "utf-8")
@@ -36,28 +29,12 @@ def write(folder: Path, content: object, name: str = "wild.json") -> Path:
 @pytest.mark.parametrize(
     "placeholder",
     [
-        "[INSERT PROMPT HERE]",
-        "[INSERT PROMPT]",
-        "[insert your question here]",
-        "{INSERT PROMPT HERE}",
-        "<enter the request>",
-        "(insert prompt here)",
-        "[[YOUR REQUEST]]",
-        "{goal}",
-        "{request}",
-        "{prompt}",
-        "{{ prompt }}",
-        "[PROMPT]",
-        "<prompt>",
-        "[REPLACE WITH YOUR REQUEST]",
-        "[在此插入提示]",
-        "{请求}",
-        "[INSERTE SU PREGUNTA AQUÍ]",
-        "[Insérez votre demande ici]",
-        "[hier Frage einfügen]",
-        "[вставьте вопрос]",
+        "[INSERT PROMPT HERE]", "[INSERT PROMPT]", "[insert your question here]", "{INSERT PROMPT HERE}",
+        "<enter the request>", "(insert prompt here)", "[[YOUR REQUEST]]", "{goal}", "{request}", "{prompt}",
+        "{{ prompt }}", "[PROMPT]", "<prompt>", "[REPLACE WITH YOUR REQUEST]", "[在此插入提示]", "{请求}",
+        "[INSERTE SU PREGUNTA AQUÍ]", "[Insérez votre demande ici]", "[hier Frage einfügen]", "[вставьте вопрос]",
     ],
-)
+)  # fmt: skip
 def test_placeholders_of_many_conventions(placeholder: str) -> None:
     assert with_placeholder([("user", f"Say: {placeholder} now")]) == ((("user", "Say: {request} now"),), 1)
 
@@ -86,9 +63,9 @@ def test_what_happens_twice_or_not_at_all_is_reported_by_its_place(
     read_wild_framings(tmp_path / "w.json")
     none, several = caplog.messages
     assert none.startswith("templates that have no placeholder")
-    assert none.endswith(": 1 (e.g. w.json, entry 2)")
+    assert none.endswith(": 1 (e.g. w.json, element 1)")
     assert several.startswith("templates that have several placeholders")
-    assert several.endswith(": 1 (e.g. w.json, entry 1)")
+    assert several.endswith(": 1 (e.g. w.json, element 0)")
 
 
 def test_braces_of_a_template_and_of_a_request_are_text(tmp_path: Path) -> None:
@@ -119,7 +96,7 @@ def test_near_duplicates_empty_and_harmless_entries_are_counted(tmp_path: Path) 
     exclusions = Exclusions()
     assert len(read_wild_framings(write(tmp_path, rows), exclusions=exclusions)) == 1
     assert dict(exclusions.counts) == {"near-duplicate template": 1, "marked as no jailbreak": 1, "without text": 1}
-    assert exclusions.examples["near-duplicate template"] == ["wild.json, entry 2"]
+    assert exclusions.examples["near-duplicate template"] == ["wild.json, element 1"]
 
 
 def test_near_duplicates_are_found_without_blanks_between_words(tmp_path: Path) -> None:
@@ -155,14 +132,18 @@ def test_a_third_of_the_families_is_held_out_unless_some_are_named() -> None:
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
-        ("", "w.json", "w.json, line 1, column 1: not JSON"),
+        ("", "w.json", "w.json: the file is empty"),
         ('["a", ]', "w.json", "w.json, line 1, column 7: not JSON"),
-        ("{}", "w.json", "expected a JSON array of templates, got dict"),
-        ([], "w.json", "got an empty one"),
-        (["a", 3], "w.json", "w.json, entry 2: expected a text, a list of turns or an object, got int"),
-        ([{"colour": "red"}], "w.json", "w.json, entry 1: none of the columns prompt, template, .* it has colour"),
-        ([{"prompt": "a", "jailbreak": "maybe"}], "w.json", "entry 1, column 'jailbreak': 'maybe' is neither true nor"),
-        ([["a", "b"]], "w.json", "entry 1, column 'messages': the last turn must be the user's"),
+        ("{}", "w.json", "w.json: an array of objects or texts"),
+        ([], "w.json", "w.json: the file has no rows"),
+        (["a", 3], "w.json", "w.json, element 1: an object or a text is expected, got int"),
+        ([{"colour": "red"}], "w.json", "w.json, element 0: none of the columns prompt, template, .* it has colour"),
+        (
+            [{"prompt": "a", "jailbreak": "maybe"}],
+            "w.json",
+            "element 0, column 'jailbreak': 'maybe' is neither true nor",
+        ),
+        ([["a", "b"]], "w.json", "element 0, column 'messages': the last turn must be the user's"),
         ([["a", 3, "b"]], "w.json", "turn 2: expected a text, or an object with role"),
         ([{"messages": [{"role": "robot", "content": "x"}]}], "w.json", "turn 1: expected a text, or an object"),
         ("turns\nhello\n", "w.csv", "line 2, column 'turns': expected a JSON list of turns"),
@@ -175,7 +156,7 @@ def test_faults_are_named_by_file_and_entry(tmp_path: Path, content: object, nam
 
 
 def test_an_unknown_family_column_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="entry 1: no column 'group'; the columns are prompt"):
+    with pytest.raises(DataError, match="element 0: no column 'group'; the columns are request"):
         load_framings(f"{write(tmp_path, ['a'])}@group")
 
 
@@ -202,7 +183,7 @@ def test_long_templates_give_way_to_others_and_intents_without_are_left_out(tmp_
     )
     with pytest.raises(DataError, match="no intent fits --max-prompt-length 20"):
         build(material, BuildOptions(max_prompt_length=20), tmp_path / "none")
-    assert not list((tmp_path / "none").iterdir())
+    assert not (tmp_path / "none").exists()
 
 
 @needs_shared

@@ -56,6 +56,7 @@ SPOILERS = [
     "\\boxed{{{}", "~~{}~~",
     "\\cancel{{{}}}", "{}...", "It could be {}", "nicht {}", "答案不是{}", "{} because I say so",
 ]  # fmt: skip
+LIGHT = ["{}", "{}", "**{}**", "({})", "Answer: {}"]
 _NOUNS = "amber basalt cedar dune ember fjord glade harbour islet juniper kelp lagoon meadow nectar orchid pebble"
 WORDS = _NOUNS.split()
 
@@ -109,7 +110,7 @@ def near_letter(rng: random.Random) -> Case:
         rng.choice(SPOILERS).format(letter), rng.choice(SPOILERS).format(letter), f"{other}. No: {letter}",
         f"vitamin {letter}",
     ])  # fmt: skip
-    return Case(letter, wear(rng, answer, ["{}", "{}", "**{}**", "({})", "Answer: {}"]), {"choices": choices})
+    return Case(letter, wear(rng, answer, LIGHT), {"choices": choices})
 
 
 # -- true_false and exact_match ----------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ def near_word(rng: random.Random) -> Case:
         f"\\boxed{{{truth}}} or \\boxed{{{other}}}",
         *[rng.choice(SPOILERS).format(truth) for _ in range(9)],
     ])  # fmt: skip
-    return Case(truth, wear(rng, answer, ["{}", "{}", "**{}**", "({})", "Answer: {}"]))
+    return Case(truth, wear(rng, answer, LIGHT))
 
 
 def right_text(rng: random.Random) -> Case:
@@ -149,7 +150,7 @@ def near_text(rng: random.Random) -> Case:
         f"\\boxed{{{truth}}} or \\boxed{{{_text(rng)}}}",
         *[rng.choice(SPOILERS).format(truth) for _ in range(8)],
     ])  # fmt: skip
-    return Case(truth, wear(rng, answer, ["{}", "{}", "**{}**", "({})", "Answer: {}"]))
+    return Case(truth, wear(rng, answer, LIGHT))
 
 
 # -- math --------------------------------------------------------------------------------------------------------------
@@ -306,9 +307,8 @@ def right_refusal(rng: random.Random) -> Case:
     words = rng.choice(
         ["I'm sorry", "I am sorry", "I cannot", "I can\u2019t", "I won't", "I'm unable", "I apologize", "i will not"]
     )
-    return Case(
-        "", wear(rng, f"{rng.choice([words, words.upper()])} {_text(rng).lower()}", ["{}", "**{}**", "Well: {}", "{}."])
-    )
+    text = f"{rng.choice([words, words.upper()])} {_text(rng).lower()}"
+    return Case("", wear(rng, text, ["{}", "**{}**", "Well: {}", "{}."]))
 
 
 def near_refusal(rng: random.Random) -> Case:

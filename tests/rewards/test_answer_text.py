@@ -80,6 +80,9 @@ IS_NOT_B = [
     "A. Decline, and give the reason.", "C. Decline, and give the reason.",
     r"\boxed{A. Decline, and give the reason.}", "B. Say nothing.",
     "B. Decline, and give the reason. A. Help with it.", "Β.", "Б", "б", "В.",
+    "A, option B", "A, the answer is B", r"\boxed{A}\boxed{B}", r"\boxed{B} would be wrong", r"\boxed{B}: wrong",
+    r"\boxed{B} cannot be right", r"\boxed{B}. No, A.", r"\boxed{B}, or A", r"I doubt \boxed{B}",
+    r"The wrong answer is \boxed{B}", r"I can rule out \boxed{B}", r"Either \boxed{A}, or perhaps \boxed{B}",
 ]
 # fmt: on
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeClient, JudgeSettings, Sample, compute_score, get_reward
 from verl_air.rewards.judge import close_clients
 from verl_air.rewards.judge.in_process import InProcessJudge
+from verl_air.rewards.judge.verdicts import final_text
 
 SAFE, UNSAFE, NONE = (1.25, 1.0), (-1.0, 0.0), None
 TOKENIZER = make_tokenizer()
@@ -364,3 +366,16 @@ async def test_the_whole_path_with_a_tiny_model_that_poses_as_a_guard(tmp_path: 
     assert result["task_reward"] == pytest.approx(1.0 / (1.0 + math.exp(unsafe - safe)), abs=1e-3)
     assert result["judge_mass"] == pytest.approx(math.exp(safe) + math.exp(unsafe), rel=1e-2)
     assert doubtful["abstained"] == 1.0
+
+
+def test_a_template_that_is_echoed_is_no_verdict() -> None:
+    guard = yaml.safe_load((FOLDER / "gpt_oss_safeguard.yaml").read_text())
+    assert not re.search(guard["pattern"], '{"violation": 0 or 1, "refusal": "yes" or "no"}')
+    assert not re.search(guard["pattern"], '{"violation": 0.9}')
+    assert re.search(guard["pattern"], '{"violation": 1, "refusal": "no"}')
+
+
+def test_a_final_channel_may_be_constrained_to_json() -> None:
+    answer = {"choices": [{"finish_reason": "stop"}]}
+    text = '<|channel|>analysis<|message|>Hm<|end|><|channel|>final <|constrain|>json<|message|>{"violation": 1}'
+    assert final_text(answer, text) == '{"violation": 1}'

@@ -346,7 +346,17 @@ async def test_each_route_asks_its_own_judge(server: Misbehaving, second: Misbeh
         ("Verdict: YES/NO\n\nVerdict: NO", -1.0),
         *[
             (f"Verdict: {echo}", None)
-            for echo in ("YES/NO", "YES or NO", "YES | NO", "[YES, NO]", "No harm done", "NOT")
+            for echo in (
+                "YES/NO",
+                "YES or NO",
+                "YES | NO",
+                "[YES, NO]",
+                "YES, NO",
+                "**YES** / **NO**",
+                "YES?",
+                "NOT",
+                "No harm done",
+            )
         ],
         ("I cannot say.", None),
         ("Verdict: PERHAPS", None),

@@ -30,32 +30,21 @@ async def score(answer: str, truth: str, deadline: float = 20.0) -> dict[str, fl
     return await compute_score("math/train", respond(answer), truth, row("math"), routes=routes)
 
 
-# fmt: off
-EQUAL = [
-    ("42", "42"), ("1,234", "1234"), ("42.0", "42"), (r"\frac{1}{2}", "0.5"), (r"\dfrac{2}{4}", r"\frac12"),
-    ("2(x+1)", "2x+2"), (r"\sqrt{8}", r"2\sqrt{2}"), (r"\{1, 2\}", r"\{2, 1\}"), ("$7$", "7"), (r"x = 5", "5"),
-    ("40 + 2 = 42", "42"), (r"42 \text{ apples}", "42"),
-]
+EQUAL = [("42", "42"), (r"\frac{1}{2}", "0.5"), ("2(x+1)", "2x+2"), (r"\{1, 2\}", r"\{2, 1\}"), (r"2\ln 2", r"\ln 4")]
 UNEQUAL = [
-    ("41", "42"), ("-42", "42"), ("4 2", "42"), ("42 or 43", "42"), ("x+1", "x+2"), ("0.5", r"\frac{1}{3}"),
-    ("?", "42"), ("5 = 42", "42"), (r"\neq 42", "42"), (r"\not= 42", "42"), ("43 or 42", "42"), ("41, 42", "42"),
-    ("not 42", "42"), (r"42\pm 1", "42"), ("(1,2)", "(2,1)"),
-]
-# fmt: on
+    ("-42", "42"), ("x+1", "x+2"), (r"\neq 42", "42"), ("not 42", "42"), ("(1,2)", "(2,1)"), (r"2\ln 3", r"\ln 4"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("answer", "truth"), EQUAL)
-async def test_equal_mathematics_is_right(answer: str, truth: str) -> None:
-    assert (await score(f"\\boxed{{{answer}}}", truth))["acc"] == 1.0
+@pytest.mark.parametrize(("pair", "acc"), [*((pair, 1.0) for pair in EQUAL), *((pair, 0.0) for pair in UNEQUAL)])
+async def test_equal_mathematics_is_right_and_nothing_else(pair: tuple[str, str], acc: float) -> None:
+    """Through the whole reward; test_math_forms has the rules."""
+    answer, truth = pair
+    assert (await score(f"\\boxed{{{answer}}}", truth))["acc"] == acc
+    assert (await score(f"\\boxed{{1}} no, \\boxed{{{answer}}}", truth))["acc"] == acc
 
 
-@pytest.mark.parametrize(("answer", "truth"), UNEQUAL)
-async def test_unequal_mathematics_is_wrong(answer: str, truth: str) -> None:
-    assert (await score(f"\\boxed{{{answer}}}", truth))["acc"] == 0.0
-
-
-async def test_the_last_box_counts_and_no_box_is_bad_format() -> None:
-    assert (await score(r"\boxed{1} no, \boxed{2}", "2"))["acc"] == 1.0
+async def test_no_box_is_bad_format() -> None:
     unboxed = await score("2", "2")
     assert (unboxed["acc"], unboxed["format_ok"]) == (0.0, 0.0)
 

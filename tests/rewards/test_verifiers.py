@@ -28,19 +28,9 @@ WRONG_LETTER = [  # among them B's look-alikes: Cyrillic, Greek, full-width, mat
 
 WORDS = ["true", "True.", "TRUE", "**true**", r"\boxed{True}", r"\boxed{\text{true}}", " true\n"]
 NO_WORDS = [
-    "not true",
-    "true or false",
-    "truely",
-    "t",
-    "yes",
-    "1",
-    "untrue",
-    "true false",
-    "~true",
-    "\uff54rue",
-    "",
-    "false",
-]
+    "not true", "true or false", "truely", "t", "yes", "1", "untrue", "true false", "~true", "\uff54rue", "", "false",
+    r"\boxed{False} \boxed{True}", r"\boxed{true}. Actually false.",
+]  # fmt: skip
 TEXTS = ["harmful", "Harmful.", " HARMFUL ", r"\boxed{harmful}", '"harmful"']
 NO_TEXTS = ["not harmful", "harmful or harmless", "harmfull", "harm ful", "h\u0430rmful", ""]
 RULES = {
@@ -66,11 +56,10 @@ def test_what_a_rule_accepts_and_refuses(name: str, answer: str, acc: float) -> 
 @pytest.mark.parametrize(
     ("truth", "answer", "acc"),
     [
-        *((("5", answer, 0.0)) for answer in ("> 5", ">  5", "- 5", "+ 5", "~5", "$- 5$")),
-        *((("5", answer, 1.0)) for answer in ("5", "\u2022 5", "* 5")),
+        *((("5", answer, 0.0)) for answer in ("> 5", ">  5", "> **5**", "- 5", "- `5`", "+ 5", "~5", "$- 5$")),
+        *((("5", answer, 1.0)) for answer in ("5", "\u2022 5", "* 5", "* **5**")),
         ("- 5", "- 5", 1.0),
-        ("yes", "- yes", 1.0),
-        ("yes", "> yes", 1.0),
+        *((("yes", answer, 1.0)) for answer in ("- yes", "> yes", "> **yes**")),
     ],
 )
 def test_a_sign_before_a_number_is_no_bullet(truth: str, answer: str, acc: float) -> None:
@@ -89,11 +78,6 @@ def test_only_offered_letters_count() -> None:
         score("multiple_choice", respond("E"), "E", row(choices=OPTIONS))
     assert score("multiple_choice", respond("E"), "E", row(choices=[*OPTIONS, "Oslo"]))["acc"] == 1.0
     assert score("multiple_choice", respond("E"), "E", letters="ABCDE")["acc"] == 1.0
-
-
-def test_exact_match_can_mind_the_case() -> None:
-    assert score("exact_match", respond("Iron"), "iron", ignore_case=False)["acc"] == 0.0
-    assert score("exact_match", respond("iron"), "iron", ignore_case=False)["acc"] == 1.0
 
 
 def test_an_empty_ground_truth_is_matched_by_nothing() -> None:

@@ -100,8 +100,6 @@ def _check_data(args: argparse.Namespace) -> int:
     for (severity, check), n in sorted(report.counts.items()):
         if n > report.limit:
             print(f"{severity}: {n - report.limit} more of kind [{check}]; --limit lists them")
-    for note in report.notes:
-        print(note)
     print(f"{report.number('error')} error(s), {report.number('warning')} warning(s)")
     if args.html:
         print(f"preview: {write_preview(args.html, args.files, report, groups=args.html_groups)}")

@@ -1,7 +1,6 @@
 """Anchor formats: ways to ask about an intent so that a rule can check the answer.
 
-A format is a function from a :class:`Question` and a position to an :class:`AnchorPrompt`. The position says where the
-right answer goes; positions are drawn evenly, so that no letter pays by itself.
+A format is told where the right answer goes; these positions are drawn evenly, so that no letter pays by itself.
 """
 
 from __future__ import annotations
@@ -129,7 +128,5 @@ def _label(question: Question, position: int, rng: random.Random) -> AnchorPromp
 MULTIPLE_CHOICE = register_anchor_format(
     AnchorFormat("multiple_choice", "multiple_choice", lambda question: 1 + len(question.wrong), _multiple_choice)
 )
-TRUE_FALSE = register_anchor_format(AnchorFormat("true_false", "true_false", lambda question: 2, _true_false))
-LABEL = register_anchor_format(
-    AnchorFormat("label", "exact_match", lambda question: 1 + len(question.wrong_labels), _label)
-)
+register_anchor_format(AnchorFormat("true_false", "true_false", lambda question: 2, _true_false))
+register_anchor_format(AnchorFormat("label", "exact_match", lambda question: 1 + len(question.wrong_labels), _label))

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,7 +29,7 @@ from verl_air.data.framings import (
     ood_families,
     with_instruction,
 )
-from verl_air.data.intents import BuildInput, Exclusions, IntentSpec, seeded, seeded_rank
+from verl_air.data.intents import BuildInput, IntentSpec, seeded, seeded_rank
 from verl_air.data.schema import SCHEMA_VERSION, SPLITS, DataRow, PromptMessage, Split, make_row, write_rows
 from verl_air.data.splits import SHIFT, divide_intents, split_framings
 from verl_air.errors import DataError
@@ -98,77 +97,94 @@ def build(material: BuildInput, options: BuildOptions, out: Path) -> dict[str, A
     if out.exists() and not out.is_dir():
         raise DataError(f"{out}: --out must be a folder")
     warnings: list[str] = []
-    intents = divide_intents(material, options.held_out, options.seed, warnings)
-    needed: dict[Split, int] = {split: options.rows_per_intent(split)[1] for split in SPLITS}
+    train, held = divide_intents(material, options.held_out, options.seed, warnings)
     found = framings_for(material.domain)
-    framings = split_framings(found, ood_families(found, options.ood_families, options.seed), needed)
+    framings = split_framings(
+        found,
+        ood_families(found, options.ood_families, options.seed),
+        {split: options.rows_per_intent(split)[1] for split in SPLITS},
+    )
     formats = [get_anchor_format(name) for name in options.formats]
+    fits = prompt_limit(options.max_prompt_length, options.tokenizer)
+    renderers = {split: _Renderer(material, options, split, formats, framings[split], fits) for split in SPLITS}
+    train, held = _without_short(train, held, renderers, material, options)
+    if (share := options.benign_share) is not None:
+        train, held = (with_benign_share(own, share, options.seed, material.exclusions) for own in (train, held))
+    for name, own in (("train", train), ("id, ood", held)):
+        kinds = ([z.request for z in own if z.stratum == kind] for kind in ("harmful", "benign"))
+        warnings += [f"{name}: {warning}" for warning in contrast_warnings(*kinds)]
+
     out.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".building-", dir=out))
-    try:
-        counts: dict[str, Any] = {}
-        fits = prompt_limit(options.max_prompt_length, options.tokenizer)
-        renderers = {split: _Renderer(material, options, split, formats, framings[split], fits) for split in SPLITS}
-        intents = _without_short(intents, renderers, options, material.exclusions)
-        if (share := options.benign_share) is not None:
-            both = (intents["train"], intents["id"])
-            train, held = (with_benign_share(own, share, options.seed, material.exclusions) for own in both)
-            intents = {"train": train, "id": held, "ood": held}
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=out) as folder:
+        temporary, counts = Path(folder), {}
         for split, renderer in renderers.items():
-            tally = {name: Counter[str]() for name in ("role", "family", "context")}
-            rows = tqdm(
-                renderer.rows(intents[split]), split, renderer.rows_of(intents[split]), leave=False, disable=None
-            )
-            path = write_rows(temporary / f"{split}.parquet", _tallied(rows, tally))
-            counts[split] = {
-                "intents": len(intents[split]),
-                "rows": tally["role"].total(),
-                "roles": dict(sorted(tally["role"].items())),
-                "families": dict(sorted(tally["family"].items())),
-                "contexts": dict(sorted(tally["context"].items())),
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            }
-        manifest = _manifest(material, options, counts, [*warnings, *_contrast(intents)])
+            counts[split] = _write_split(temporary / f"{split}.parquet", renderer, train if split == "train" else held)
+        everything = (*material.intents, *material.held_out, *material.contrast)
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "domain": material.domain,
+            "sources": [{"name": s.name, "sha256": s.sha256, "rows": len(s.rows)} for s in material.sources],
+            "options": asdict(options),
+            "versions": {name: _version(name) for name in ("verl-air", "pyarrow")},
+            "splits": counts,
+            "strata": dict(sorted(Counter(intent.stratum for intent in everything).items())),
+            "excluded": material.exclusions.as_dict(),
+            "warnings": warnings,
+        }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         for name in (*(f"{split}.parquet" for split in SPLITS), MANIFEST):
             os.replace(temporary / name, out / name)
-    finally:
-        shutil.rmtree(temporary)
     return manifest
 
 
 def _without_short(
-    intents: dict[Split, Sequence[IntentSpec]],
+    train: list[IntentSpec],
+    held: list[IntentSpec],
     renderers: dict[Split, _Renderer],
+    material: BuildInput,
     options: BuildOptions,
-    exclusions: Exclusions,
-) -> dict[Split, Sequence[IntentSpec]]:
+) -> tuple[list[IntentSpec], list[IntentSpec]]:
     """The intents that the prompt limit leaves enough rows; ID and OOD keep the same ones."""
-    short = {
-        intent.intent_id
-        for split, own in intents.items()
-        for intent in own
-        if not renderers[split].has_enough(intent, options.open_)
+    limit = options.max_prompt_length
+
+    def kept(intents: list[IntentSpec], *splits: Split) -> list[IntentSpec]:
+        left = [z for z in intents if all(renderers[split].has_enough(z, options.open_) for split in splits)]
+        if not left:
+            raise DataError(
+                f"split {splits[0]!r}: no intent fits --max-prompt-length {limit}: raise it (and "
+                "data.max_prompt_length of the recipe) or leave the long framings out"
+            )
+        return left
+
+    kept_train, kept_held = kept(train, "train"), kept(held, "id", "ood")
+    ids = {intent.intent_id for intent in (*kept_train, *kept_held)}
+    for intent_id in sorted({intent.intent_id for intent in (*train, *held)} - ids):
+        material.exclusions.add(f"prompts above {limit} tokens leave fewer rows than a visit takes", intent_id)
+    return kept_train, kept_held
+
+
+def _write_split(path: Path, renderer: _Renderer, intents: Sequence[IntentSpec]) -> dict[str, Any]:
+    """Write a file; returns what it holds, for the manifest."""
+    role, family, context = Counter[str](), Counter[str](), Counter[str]()
+
+    def counted(rows: Iterable[DataRow]) -> Iterator[DataRow]:
+        for row in rows:
+            info = row["extra_info"]
+            role[info["role"]] += 1
+            family[info["family"]] += 1
+            context[info["context"]] += 1
+            yield row
+
+    n_rows = len(intents) * renderer.rows_per_intent
+    write_rows(path, counted(tqdm(renderer.rows(intents), path.stem, n_rows, leave=False, disable=None)))
+    return {
+        "intents": len(intents),
+        "rows": role.total(),
+        "roles": dict(sorted(role.items())),
+        "families": dict(sorted(family.items())),
+        "contexts": dict(sorted(context.items())),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
-    for intent_id in sorted(short):
-        reason = f"prompts above {options.max_prompt_length} tokens leave fewer rows than a visit takes"
-        exclusions.add(reason, intent_id)
-    left = {split: [intent for intent in own if intent.intent_id not in short] for split, own in intents.items()}
-    if empty := [split for split, own in left.items() if not own]:
-        raise DataError(
-            f"split {empty[0]!r}: no intent fits --max-prompt-length {options.max_prompt_length}: raise it (and "
-            "data.max_prompt_length of the recipe) or leave the long framings out"
-        )
-    return dict(left)
-
-
-def _contrast(intents: dict[Split, Sequence[IntentSpec]]) -> list[str]:
-    """Warnings about harmful and benign intents; ID and OOD hold the same ones."""
-    found = []
-    for name, own in (("train", intents["train"]), ("id, ood", intents["id"])):
-        kinds = ([z.request for z in own if z.stratum == kind] for kind in ("harmful", "benign"))
-        found += [f"{name}: {warning}" for warning in contrast_warnings(*kinds)]
-    return found
 
 
 class _Renderer:
@@ -183,16 +199,12 @@ class _Renderer:
         framings: Sequence[FramingTemplate],
         fits: Callable[[list[PromptMessage]], bool],
     ) -> None:
-        self._fits = fits
-        self._domain, self._answer, self._style = material.domain, material.answer, options.style
-        self._instruct = partial(with_instruction, domain=self._domain, style=options.style)
-        self._seed, self._split, self._formats, self._framings = options.seed, split, formats, framings
+        self._material, self._options, self._split = material, options, split
+        self._formats, self._framings, self._fits = formats, framings, fits
+        self._instruct = partial(with_instruction, domain=material.domain, style=options.style)
         self._n_anchors, self._n_open = options.rows_per_intent(split)
         self._positions = BalancedPositions(seeded(options.seed, split, "positions"))
-
-    def rows_of(self, intents: Sequence[IntentSpec]) -> int:
-        """How many rows the intents give."""
-        return len(intents) * (self._n_anchors + self._n_open)
+        self.rows_per_intent = self._n_anchors + self._n_open
 
     def rows(self, intents: Sequence[IntentSpec]) -> Iterator[DataRow]:
         """All rows, intent by intent; their order and content depend on the seed and the intents alone.
@@ -200,13 +212,20 @@ class _Renderer:
         Raises:
             DataError: an intent cannot have as many different anchors, or a framing names an unknown slot.
         """
-        index = 0
-        for number, intent in enumerate(sorted(intents, key=lambda z: seeded_rank(self._seed, z.intent_id))):
-            rng = seeded(self._seed, self._split, intent.intent_id)
+        seed, index = self._options.seed, 0
+        for number, intent in enumerate(sorted(intents, key=lambda z: seeded_rank(seed, z.intent_id))):
+            rng = seeded(seed, self._split, intent.intent_id)
             for row in (*self._anchors(intent, number, rng), *self._open(intent, rng)):
                 row["extra_info"]["index"] = index
                 index += 1
                 yield row
+
+    def has_enough(self, intent: IntentSpec, visit: int) -> bool:
+        """Whether an intent has as many open rows within the prompt limit as a visit takes, and anchors at all."""
+        anchors = (chosen.render(intent.question, 0, random.Random(0)) for chosen in self._formats)
+        if not all(self._fits(self._instruct(anchor.text, anchor.what)) for anchor in anchors):
+            return False
+        return len(list(islice(self._prompts(intent, random.Random(0)), visit))) == visit
 
     def _anchors(self, intent: IntentSpec, number: int, rng: random.Random) -> Iterator[DataRow]:
         used: dict[str, set[int]] = defaultdict(set)
@@ -234,61 +253,35 @@ class _Renderer:
                 extras={"verifier": chosen.verifier, **({"choices": anchor.choices} if anchor.choices else {})},
             )
 
-    def has_enough(self, intent: IntentSpec, visit: int) -> bool:
-        """Whether an intent has as many open rows within the prompt limit as a visit takes, and anchors at all."""
-        chosen = (anchor_format.render(intent.question, 0, random.Random(0)) for anchor_format in self._formats)
-        anchors = (self._instruct(anchor.text, anchor.what) for anchor in chosen)
-        return (
-            all(map(self._fits, anchors)) and len(list(islice(self._prompts(intent, random.Random(0)), visit))) == visit
-        )
+    def _open(self, intent: IntentSpec, rng: random.Random) -> Iterator[DataRow]:
+        for framing, prompt in islice(self._prompts(intent, rng), self._n_open):
+            yield self._row(
+                intent,
+                prompt=prompt,
+                ground_truth=intent.ground_truth,
+                role="open",
+                context=framing.name,
+                family=framing.family,
+            )
 
     def _prompts(self, intent: IntentSpec, rng: random.Random) -> Iterator[tuple[FramingTemplate, list[PromptMessage]]]:
         """The intent in all framings, in the order in which it takes them, as far as they are within the limit."""
         slots = {"request": intent.request, **intent.slots}
         for framing in choose_framings(self._framings, len(self._framings), rng):
-            prompt = self._instruct(framing.render(slots), self._answer)
+            prompt = self._instruct(framing.render(slots), self._material.answer)
             if self._fits(prompt):
                 yield framing, prompt
 
-    def _open(self, intent: IntentSpec, rng: random.Random) -> Iterator[DataRow]:
-        row = partial(self._row, intent, role="open", ground_truth=intent.ground_truth, extras={})
-        for framing, prompt in islice(self._prompts(intent, rng), self._n_open):
-            yield row(prompt=prompt, context=framing.name, family=framing.family)
-
-    def _row(self, intent: IntentSpec, *, extras: dict[str, Any], **columns: Any) -> DataRow:
-        own = {"request": intent.request, "shift": SHIFT[self._split], "style": self._style}
+    def _row(self, intent: IntentSpec, *, extras: dict[str, Any] | None = None, **columns: Any) -> DataRow:
+        own = {"request": intent.request, "shift": SHIFT[self._split], "style": self._options.style}
         return make_row(
             intent_id=intent.intent_id,
-            domain=self._domain,
+            domain=self._material.domain,
             split=self._split,
             index=0,
-            extras={**intent.extras, **extras, **own},
+            extras={**intent.extras, **(extras or {}), **own},
             **columns,
         )
-
-
-def _tallied(rows: Iterable[DataRow], tally: dict[str, Counter[str]]) -> Iterator[DataRow]:
-    for row in rows:
-        for name, counter in tally.items():
-            counter[row["extra_info"][name]] += 1  # type: ignore[literal-required]
-        yield row
-
-
-def _manifest(
-    material: BuildInput, options: BuildOptions, counts: dict[str, Any], warnings: list[str]
-) -> dict[str, Any]:
-    everything = (*material.intents, *material.held_out, *material.contrast)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "domain": material.domain,
-        "sources": [{"name": s.name, "sha256": s.sha256, "rows": len(s.rows)} for s in material.sources],
-        "options": asdict(options),
-        "versions": {name: _version(name) for name in ("verl-air", "pyarrow")},
-        "splits": counts,
-        "strata": dict(sorted(Counter(intent.stratum for intent in everything).items())),
-        "excluded": material.exclusions.as_dict(),
-        "warnings": warnings,
-    }
 
 
 def _version(package: str) -> str:

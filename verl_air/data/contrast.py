@@ -1,10 +1,9 @@
 """Whether harmful and benign intents differ by more than something trivial, and how many of each are kept.
 
-A model that is trained on them must not learn to decline by the length of a request, or by its first word. Each trivial
-feature is taken for a classifier and measured by its balanced accuracy, the mean of the two kinds' hit rates (0.5:
-tells nothing). Over the thresholds of a feature the best is ``(1 + D) / 2`` with D the greatest distance of the two
-distributions (Kolmogorov-Smirnov). Above 0.8 is a warning. With 20 intents of each kind, chance reaches that in one of
-500 cases, so fewer are not judged.
+A model must not learn to decline by the length of a request, or by its first word. Each trivial feature is taken for a
+classifier and measured by its balanced accuracy (0.5: tells nothing). Over the thresholds of a feature the best is
+``(1 + D) / 2`` with D the greatest distance of the two distributions (Kolmogorov-Smirnov). With 20 intents of each
+kind, chance reaches 0.8 in one of 500 cases, so fewer are not judged.
 """
 
 from __future__ import annotations
@@ -44,15 +43,14 @@ def contrast_warnings(harmful: Sequence[str], benign: Sequence[str]) -> list[str
 
 def trivial_features(harmful: Sequence[str], benign: Sequence[str]) -> dict[str, float]:
     """Balanced accuracy of telling the two kinds, neither of them empty, apart by one feature at its best threshold."""
-    lengths = [np.sort([len(text) for text in texts]) for texts in (harmful, benign)]
-    thresholds = np.concatenate(lengths)
-    below = [np.searchsorted(length, thresholds, side="right") / len(length) for length in lengths]
-    asked = [np.mean([text.rstrip().endswith(_QUESTION_MARKS) for text in texts]) for texts in (harmful, benign)]
     words = [Counter((text.split() or [""])[0].casefold() for text in texts) for texts in (harmful, benign)]
     distances = {
-        word: abs(words[0][word] / len(harmful) - words[1][word] / len(benign)) for word in words[0] | words[1]
+        word: abs(words[0][word] / len(harmful) - words[1][word] / len(benign)) for word in sorted(words[0] | words[1])
     }
-    word = max(sorted(distances), key=lambda word: distances[word])
+    word = max(distances, key=lambda word: distances[word])
+    asked = [np.mean([text.rstrip().endswith(_QUESTION_MARKS) for text in texts]) for texts in (harmful, benign)]
+    lengths = [np.sort([len(text) for text in texts]) for texts in (harmful, benign)]
+    below = [np.searchsorted(own, np.concatenate(lengths), side="right") / len(own) for own in lengths]
     distance = {
         "the length": np.abs(below[0] - below[1]).max(),
         "the question mark at the end": abs(asked[0] - asked[1]),

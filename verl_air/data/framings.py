@@ -1,9 +1,7 @@
 """Framings: templates that reword a request; each belongs to a family. And the instruction that ends every prompt.
 
 Families, not single framings, are divided between training and OOD: two framings of one family are too similar for one
-of them to test what the other taught. The shipped ones are the files ``framings_*.yaml`` in this folder. Add your own
-with such a file (``--framings FILE``, :func:`load_framings`) or in code (:func:`register_framing`). Files of jailbreak
-templates found in the wild are read by :mod:`verl_air.data.wild_framings`.
+of them to test what the other taught. The shipped ones are the files ``framings_*.yaml`` in this folder.
 """
 
 from __future__ import annotations
@@ -64,7 +62,6 @@ class FramingTemplate:
     """One framing.
 
     name: unique; the ``context`` of the rows it makes.
-    family: the unit of the train/OOD division.
     messages: pairs of role and template; ``{request}`` marks where the request goes. The last message is the user's.
     transform: name of a transform that is applied to the request first.
     domains: where it may be used; empty: everywhere.
@@ -80,21 +77,19 @@ class FramingTemplate:
     wild: bool = False
 
     def __post_init__(self) -> None:
-        if fault := self._fault():
-            raise DataError(f"framing {self.name!r}: {fault}")
-
-    def _fault(self) -> str:
+        fault = ""
         if not self.name or not self.family:
-            return "name and family must not be empty"
-        if not self.messages or self.messages[-1][0] != "user":
-            return "the last message must be the user's"
-        if unknown := sorted({role for role, _ in self.messages} - set(_ROLES)):
-            return f"unknown role {unknown[0]!r}; known: {', '.join(_ROLES)}"
-        if not any("{request}" in template for _, template in self.messages):
-            return "no message contains {request}"
-        if self.transform not in TRANSFORMS:
-            return f"unknown transform {self.transform!r}; known: {', '.join(sorted(filter(None, TRANSFORMS)))}"
-        return ""
+            fault = "name and family must not be empty"
+        elif not self.messages or self.messages[-1][0] != "user":
+            fault = "the last message must be the user's"
+        elif unknown := sorted({role for role, _ in self.messages} - set(_ROLES)):
+            fault = f"unknown role {unknown[0]!r}; known: {', '.join(_ROLES)}"
+        elif not any("{request}" in template for _, template in self.messages):
+            fault = "no message contains {request}"
+        elif self.transform not in TRANSFORMS:
+            fault = f"unknown transform {self.transform!r}; known: {', '.join(sorted(filter(None, TRANSFORMS)))}"
+        if fault:
+            raise DataError(f"framing {self.name!r}: {fault}")
 
     def render(self, slots: Mapping[str, str]) -> list[PromptMessage]:
         """Fill the slots in; a :class:`DataError` if a template names one that this domain does not fill."""
@@ -125,12 +120,6 @@ def register_framing(framing: FramingTemplate) -> FramingTemplate:
     return framing
 
 
-def register_transform(name: str, transform: Callable[[str], str]) -> None:
-    """Add a transform that framings can name; a :class:`DataError` if another one has its name."""
-    if TRANSFORMS.setdefault(name, transform) is not transform:
-        raise DataError(f"transform {name!r} is already registered; choose another name")
-
-
 def framings_for(domain: str) -> list[FramingTemplate]:
     """The framings of a domain, by name."""
     return sorted((f for f in _registry().values() if not f.domains or domain in f.domains), key=lambda f: f.name)
@@ -149,8 +138,9 @@ def load_framings(name: str | os.PathLike[str], exclusions: Exclusions | None = 
     file, _, column = (str(name), "", "") if Path(name).exists() else str(name).partition("@")
     path = Path(file)
     wild = path.suffix.lower() in SUFFIXES
-    framings = read_wild_framings(path, column, exclusions) if wild else read_framings(path)
-    return [register_framing(framing) for framing in framings]
+    return [
+        register_framing(f) for f in (read_wild_framings(path, column, exclusions) if wild else read_framings(path))
+    ]
 
 
 def ood_families(framings: Iterable[FramingTemplate], named: Iterable[str], seed: int) -> set[str]:
@@ -216,8 +206,6 @@ def with_instruction(
     messages: str | Sequence[PromptMessage], what: str, domain: str, style: Style = "think_answer"
 ) -> list[PromptMessage]:
     """Append the instruction of a response style to the last user message.
-
-    It joins a user message, not a system message: not every chat template has the latter.
 
     Args:
         messages: the last one is the user's; a plain string is one user message.

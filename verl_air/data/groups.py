@@ -1,8 +1,6 @@
 """Which rows belong to which meta-group: a compact index, built from three columns and checked for completeness.
 
-The index holds two lists of row numbers per intent, one of anchors and one of open rows, in compressed form: the
-anchors of intent ``z`` are ``anchor_rows[anchor_offsets[z]:anchor_offsets[z + 1]]``. Ten million rows take 80 MB and a
-few seconds. Axes: Z intents, S rows (prompts).
+Ten million rows take 80 MB and a second. Axes: Z intents, S rows (prompts).
 """
 
 from __future__ import annotations
@@ -29,9 +27,8 @@ class GroupIndex:
     """Row numbers of every intent's anchors and open rows; intents in order of their first row, rows ascending.
 
     names: [Z], an arrow array of strings.
-    anchor_rows: row numbers of all anchors, int64, intent by intent.
-    anchor_offsets: [Z + 1], int64; where each intent's anchors begin.
-    open_rows, open_offsets: the same for open rows.
+    anchor_rows, open_rows: row numbers, int64, intent by intent.
+    anchor_offsets, open_offsets: [Z + 1], int64; where each intent's rows begin.
     left_out: names of the intents that had too few rows, if they are not refused.
     """
 
@@ -59,11 +56,8 @@ def read_groups(
 ) -> GroupIndex:
     """Index the rows of one or several data files; row numbers continue from file to file, in the order given.
 
-    Only ``domain``, ``intent_id`` and ``role`` of ``extra_info`` are read; see :func:`intent_names`.
-
     Raises:
-        DataError: a file cannot be read (see :func:`verl_air.data.schema.open_table`), or what
-            :func:`build_group_index` raises; the message names the file.
+        DataError: see :func:`~verl_air.data.schema.open_table` and :func:`build_group_index`; the file is named.
     """
     files = [str(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     if not files:
@@ -91,10 +85,8 @@ def build_group_index(
     """Index columns that are already in memory.
 
     Args:
-        intent_id: [S] strings; a list, a numpy array, or an arrow (chunked) array.
-        role: [S] strings, ``anchor`` or ``open``.
-        anchors: how many anchors a visit to an intent takes; every intent must have as many.
-        open_: how many open rows a visit takes.
+        intent_id, role: [S] strings; lists, numpy arrays, or arrow (chunked) arrays.
+        anchors, open_: rows that a visit to an intent takes; every intent must have as many.
         source: what to call the rows in a message: a name, or a function from a row number to its file and row.
         leave_out_incomplete: leave intents with too few rows out of the index instead of refusing them.
 
@@ -108,31 +100,37 @@ def build_group_index(
         raise DataError(f"{len(intent_S)} intent ids but {len(role_S)} roles")
     if len(intent_S) == 0:
         raise DataError(f"{source if isinstance(source, str) else 'the data files'}: no rows")
-    anchor_code, open_code = (roles.index(name).as_py() for name in ROLES)
-    is_anchor_S, is_open_S = (role_S == anchor_code) & (role_S >= 0), (role_S == open_code) & (role_S >= 0)
-    _reject_rows(intent_S < 0, locate, "extra_info.intent_id is missing")
-    _reject_rows(~(is_anchor_S | is_open_S), locate, f"extra_info.role must be one of {', '.join(ROLES)}")
-    index = GroupIndex(
-        names, *_by_intent(is_anchor_S, intent_S, len(names)), *_by_intent(is_open_S, intent_S, len(names))
+    is_anchor_S, is_open_S = ((role_S >= 0) & (role_S == roles.index(name).as_py()) for name in ROLES)
+    for bad_S, why in (
+        (intent_S < 0, "extra_info.intent_id is missing"),
+        (~(is_anchor_S | is_open_S), f"extra_info.role must be one of {', '.join(ROLES)}"),
+    ):
+        if bad_S.any():
+            raise DataError(f"{locate(int(bad_S.argmax()))}: {why} ({bad_S.sum()} such row(s))")
+    anchors_Z, open_Z = (
+        np.bincount(intent_S[is_role_S], minlength=len(names)) for is_role_S in (is_anchor_S, is_open_S)
     )
-    short_Z = (np.diff(index.anchor_offsets) < anchors) | (np.diff(index.open_offsets) < open_)
-    if not short_Z.any():
-        return index
-    if not leave_out_incomplete:
-        _reject_incomplete(index, short_Z, anchors, open_, locate)
-    return _without(index, short_Z)
+    whole_Z = (anchors_Z >= anchors) & (open_Z >= open_)
+    if not (whole_Z.all() or leave_out_incomplete):
+        short = np.flatnonzero(~whole_Z)
+        listed = ""
+        for z in short[:_LISTED].tolist():
+            where = locate(int((intent_S == z).argmax()))
+            listed += f"  {where}: intent {names[z]}: {anchors_Z[z]} anchor(s), {open_Z[z]} open\n"
+        more = f"  and {len(short) - _LISTED} more\n" if len(short) > _LISTED else ""
+        raise DataError(
+            f"{len(short)} of {len(names)} intents are incomplete: a visit takes {anchors} anchor(s) and {open_} open "
+            f"row(s).\n{listed}{more}"
+            "Add the missing rows (`verl-air check` lists them all) or ask for fewer rows per intent."
+        )
+    kept, left_out = (names.filter(pa.array(chosen_Z)) for chosen_Z in (whole_Z, ~whole_Z))
 
+    def of(is_role_S: np.ndarray, count_Z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.flatnonzero(is_role_S & whole_Z[intent_S])
+        return rows[np.argsort(intent_S[rows], kind="stable")], np.r_[0, np.cumsum(count_Z[whole_Z])]
 
-def _without(index: GroupIndex, short_Z: np.ndarray) -> GroupIndex:
-    """The index of the other intents; its row numbers are those of the file."""
-
-    def kept(rows: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        counts_Z = np.diff(offsets)
-        return rows[np.repeat(~short_Z, counts_Z)], np.r_[0, np.cumsum(counts_Z[~short_Z])]
-
-    names, left_out = (index.names.filter(pa.array(chosen_Z)) for chosen_Z in (~short_Z, short_Z))
-    anchors, open_ = kept(index.anchor_rows, index.anchor_offsets), kept(index.open_rows, index.open_offsets)
-    return GroupIndex(names, *anchors, *open_, left_out=tuple(left_out.to_pylist()))
+    arrays = *of(is_anchor_S, anchors_Z), *of(is_open_S, open_Z)
+    return GroupIndex(kept, *arrays, left_out=tuple(left_out.to_pylist()))
 
 
 def _encode(values: Any) -> tuple[pa.Array, np.ndarray]:
@@ -144,31 +142,3 @@ def _encode(values: Any) -> tuple[pa.Array, np.ndarray]:
     if isinstance(encoded, pa.ChunkedArray):  # what an empty or an already encoded column comes back as
         encoded = encoded.chunk(0)
     return encoded.dictionary, pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-
-
-def _by_intent(wanted_S: np.ndarray, intent_S: np.ndarray, n_intents: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers, intent by intent, and the offsets [Z + 1] where each intent's begin."""
-    rows = np.flatnonzero(wanted_S)
-    intent_of_row = intent_S[rows]
-    offsets = np.zeros(n_intents + 1, dtype=np.int64)
-    np.cumsum(np.bincount(intent_of_row, minlength=n_intents), out=offsets[1:])
-    return rows[np.argsort(intent_of_row, kind="stable")], offsets
-
-
-def _reject_rows(bad_S: np.ndarray, locate: Locate, why: str) -> None:
-    if bad_S.any():
-        raise DataError(f"{locate(int(bad_S.argmax()))}: {why} ({bad_S.sum()} such row(s))")
-
-
-def _reject_incomplete(index: GroupIndex, short_Z: np.ndarray, anchors: int, open_: int, locate: Locate) -> None:
-    anchors_Z, open_Z, short = np.diff(index.anchor_offsets), np.diff(index.open_offsets), np.flatnonzero(short_Z)
-    listed = []
-    for z in short[:_LISTED]:
-        row = int(min([*index.anchors(z)[:1], *index.open(z)[:1]]))
-        listed.append(f"  {locate(row)}: intent {index.names[z]}: {anchors_Z[z]} anchor(s), {open_Z[z]} open\n")
-    more = f"  and {len(short) - _LISTED} more\n" if len(short) > _LISTED else ""
-    raise DataError(
-        f"{len(short)} of {len(index)} intents are incomplete: a visit takes {anchors} anchor(s) and {open_} open "
-        f"row(s).\n{''.join(listed)}{more}"
-        "Add the missing rows (`verl-air check` lists them all) or ask for fewer rows per intent."
-    )

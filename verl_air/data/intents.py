@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +12,6 @@ from typing import Any
 from verl_air.data.anchors import Question
 from verl_air.data.sources import Source, SourceRow, read_source
 from verl_air.errors import DataError
-
-_SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True)
@@ -100,24 +97,22 @@ class IntentReader:
         """
         opened = [source if isinstance(source, Source) else read_source(source) for source in sources]
         self.sources += opened
-        intents = [z for source in opened for row in source.rows if (z := self._intent(source, row, make_intent))]
+        intents = []
+        for source in opened:
+            for row in source.rows:
+                try:
+                    intent = make_intent(source, row)
+                    if intent.intent_id in self._seen:
+                        raise ExcludeRow("duplicate")
+                except ExcludeRow as reason:
+                    self.exclusions.add(str(reason), row.where)
+                    continue
+                self._seen.add(intent.intent_id)
+                intents.append(replace(intent, extras={**intent.extras, "source": source.name}))
         if opened and not intents:
             reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(self.exclusions.counts.items()))
             raise DataError(f"{', '.join(source.name for source in opened)}: no usable row ({reasons})")
         return intents
-
-    def _intent(
-        self, source: Source, row: SourceRow, make_intent: Callable[[Source, SourceRow], IntentSpec]
-    ) -> IntentSpec | None:
-        try:
-            intent = make_intent(source, row)
-            if intent.intent_id in self._seen:
-                raise ExcludeRow("duplicate")
-        except ExcludeRow as reason:
-            self.exclusions.add(str(reason), row.where)
-            return None
-        self._seen.add(intent.intent_id)
-        return replace(intent, extras={**intent.extras, "source": source.name})
 
 
 def require_text(row: SourceRow, column: str) -> str:
@@ -129,13 +124,13 @@ def require_text(row: SourceRow, column: str) -> str:
 
 
 def make_intent_id(domain: str, request: str) -> str:
-    """``<domain>-<16 hex digits of the normalised request>``."""
+    """``<domain>-<16 hex digits>``, of the normalised request."""
     return f"{domain}-{hashlib.sha256(normalise(request).encode()).hexdigest()[:16]}"
 
 
 def normalise(text: str) -> str:
     """Case and white space folded: what makes two requests the same."""
-    return _SPACE.sub(" ", text).strip().casefold()
+    return " ".join(text.split()).casefold()
 
 
 def seeded(*parts: object) -> random.Random:

@@ -2,11 +2,8 @@ r"""Mathematics: problems with a worked solution that ends in ``#### answer`` or
 
 The first is GSM8K (Cobbe et al. 2021), the second MATH (Hendrycks et al. 2021), whose ``level`` and ``type`` or
 ``subject`` go to extras. The anchor offers the result and three distractors; the open variants are the free-form
-problem, in framings. An answer that is not a number (an expression, an interval, a set) has no distractors that are
-known to be wrong: such a problem is left out and counted.
-
-Distractors come from the worked solution as far as possible: an intermediate result, another operation in the last
-step, a forgotten step. Then common mistakes: a number added once too often, doubled, off by ten or by one.
+problem, in framings. An answer that is not a number has no distractors that are known to be wrong: such a problem is
+left out and counted. Distractors come from the worked solution as far as possible; then they are common mistakes.
 
 Numbers are exact fractions throughout; none is rounded. A unit or a percent sign is kept apart from its number.
 """
@@ -41,8 +38,8 @@ _CALCULATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 _TWO_OPERANDS = re.compile(r"\(?\s*([\d.,]+)\s*([-+*/])\s*([\d.,]+)\s*\)?%?")
 _DIGITS = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)(?:\.\d*)?|\.\d+"
 _WRITTEN = re.compile(
-    rf"\s*(?P<minus>[-\u2212]?)\s*[$£€]?\s*(?P<inner_minus>[-\u2212]?)(?P<digits>{_DIGITS})"
-    r"(?:[eE](?P<exponent>[-+]?\d{1,3})|\s*/\s*(?P<denominator>\d+))?\s*%?\s*\.?"
+    rf"\s*(?P<minus>[-\u2212]?)\s*[$£€]?\s*(?P<inner_minus>[-\u2212]?)(?P<number>(?:{_DIGITS})(?:[eE][-+]?\d{{1,3}})?)"
+    r"(?:\s*/\s*0*(?P<denominator>[1-9]\d*))?\s*%?\s*\.?"
 )
 _WITH_UNIT = re.compile(r"(?P<number>.*\d\.?)\s*(?P<unit>%|[^\W\d_][^\d=,;]*?(?:\^?[23])?)\s*\.?")
 _SCIENTIFIC = re.compile(r"(?P<mantissa>.*)[eE](?P<exponent>[-+]?\d+)")
@@ -66,11 +63,10 @@ def read_math(
     solution_column: str | None = None,
     seed: int = 0,
 ) -> BuildInput:
-    """Read problems from files or hub names; errors as of :meth:`~verl_air.data.intents.IntentReader.read`.
+    """Read problems with worked solutions; errors as of :meth:`~verl_air.data.intents.IntentReader.read`.
 
     Args:
-        sources: problems with worked solutions.
-        held_out: those for ID and OOD, e.g. the test set.
+        sources, held_out: files or hub names; ``held_out`` for ID and OOD, e.g. the test set.
         column, solution_column: where problem and solution are, if their columns have none of the usual names.
         seed: decides which distractors are offered.
     """
@@ -89,10 +85,7 @@ def read_math(
 
 
 def make_math_intent(problem: str, solution: str, seed: int, extras: Mapping[str, str] | None = None) -> IntentSpec:
-    """An intent from a problem and its worked solution, or :class:`ExcludeRow`; see :func:`final_answer`.
-
-    ``extras``: more for the rows' extras.
-    """
+    """An intent from a problem and its worked solution, or :class:`ExcludeRow`; see :func:`final_answer`."""
     written, number, unit, value = final_answer(solution)
     intent_id = make_intent_id(DOMAIN, problem)
     # "slips" keeps the random stream, and so the distractors, of the data files that exist.
@@ -161,13 +154,9 @@ def parse_number(text: str) -> Fraction | None:
     match = _WRITTEN.fullmatch(text)
     if match is None or (match["minus"] and match["inner_minus"]):
         return None
-    digits = match["digits"].replace(",", "").rstrip(".")
-    value = Fraction(int(digits)) if digits.isdecimal() else Fraction(digits)
-    if match["exponent"]:
-        value *= Fraction(10) ** int(match["exponent"])
+    number = match["number"].replace(",", "")
+    value = Fraction(int(number) if number.isdecimal() else number)
     if match["denominator"]:
-        if not int(match["denominator"]):
-            return None
         value /= int(match["denominator"])
     return -value if match["minus"] or match["inner_minus"] else value
 
@@ -210,52 +199,36 @@ def _step(right: Fraction, written: str) -> Fraction:
 
 
 def distractors(problem: str, solution: str, answer: str, rng: random.Random, *, n: int) -> list[str]:
-    """``n`` wrong results, written like the answer, all different in value, none equal to the answer.
+    """``n`` wrong results, written like the answer, all different in value, none equal to the answer (a number).
 
-    Args:
-        problem: its numbers are used.
-        solution: its ``<<a+b=c>>`` marks are the steps; without them, the last number of each line.
-        answer: the right result, a number.
-        rng: chooses among distractors that are equally plausible.
-        n: how many.
+    The steps of the solution are its ``<<a+b=c>>`` marks; without them, the last number of each line.
     """
     right = _numbers_in([answer])[0]
     step = _step(right, answer)
-    largest = 20 * abs(right) + 100 * step
+    others = [right + sign * number for number in _numbers_of(problem) for sign in (1, -1)]
+    groups = [
+        (_intermediate_results(solution), min(n, _MOST_INTERMEDIATE)),
+        (_other_last_steps(solution), n),
+        (others, n),
+    ]
+    for group, _ in groups:
+        rng.shuffle(group)
     chosen: list[Fraction] = []
-
-    def take(candidates: Iterable[Fraction], most: int) -> None:
+    for candidates, most in (*groups, (_common_mistakes(right, step), n)):
         for value in candidates:
             if len(chosen) >= most:
-                return
-            fits = value not in chosen and _plausible(value, right, largest)
-            if fits and _as_short(value, right, step, answer):
+                break
+            if value not in chosen and _plausible(value, right, step, answer):
                 chosen.append(value)
-
-    others = [right + sign * number for number in _numbers_of(problem) for sign in (1, -1)]
-    for candidates, most in (
-        (_intermediate_results(solution), min(n, _MOST_INTERMEDIATE)),
-        (list(_other_last_steps(solution)), n),
-        (others, n),
-    ):
-        rng.shuffle(candidates)
-        take(candidates, most)
-    take(_common_mistakes(right, step), n)
     return [format_like(value, answer) for value in chosen]
 
 
-def _plausible(value: Fraction, right: Fraction, largest: Fraction) -> bool:
-    """Not the answer, and not given away by its sign, its decimals or its size."""
-    return (
-        value != right
-        and (value >= 0 or right < 0)
-        and (value.denominator == 1 or right.denominator != 1)
-        and abs(value) <= largest
-    )
-
-
-def _as_short(value: Fraction, right: Fraction, step: Fraction, written: str) -> bool:
-    """Written like the answer, it is about as short, so that length does not give the answer away."""
+def _plausible(value: Fraction, right: Fraction, step: Fraction, written: str) -> bool:
+    """Not the answer, and not given away by its sign, decimals or size, nor by its length, written like the answer."""
+    if value == right or (value < 0 <= right) or abs(value) > 20 * abs(right) + 100 * step:
+        return False
+    if right.denominator == 1 != value.denominator:
+        return False
     if "/" in written:
         return value.denominator <= 4 * right.denominator
     if _SCIENTIFIC.fullmatch(written):
@@ -281,16 +254,15 @@ def _intermediate_results(solution: str) -> list[Fraction]:
     return [numbers[-1] for numbers in map(_numbers_of, body.splitlines()) if numbers]
 
 
-def _other_last_steps(solution: str) -> Iterator[Fraction]:
+def _other_last_steps(solution: str) -> list[Fraction]:
     """Another operation in the last step, or the step omitted."""
     calculations = _CALCULATION.findall(solution)
     match = _TWO_OPERANDS.fullmatch(calculations[-1][0].strip()) if calculations else None
     operands = _numbers_in((match[1], match[3])) if match else []
-    if len(operands) == 2:
-        left, right = operands
-        yield from (left + right, abs(left - right), left * right, left)
-        if right:
-            yield left / right
+    if len(operands) < 2:
+        return []
+    left, right = operands
+    return [left + right, abs(left - right), left * right, left, *([left / right] if right else [])]
 
 
 def _common_mistakes(right: Fraction, step: Fraction) -> Iterator[Fraction]:

@@ -46,25 +46,21 @@ def mix(weights: Mapping[str, float], index: GroupIndex, extras: Any) -> Mixture
         DataError: a key that no intent has, or an intent without a key or with two.
     """
     domain_Z = np.array([name.partition("/")[0] for name in index.names.to_pylist()], dtype=object)
-    key_Z = np.full(len(index), -1)
     names = list(weights)
-    for domain in dict.fromkeys(domain_Z.tolist()):
-        own_Z = np.flatnonzero(domain_Z == domain)
-        key_Z[own_Z] = names.index(domain) if domain in weights else -1
-        parts = {number: key.split("/", 2)[1:] for number, key in enumerate(names) if key.startswith(f"{domain}/")}
-        if parts:
-            rows = extras.take(pa.array(index.anchor_rows[index.anchor_offsets[own_Z]]))
-            for z, text in zip(own_Z.tolist(), rows.to_pylist(), strict=True):
-                try:
-                    values = dict(json.loads(text or "{}"))
-                except (ValueError, TypeError) as error:
-                    raise DataError(
-                        f"intent {index.names[z]}: extras is {text[:80]!r}, expected a JSON object"
-                    ) from error
-                found = [number for number, (extra, value) in parts.items() if _text(values.get(extra)) == value]
-                if len(found) > 1:
-                    raise DataError(_fault(f"intent {index.names[z]} has {len(found)} keys", [names[n] for n in found]))
-                key_Z[z] = found[0] if found else key_Z[z]
+    key_Z = np.array([names.index(domain) if domain in weights else -1 for domain in domain_Z.tolist()])
+    divided = {key.partition("/")[0] for key in names if "/" in key}
+    own_Z = np.flatnonzero(np.isin(domain_Z, list(divided)))
+    rows = extras.take(pa.array(index.anchor_rows[index.anchor_offsets[own_Z]]))
+    for z, text in zip(own_Z.tolist(), rows.to_pylist(), strict=True):
+        try:
+            values = dict(json.loads(text or "{}"))
+        except (ValueError, TypeError) as error:
+            raise DataError(f"intent {index.names[z]}: extras is {text[:80]!r}, expected a JSON object") from error
+        own = {f"{domain_Z[z]}/{extra}/{_text(value)}" for extra, value in values.items()}
+        found = [number for number, key in enumerate(names) if key in own]
+        if len(found) > 1:
+            raise DataError(_fault(f"intent {index.names[z]} has {len(found)} keys", [names[n] for n in found]))
+        key_Z[z] = found[0] if found else key_Z[z]
     if len(without := np.flatnonzero(key_Z < 0)):
         raise DataError(_fault(f"{len(without)} intents have no weight, e.g. {index.names[int(without[0])]}", names))
     members = tuple(np.flatnonzero(key_Z == number) for number in range(len(names)))

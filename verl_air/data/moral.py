@@ -41,22 +41,20 @@ RULES = ("death", "pain", "disable", "freedom", "pleasure", "deceive", "cheat", 
 _MORAL_CHOICE = ("context", "action1", "action2", "ambiguity")
 _STORY = ("norm", "situation", "intention", "moral_action", "immoral_action")
 _TRAIT = "[SEP]"
+_ACCEPTABLE = ("It is acceptable.", "It is clearly wrong.")
 
 
 def read_moral(sources: Sequence[str], *, held_out: Sequence[str] = (), seed: int = 0) -> BuildInput:
     """Read dilemmas from files or hub names; errors as of :meth:`~verl_air.data.intents.IntentReader.read`.
 
     Args:
-        sources: each may be of another kind; columns of no known kind are a :class:`DataError`.
-        held_out: the dilemmas for ID and OOD.
+        sources, held_out: each may be of another kind; columns of no known kind are a :class:`DataError`.
         seed: decides the order in which two actions are named.
     """
-
-    def make(source: Source, row: SourceRow) -> IntentSpec:
-        return _reader_of(source)(row, seed)
-
     reader = IntentReader()
-    intents, apart = reader.read(sources, make), reader.read(held_out, make)
+    intents, apart = (
+        reader.read(names, lambda source, row: _reader_of(source)(row, seed)) for names in (sources, held_out)
+    )
     return BuildInput(DOMAIN, ANSWER, reader.sources, intents, reader.exclusions, held_out=apart)
 
 
@@ -83,10 +81,9 @@ def _moral_choice_intent(row: SourceRow, seed: int) -> IntentSpec:
     actions = require_text(row, "action1"), require_text(row, "action2")
     if row.text("ambiguity") != "low":
         raise ExcludeRow("not of low ambiguity: no verifiable anchor")
-    labels = [{rule: row.text(f"a{k}_{rule}") for rule in RULES} for k in (1, 2)]
-    if any(label not in ("Yes", "No") for by_rule in labels for label in by_rule.values()):
+    if any(row.text(f"a{k}_{rule}") not in ("Yes", "No") for k in (1, 2) for rule in RULES):
         raise ExcludeRow("annotators do not agree on a rule label")
-    broken = [[rule for rule, label in by_rule.items() if label == "Yes"] for by_rule in labels]
+    broken = [[rule for rule in RULES if row.text(f"a{k}_{rule}") == "Yes"] for k in (1, 2)]
     if len(broken[0]) == len(broken[1]):
         raise ExcludeRow("the rule labels do not say which action is right")
     good = 0 if len(broken[0]) < len(broken[1]) else 1
@@ -113,14 +110,8 @@ def _story_intent(row: SourceRow, seed: int) -> IntentSpec:
             f"{row.where}, column 'label': {int(label)} (1 is moral, 0 is not), but the action is in {column}. "
             "Correct one of them, or remove the row."
         )
-    return _verdict_intent(
-        f"{context} {action}",
-        ask="How is what is done in the end to be judged?",
-        verdicts=("It is acceptable.", "It is clearly wrong."),
-        first_is_right=label,
-        rule=norm,
-        kind="story",
-    )
+    ask = "How is what is done in the end to be judged?"
+    return _verdict_intent(f"{context} {action}", ask, _ACCEPTABLE, label, norm, kind="story")
 
 
 def _two_actions_intent(
@@ -152,34 +143,20 @@ def _two_actions_intent(
 
 def _commonsense_intent(row: SourceRow, seed: int) -> IntentSpec:
     """A text whose narrator acts rightly or wrongly (ETHICS commonsense)."""
-    return _verdict_intent(
-        require_text(row, "input"),
-        ask="How is what the narrator does to be judged?",
-        verdicts=("It is acceptable.", "It is clearly wrong."),
-        first_is_right=not _label(row),
-        rule="commonsense",
-    )
+    ask, right = "How is what the narrator does to be judged?", not _label(row)
+    return _verdict_intent(require_text(row, "input"), ask, _ACCEPTABLE, right, "commonsense")
 
 
 def _reasonable_intent(row: SourceRow, seed: int) -> IntentSpec:
     """A claim, a duty or an excuse that is reasonable or not, or a trait (ETHICS justice, deontology and virtue)."""
     scenario, _, trait = (part.strip() for part in require_text(row, "scenario").partition(_TRAIT))
+    excuse = row.text("excuse")
     if trait:
-        return _verdict_intent(
-            f"{scenario}\nTrait: {trait}",
-            ask="Does a person show this trait here?",
-            verdicts=("The trait is shown.", "The trait is not shown."),
-            first_is_right=_label(row),
-            rule="virtue",
-        )
-    text = " ".join(filter(None, (scenario, row.text("excuse"))))
-    return _verdict_intent(
-        text,
-        ask="Is what is said here a reasonable thing to say?",
-        verdicts=("It is reasonable.", "It is not reasonable."),
-        first_is_right=_label(row),
-        rule="deontology" if row.text("excuse") else "justice",
-    )
+        text, rule, ask = f"{scenario}\nTrait: {trait}", "virtue", "Does a person show this trait here?"
+        return _verdict_intent(text, ask, ("The trait is shown.", "The trait is not shown."), _label(row), rule)
+    text, rule = " ".join(filter(None, (scenario, excuse))), "deontology" if excuse else "justice"
+    ask = "Is what is said here a reasonable thing to say?"
+    return _verdict_intent(text, ask, ("It is reasonable.", "It is not reasonable."), _label(row), rule)
 
 
 def _label(row: SourceRow) -> bool:
@@ -190,7 +167,7 @@ def _label(row: SourceRow) -> bool:
 
 
 def _verdict_intent(
-    text: str, *, ask: str, verdicts: tuple[str, str], first_is_right: bool, rule: str, kind: str = ""
+    text: str, ask: str, verdicts: tuple[str, str], first_is_right: bool, rule: str, *, kind: str = ""
 ) -> IntentSpec:
     """``kind``: of the stratum, if it is not the rule."""
     right, wrong = verdicts if first_is_right else verdicts[::-1]
@@ -215,8 +192,6 @@ def _verdict_intent(
     )
 
 
-def _extras(
-    right: str, wrong: str, rule: str, broken_by_right: Sequence[str] = (), broken_by_wrong: Sequence[str] = ()
-) -> dict[str, Any]:
-    broken = {"broken_by_right": list(broken_by_right), "broken_by_wrong": list(broken_by_wrong)}
-    return {"right_action": right, "wrong_action": wrong, "rule": rule, **broken}
+def _extras(right: str, wrong: str, rule: str, **broken: Sequence[str]) -> dict[str, Any]:
+    none: dict[str, Sequence[str]] = {"broken_by_right": [], "broken_by_wrong": []}
+    return {"right_action": right, "wrong_action": wrong, "rule": rule, **none, **broken}

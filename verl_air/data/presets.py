@@ -48,14 +48,11 @@ class SafetyPreset(Settings):
     by_name: dict[str, str] = Field(default_factory=dict)
     context: str | None = None
     contextual: dict[str, str] | None = None
-    leave_out: dict[str, Any] | None = None
 
-    def missing(self, source: Source) -> list[str]:
-        """The columns that are read and are not there."""
-        tables = (self.label, self.contextual, self.leave_out)
-        read = (self.request, self.category, self.context, *(table["column"] for table in tables if table))
-        known = {column.casefold() for column in source.columns}
-        return list(dict.fromkeys(column for column in read if column and column.casefold() not in known))
+    def used(self) -> list[str]:
+        """The columns that are read."""
+        tables = (table["column"] for table in (self.label, self.contextual) if table)
+        return list(dict.fromkeys(filter(None, (self.request, self.category, self.context, *tables))))
 
     def kind_of(self, source: Source, row: SourceRow, given: str) -> str:
         """``harmful`` or ``benign``; ``given``: by the option under which the file was named.
@@ -67,7 +64,7 @@ class SafetyPreset(Settings):
         if self.label is not None:
             column, values = source.find_column(self.label["column"]), self.label["values"]
             value = row.text(column)
-            found = {str(known).casefold(): kind for known, kind in values.items()}.get(value.casefold())
+            found = next((kind for known, kind in values.items() if str(known).casefold() == value.casefold()), None)
             if found is None:
                 raise DataError(
                     f"{row.where}, column {column!r}: {value!r} says neither harmful nor benign. Known: "
@@ -75,7 +72,7 @@ class SafetyPreset(Settings):
                 )
             if found not in KINDS:
                 raise ExcludeRow(found)
-            return found
+            return str(found)
         if self.by_name:
             parts = re.split(r"[^a-z0-9]+", source.name.casefold())
             kinds = {kind for part, kind in self.by_name.items() if part in parts}
@@ -85,7 +82,7 @@ class SafetyPreset(Settings):
                     f"none of {', '.join(self.by_name)}. Rename the file, so that it says which it is."
                 )
             return kinds.pop()
-        if self.kind is not None and self.kind != given:
+        if self.kind not in (None, given):
             raise DataError(f"{source.name}: a set of {self.kind} requests; give it under --source, not under --benign")
         return given
 
@@ -93,23 +90,20 @@ class SafetyPreset(Settings):
         """The request, with its context below it.
 
         Raises:
-            ExcludeRow: there is no request, or the preset leaves the row out.
+            ExcludeRow: there is no request.
             DataError: a contextual row has no context.
         """
-        if self.leave_out is not None:
-            value = row.text(source.find_column(self.leave_out["column"]))
-            if reason := self.leave_out["values"].get(value):
-                raise ExcludeRow(reason)
         request = require_text(row, source.find_column(self.request))
-        context = row.text(source.find_column(self.context)) if self.context else ""
-        if self.contextual and not context:
+        if context := row.text(source.find_column(self.context)) if self.context else "":
+            return f"{request}\n\n{context}"
+        if self.contextual:
             column = source.find_column(self.contextual["column"])
             if row.text(column) == self.contextual["value"]:
                 raise DataError(
                     f"{row.where}, column {self.context!r}: empty, but {column} is {self.contextual['value']!r}. "
                     "Restore the context, or remove the row."
                 )
-        return f"{request}\n\n{context}" if context else request
+        return request
 
     def extras_of(self, source: Source, row: SourceRow) -> dict[str, str]:
         """What evaluation can tell rows apart by, and what pairs a harmful row with a benign one."""
@@ -128,11 +122,7 @@ def presets() -> Mapping[str, SafetyPreset]:
 
 
 def split_preset(name: str) -> tuple[str | None, str]:
-    """``xstest:FILE`` taken apart. What is a file, or a hub name with a configuration, has no preset in front.
-
-    Raises:
-        DataError: the part in front is not a preset.
-    """
+    """``xstest:FILE`` taken apart. What is a file, or a hub name with a configuration, has no preset in front."""
     head, colon, rest = name.partition(":")
     if not colon or Path(name).exists() or "/" in head:
         return None, name
@@ -142,28 +132,25 @@ def split_preset(name: str) -> tuple[str | None, str]:
 
 
 def preset_for(source: Source, name: str | None, column: str | None, label: str | None) -> SafetyPreset:
-    """How a source is read.
+    """How a source is read: by a preset's name, or by its columns where none is given.
 
     Args:
-        source: opened.
-        name: a preset's name; None recognises a set by its columns.
         column: the column of the request, if the user named it.
         label: ``COLUMN:VALUE=harmful,VALUE=benign`` of the user, or ``none`` to have no label.
 
     Raises:
         DataError: a column is missing, or one that looks like a label cannot be read.
     """
+    columns = {known.casefold() for known in source.columns}
+    preset = presets()[name] if name else None
+    if preset and (missing := [used for used in preset.used() if used.casefold() not in columns]):
+        raise DataError(
+            f"{source.name}: no {name} file: it lacks the column(s) {', '.join(map(repr, missing))}; the columns "
+            f"are {', '.join(source.columns)}. Leave {name}: out, or name the set that it is."
+        )
     if name is None and column is None:
-        columns = {known.casefold() for known in source.columns}
         fits = [p for p in presets().values() if not p.by_prefix and {c.casefold() for c in p.columns} <= columns]
         preset = max(fits, key=lambda p: len(p.columns), default=None)
-    else:
-        preset = presets()[name] if name else None
-        if name and preset and (missing := preset.missing(source)):
-            raise DataError(
-                f"{source.name}: no {name} file: it lacks the column(s) {', '.join(map(repr, missing))}; the columns "
-                f"are {', '.join(source.columns)}. Leave {name}: out, or name the set that it is."
-            )
     if preset is None:
         if column is not None:
             source.require(column)
@@ -187,32 +174,28 @@ def _read_label(label: str) -> dict[str, Any] | None:
 
 def _guessed_label(source: Source, preset: SafetyPreset) -> dict[str, Any] | None:
     """The mapping of a column that looks like a label; None if there is no such column."""
-    known = [preset.request, preset.category, preset.context, *(preset.leave_out or {}).values()]
-    used = {str(column).casefold() for column in known if column}
+    used = {column.casefold() for column in preset.used()}
     labels = []
     for column in source.columns:
         if column.casefold() in used:
             continue
-        first: dict[str, str] = {}
+        first: dict[str, str] = {}  # the place of each value
         for row in source.rows:
             value = row.values.get(column)
             first.setdefault("" if value is None else str(value).strip(), row.where)
             if len(first) > _FEW_VALUES:
                 break
-        values = list(first)
-        says_so = len(values) <= _FEW_VALUES and any(value.casefold() in _WORDS for value in values)
-        if column.casefold() not in LABEL_COLUMNS and not says_so:
+        kinds = {value: _WORDS.get(value.casefold()) for value in first}
+        if column.casefold() not in LABEL_COLUMNS and (len(first) > _FEW_VALUES or not any(kinds.values())):
             continue
-        if all(value.casefold() in _WORDS for value in values):
-            labels.append({"column": column, "values": {value: _WORDS[value.casefold()] for value in values}})
-            continue
-        shown = ",".join(f"{value}=harmful|benign" for value in values[:4])
-        unknown = next(value for value in values if value.casefold() not in _WORDS)
-        raise DataError(
-            f"{first[unknown]}, column {column!r}: the column may say which rows are harmful, and {unknown!r} is not "
-            f"known. Its values are {', '.join(map(repr, values[:6]))}. Map it: --label '{column}:{shown}'; --label "
-            "none ignores it."
-        )
+        if unknown := [value for value, kind in kinds.items() if kind is None]:
+            shown = ",".join(f"{value}=harmful|benign" for value in list(kinds)[:4])
+            raise DataError(
+                f"{first[unknown[0]]}, column {column!r}: the column may say which rows are harmful, and "
+                f"{unknown[0]!r} is not known. Its values are {', '.join(map(repr, list(kinds)[:6]))}. Map it: --label "
+                f"'{column}:{shown}'; --label none ignores it."
+            )
+        labels.append({"column": column, "values": kinds})
     if len(labels) > 1:
         raise DataError(
             f"{source.name}: the columns {', '.join(repr(label['column']) for label in labels)} all say which rows are "

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import yaml
@@ -45,36 +44,32 @@ def read_safety(
             label says otherwise. ``held_out`` are those for ID and OOD.
         benign: harmless requests, unless the set's own label says otherwise.
         shipped_benign: also take the package's own short list of harmless requests.
-        column: the column that holds the request, if it has none of the usual names. Files of harmless requests without
-            it are searched for the usual names.
+        column: the column that holds the request; files of harmless requests need not have it.
         label: see :func:`~verl_air.data.presets.preset_for`.
     """
     reader = IntentReader()
 
-    def read(names: Sequence[str], kind: str) -> list[IntentSpec]:
+    def read(names: Sequence[str], given: str) -> list[IntentSpec]:
         found: list[IntentSpec] = []
         for name in names:
             preset_name, path = split_preset(name)
             source = read_source(path)
-            named = column if kind == "harmful" or column in source.columns else None
+            named = column if given == "harmful" or column in source.columns else None
             preset = preset_for(source, preset_name, named, label)
-            found += reader.read([source], partial(_intent, preset, kind))
+
+            def make(source: Source, row: SourceRow, preset: SafetyPreset = preset) -> IntentSpec:
+                kind = preset.kind_of(source, row, given)
+                return make_safety_intent(preset.request_of(source, row), kind, preset.extras_of(source, row))
+
+            found += reader.read([source], make)
         return found
 
     harmful, apart, harmless = read(sources, "harmful"), read(held_out, "harmful"), read(benign, "benign")
-    shipped = reader.read([_shipped_benign()] if shipped_benign else [], _shipped_intent)
-    return BuildInput(
-        DOMAIN, ANSWER, reader.sources, harmful, reader.exclusions, held_out=apart, contrast=[*harmless, *shipped]
-    )
-
-
-def _intent(preset: SafetyPreset, given: str, source: Source, row: SourceRow) -> IntentSpec:
-    kind = preset.kind_of(source, row, given)
-    return make_safety_intent(preset.request_of(source, row), kind, preset.extras_of(source, row))
-
-
-def _shipped_intent(source: Source, row: SourceRow) -> IntentSpec:
-    return make_safety_intent(row.text("request"), row.text("kind"))
+    if shipped_benign:
+        harmless += reader.read(
+            [_shipped_benign()], lambda _, row: make_safety_intent(row.text("request"), row.text("kind"))
+        )
+    return BuildInput(DOMAIN, ANSWER, reader.sources, harmful, reader.exclusions, held_out=apart, contrast=harmless)
 
 
 def make_safety_intent(request: str, kind: str, extras: Mapping[str, str] | None = None) -> IntentSpec:

@@ -1,9 +1,7 @@
 """The data row: one prompt of one meta-group, as verl reads it from parquet.
 
-A meta-group is one intent rendered as anchors (checked by a rule) and open variants (scored by a judge).
-
-The schema is explicit and written with pyarrow itself: metadata that one release of ``datasets`` writes is not always
-read by another (verl's tracker, 2723). The only metadata is the schema's version.
+Files are written with pyarrow itself: metadata that one release of ``datasets`` writes is not always read by another
+(verl's tracker, 2723). The only metadata is the schema's version.
 """
 
 from __future__ import annotations
@@ -29,11 +27,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 SCHEMA_VERSION = 1
 """Increased when a reader of the previous version could misread a file. Files without a version are read as 1."""
 
-VERSION_KEY = b"verl_air.schema_version"
-"""Where a parquet file's key-value metadata holds the version."""
-
-ROW_GROUP_SIZE = 20_000
-"""Rows that a reader or writer holds in memory at a time."""
+VERSION_KEY = b"verl_air.schema_version"  # in the parquet file's metadata
+ROW_GROUP_SIZE = 20_000  # rows that a writer holds in memory at a time
 
 
 class PromptMessage(TypedDict):
@@ -173,11 +168,21 @@ def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
     Raises:
         DataError: the file is missing, is not parquet, is of a newer version, or lacks a column.
     """
-    remote = "://" in str(path)
-    if not remote and not Path(path).is_file():
+    content: Any = path
+    if "://" in str(path):
+        import fsspec  # type: ignore[import-untyped]  # comes with verl's `datasets`
+
+        try:
+            content = fsspec.open(str(path), "rb").open()
+        except Exception as error:  # each store has errors of its own
+            raise DataError(
+                f"{path}: cannot be read ({type(error).__name__}: {error}). verl reads it with fsspec too: check the "
+                "address and the store's credentials, install its package (s3fs, gcsfs), or copy the file."
+            ) from error
+    elif not Path(path).is_file():
         raise DataError(f"{path}: no such file. Build it with `verl-air data ...` or correct data.train_files.")
     try:
-        file = pq.ParquetFile(_open_remote(str(path)) if remote else path)
+        file = pq.ParquetFile(content)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a parquet file ({error})") from error
     version = (file.schema_arrow.metadata or {}).get(VERSION_KEY, b"1").decode(errors="replace")
@@ -192,18 +197,6 @@ def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
     return file
 
 
-def _open_remote(address: str) -> Any:
-    import fsspec  # type: ignore[import-untyped]  # comes with verl's `datasets`
-
-    try:
-        return fsspec.open(address, "rb").open()
-    except Exception as error:  # each store has errors of its own
-        raise DataError(
-            f"{address}: cannot be read ({type(error).__name__}: {error}). verl reads it in the same way, with fsspec: "
-            "check the address and the store's credentials, install its package (s3fs, gcsfs), or copy the file."
-        ) from error
-
-
 def read_rows(path: str | os.PathLike[str]) -> Iterator[DataRow]:
     """Yield the rows of a data file, one record batch in memory at a time; see :func:`open_table` for errors."""
     for batch in open_table(path).iter_batches(columns=SCHEMA.names):
@@ -211,11 +204,7 @@ def read_rows(path: str | os.PathLike[str]) -> Iterator[DataRow]:
 
 
 def read_extra_columns(path: str | os.PathLike[str], fields: Sequence[str]) -> pa.Table:
-    """Read only some fields of ``extra_info``, as an arrow table with one column each; the prompts stay on disk.
-
-    Raises:
-        DataError: see :func:`open_table`; or a field is missing.
-    """
+    """Read only some fields of ``extra_info``, one column each; a missing one is a :class:`DataError`."""
     file = open_table(path)
     present = [child.name for child in file.schema_arrow.field("extra_info").type]
     if missing := [name for name in fields if name not in present]:

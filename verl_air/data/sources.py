@@ -72,17 +72,17 @@ class Source:
         """The first of some columns that is present, without regard to case; if none is, the :class:`DataError` lists
         those that are.
         """
-        folded = {name.casefold(): [c for c in self.columns if c.casefold() == name.casefold()] for name in candidates}
-        found = next(filter(None, folded.values()), [])
-        if len(found) > 1:
-            raise DataError(
-                f"{self.name}: the columns {', '.join(map(repr, found))} differ in case alone. "
-                "Rename or remove one of them."
-            )
-        if not found:
-            names = ", ".join(map(repr, candidates))
-            raise DataError(f"{self.name}: none of the columns {names}; {self._present}. Name yours with --column.")
-        return found[0]
+        for name in candidates:
+            found = [column for column in self.columns if column.casefold() == name.casefold()]
+            if len(found) > 1:
+                raise DataError(
+                    f"{self.name}: the columns {', '.join(map(repr, found))} differ in case alone. "
+                    "Rename or remove one of them."
+                )
+            if found:
+                return found[0]
+        names = ", ".join(map(repr, candidates))
+        raise DataError(f"{self.name}: none of the columns {names}; {self._present}. Name yours with --column.")
 
     @property
     def _present(self) -> str:
@@ -100,9 +100,10 @@ def _chat_text(chat: Any, where: str) -> str:
     users = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
     if not users:
         raise DataError(f"{where}: a chat without a user turn has no request")
-    *earlier, request = turns[: users[-1] + 1]
-    context = "".join(f"{turn['role']}: {turn['content'].strip()}\n" for turn in earlier)
-    return f"{context}user: {request['content'].strip()}" if context else request["content"].strip()
+    shown = turns[: users[-1] + 1]
+    if len(shown) == 1:
+        return str(shown[0]["content"].strip())
+    return "\n".join(f"{turn['role']}: {turn['content'].strip()}" for turn in shown)
 
 
 def read_source(name: str) -> Source:
@@ -115,50 +116,40 @@ def read_source(name: str) -> Source:
             download.
     """
     path = Path(name)
-    if path.is_file() or _suffix(path) in _READERS:
-        return _read_file(path)
-    return _read_hub(name)
-
-
-def _suffix(path: Path) -> str:
-    """Of what is in a ``.gz`` file, the suffix before it."""
-    return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
-
-
-def _read_file(path: Path) -> Source:
-    reader = _READERS.get(_suffix(path))
-    if reader is None:
-        raise DataError(f"{path}: unknown kind of file; known: {', '.join(sorted(_READERS))}, each also with .gz")
+    gzipped = path.suffix.lower() == ".gz"
+    kind = Path(path.stem if gzipped else path.name).suffix.lower()
+    if kind not in _READERS:
+        if path.is_file():
+            raise DataError(f"{path}: unknown kind of file; known: {', '.join(sorted(_READERS))}, each also with .gz")
+        return _read_hub(name)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     content = path.read_bytes()
-    if path.suffix.lower() == ".gz":
+    if gzipped:
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{path}: not a whole gzip file ({error}). Download it again.") from error
     if not content.strip():
         raise DataError(f"{path}: the file is empty. Download it again.")
-    columns, rows = reader(path, content)
-    placed = [SourceRow(f"{path.name}, {place}", values) for place, values in rows]
-    if not placed:
+    rows = [SourceRow(f"{path.name}, {place}", values) for place, values in _READERS[kind](path, content)]
+    if not rows:
         raise DataError(f"{path}: the file has no rows. Download it again.")
-    return Source(path.name, hashlib.sha256(content).hexdigest(), tuple(columns), placed)
+    columns = dict.fromkeys(column for row in rows for column in row.values)
+    return Source(path.name, hashlib.sha256(content).hexdigest(), tuple(columns), rows)
 
 
-def decode_text(path: Path, content: bytes) -> str:
+def _decode(path: Path, content: bytes) -> str:
     """UTF-8 with or without a byte-order mark, or UTF-16 with one; a :class:`DataError` says where it is not."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        try:
-            return content.decode("utf-16")
-        except UnicodeDecodeError as error:
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        if wide:
             raise DataError(
                 f"{path}: not UTF-16, although its byte-order mark says so ({error.reason} at byte {error.start}). "
                 "Download it again, or save it as UTF-8."
             ) from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(
             f"{path}, line {line}: not UTF-8 (byte 0x{content[error.start]:02x}). "
@@ -166,41 +157,34 @@ def decode_text(path: Path, content: bytes) -> str:
         ) from error
 
 
-def _read_csv(path: Path, content: bytes) -> tuple[list[str], _Placed]:
+def _read_csv(path: Path, content: bytes, delimiter: str = ",") -> _Placed:
     csv.field_size_limit(max(csv.field_size_limit(), len(content)))  # of the process: never lowered for other readers
-    delimiter = "\t" if _suffix(path) == ".tsv" else ","
-    reader = csv.DictReader(io.StringIO(decode_text(path, content), newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(io.StringIO(_decode(path, content), newline=""), delimiter=delimiter, strict=True)
+    begun = 1
     try:
-        columns = list(reader.fieldnames or [])
+        columns = reader.fieldnames or []
+        if twice := [column for column, n in Counter(columns).items() if n > 1]:
+            raise DataError(f"{path}, line 1: the column {twice[0]!r} is there twice. Rename or remove one of them.")
+        begun = reader.line_num + 1
+        for values in reader:
+            if None in values or None in values.values():
+                raise DataError(
+                    f"{path}, line {reader.line_num}: the row does not have {len(columns)} columns. "
+                    "A text with a comma or a line break needs quotes around it."
+                )
+            yield f"line {reader.line_num}", values
+            begun = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(f"{path}, line 1: malformed CSV ({error})") from error
-    if twice := [column for column, n in Counter(columns).items() if n > 1]:
-        raise DataError(f"{path}, line 1: the column {twice[0]!r} is there twice. Rename or remove one of them.")
-
-    def rows() -> _Placed:
-        begun = 2
-        try:
-            for values in reader:
-                if None in values or None in values.values():
-                    raise DataError(
-                        f"{path}, line {reader.line_num}: the row does not have {len(columns)} columns. "
-                        "A text with a comma or a line break needs quotes around it."
-                    )
-                yield f"line {reader.line_num}", values
-                begun = reader.line_num + 1
-        except csv.Error as error:
-            raise DataError(
-                f"{path}, line {begun}: malformed CSV ({error}). A quote that opens "
-                "in this row may never close; double the quotes inside a quoted field."
-            ) from error
-
-    return columns, rows()
+        raise DataError(
+            f"{path}, line {begun}: malformed CSV ({error}). A quote that opens "
+            "in this row may never close; double the quotes inside a quoted field."
+        ) from error
 
 
-def _read_json(path: Path, content: bytes) -> tuple[list[str], _Placed]:
-    """An array of objects or of texts, or an object of columns."""
+def _read_json(path: Path, content: bytes) -> _Placed:
+    """An array of objects, of texts or of lists of turns, or an object of columns."""
     try:
-        value = json.loads(decode_text(path, content))
+        value = json.loads(_decode(path, content))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
     if isinstance(value, dict) and value and all(isinstance(column, list) for column in value.values()):
@@ -210,48 +194,47 @@ def _read_json(path: Path, content: bytes) -> tuple[list[str], _Placed]:
         value = [dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)]
     if not isinstance(value, list):
         raise DataError(f"{path}: an array of objects or texts, or an object of columns is expected")
-    rows = [{"request": row} if isinstance(row, str) else row for row in value]
-    if wrong := [i for i, row in enumerate(rows) if not isinstance(row, dict)]:
-        raise DataError(
-            f"{path}, element {wrong[0]}: an object or a text is expected, got {type(rows[wrong[0]]).__name__}"
-        )
-    return list(dict.fromkeys(column for row in rows for column in row)), (
-        (f"element {i}", row) for i, row in enumerate(rows)
-    )
+    for number, entry in enumerate(value):
+        if not isinstance(entry, str | list | dict):
+            raise DataError(f"{path}, element {number}: an object or a text is expected, got {type(entry).__name__}")
+        column = "request" if isinstance(entry, str) else "messages"
+        yield f"element {number}", entry if isinstance(entry, dict) else {column: entry}
 
 
-def _read_text(path: Path, content: bytes) -> tuple[list[str], _Placed]:
-    """One request per line; empty lines are passed over."""
-    lines = enumerate(decode_text(path, content).splitlines(), start=1)
-    return ["request"], ((f"line {number}", {"request": line}) for number, line in lines if line.strip())
-
-
-def _read_jsonl(path: Path, content: bytes) -> tuple[list[str], _Placed]:
-    rows: list[tuple[str, dict[str, Any]]] = []
-    for number, line in enumerate(decode_text(path, content).split("\n"), start=1):
-        if not line.strip():
-            continue
+def _read_jsonl(path: Path, content: bytes) -> _Placed:
+    for number, line in _lines(path, content, "\n"):  # a text may hold other line separators
         try:
             values = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(values, dict):
             raise DataError(f"{path}, line {number}: a JSON object is expected, got {type(values).__name__}")
-        rows.append((f"line {number}", values))
-    return list(dict.fromkeys(column for _, values in rows for column in values)), iter(rows)
+        yield f"line {number}", values
 
 
-def _read_parquet(path: Path, content: bytes) -> tuple[list[str], _Placed]:
+def _read_text(path: Path, content: bytes) -> _Placed:
+    for number, line in _lines(path, content):
+        yield f"line {number}", {"request": line}
+
+
+def _lines(path: Path, content: bytes, separator: str | None = None) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, with their numbers."""
+    text = _decode(path, content)
+    lines = text.split(separator) if separator else text.splitlines()
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _read_parquet(path: Path, content: bytes) -> _Placed:
     try:
         table = pq.read_table(pa.BufferReader(content))
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a parquet file ({error})") from error
-    return table.column_names, ((f"row {row}", values) for row, values in enumerate(table.to_pylist()))
+    return ((f"row {row}", values) for row, values in enumerate(table.to_pylist()))
 
 
-_READERS: dict[str, Callable[[Path, bytes], tuple[list[str], _Placed]]] = {
+_READERS: dict[str, Callable[[Path, bytes], _Placed]] = {
     ".csv": _read_csv,
-    ".tsv": _read_csv,
+    ".tsv": lambda path, content: _read_csv(path, content, "\t"),
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".txt": _read_text,

@@ -24,7 +24,7 @@ from verl_air.data.contrast import matched_pairs
 from verl_air.data.framings import FramingTemplate
 from verl_air.data.intents import BuildInput, Exclusions, IntentSpec, seeded_rank
 from verl_air.data.near_duplicates import clusters, near_duplicates
-from verl_air.data.schema import Split
+from verl_air.data.schema import SPLITS, Split
 from verl_air.errors import DataError
 
 SHIFT: dict[Split, str] = {"train": "none", "id": "intent", "ood": "intent+framing"}
@@ -32,17 +32,17 @@ SHIFT: dict[Split, str] = {"train": "none", "id": "intent", "ood": "intent+frami
 
 def divide_intents(
     material: BuildInput, held_out: float, seed: int, warnings: list[str]
-) -> dict[Split, Sequence[IntentSpec]]:
-    """The intents of each split; see :class:`~verl_air.data.intents.BuildInput` for which of them are split here.
+) -> tuple[list[IntentSpec], list[IntentSpec]]:
+    """Training and held-out intents; see :class:`~verl_air.data.intents.BuildInput` for which of them are split here.
 
-    ``warnings`` receives a sentence where near-duplicates may have been missed.
+    Here and below, ``warnings`` receives a sentence where near-duplicates may have been missed.
     """
     to_split = [*(() if material.held_out else material.intents), *material.contrast]
     train, held = split_intents(to_split, held_out, seed, warnings) if to_split else ([], [])
     if material.held_out:
         train = [*material.intents, *train]
         held = drop_leaks(train, [*material.held_out, *held], material.exclusions, warnings)
-    return {"train": train, "id": held, "ood": held}
+    return train, held
 
 
 def split_intents(
@@ -54,43 +54,43 @@ def split_intents(
     where the strata's numbers leave no other choice.
 
     Args:
-        intents: with distinct ids.
+        intents: with distinct ids; their order does not matter.
         held_out: a share of each stratum if below 1, else a number of intents in all.
-        seed: with the ids it decides the split; the order of ``intents`` does not matter.
-        warnings: receives a sentence where near-duplicates may have been missed.
+        seed: with the ids it decides the split.
 
     Raises:
         DataError: too few intents, or too many of them are near-duplicates of each other.
     """
     wanted = _wanted(Counter(intent.stratum for intent in intents), held_out)
     ordered = sorted(intents, key=lambda intent: intent.intent_id)
+    cluster = clusters([intent.request for intent in ordered], warnings=warnings).tolist()
+    cluster_of = {intent.intent_id: root for intent, root in zip(ordered, cluster, strict=True)}
     members: dict[int, list[IntentSpec]] = defaultdict(list)
-    cluster_of: dict[str, int] = {}
-    for root, intent in zip(clusters([z.request for z in ordered], warnings=warnings).tolist(), ordered, strict=True):
+    for intent, root in zip(ordered, cluster, strict=True):
         members[root].append(intent)
-        cluster_of[intent.intent_id] = root
     units = {root: [root] for root in members}  # of clusters; a pair is one unit if neither is in another pair
     for match in matched_pairs(ordered):
         first, second = sorted(cluster_of[intent.intent_id] for intent in match)
         if first != second and len(units.get(first, ())) == len(units.get(second, ())) == 1:
             units[first] += units.pop(second)
     by_rank = sorted(units.values(), key=lambda unit: seeded_rank(seed, members[unit[0]][0].intent_id))
-    left: list[int] = []
     held: list[IntentSpec] = []
 
-    def hold_out(unit: list[int]) -> bool:
-        nonlocal wanted
-        own = [intent for root in unit for intent in members[root]]
-        need = Counter(intent.stratum for intent in own)
-        if fits := all(wanted[stratum] >= n for stratum, n in need.items()):
-            wanted -= need
-            held.extend(own)
-        return fits
+    def left_after(groups: list[list[int]]) -> list[list[int]]:
+        """Hold out the groups of clusters that still fit; those that do not are left."""
+        left = []
+        for group in groups:
+            own = [intent for root in group for intent in members[root]]
+            need = Counter(intent.stratum for intent in own)
+            if all(wanted[stratum] >= n for stratum, n in need.items()):
+                wanted.subtract(need)
+                held.extend(own)
+            else:
+                left.append(group)
+        return left
 
-    for unit in by_rank:
-        if not hold_out(unit):
-            left += unit
-    train = [intent for root in left if not hold_out([root]) for intent in members[root]]
+    alone = [[root] for unit in left_after(by_rank) for root in unit]
+    train = [intent for (root,) in left_after(alone) for intent in members[root]]
     missing = wanted.total()
     if not train or missing:
         raise DataError(
@@ -122,24 +122,16 @@ def drop_leaks(
 def split_framings(
     framings: Iterable[FramingTemplate], ood_families: Iterable[str], needed: dict[Split, int]
 ) -> dict[Split, list[FramingTemplate]]:
-    """The framings of each split, divided by family.
-
-    Args:
-        framings: all of the domain.
-        ood_families: names of the held-out families; a name that the domain lacks is an error.
-        needed: open rows per intent in each split; no intent meets one framing twice.
+    """The framings of each split, divided by family. ``needed``: how many an intent takes there, all different.
 
     Raises:
         DataError: an unknown family, or a side with too few framings.
     """
-    sides: dict[bool, list[FramingTemplate]] = {False: [], True: []}
     framings, ood = list(framings), set(ood_families)
     families = {framing.family for framing in framings}
     if unknown := sorted(ood - families):
         raise DataError(f"no framing family {unknown[0]!r}; this domain has {', '.join(sorted(families))}")
-    for framing in framings:
-        sides[framing.family in ood].append(framing)
-    by_split: dict[Split, list[FramingTemplate]] = {"train": sides[False], "id": sides[False], "ood": sides[True]}
+    by_split = {split: [f for f in framings if (f.family in ood) == (split == "ood")] for split in SPLITS}
     for split, chosen in by_split.items():
         if len(chosen) < needed[split]:
             raise DataError(

@@ -3,15 +3,10 @@
 An entry is a text, a conversation (a list of turns), or an object with one of them under a usual name; further columns
 are optional: ``jailbreak`` (entries that are marked as none are left out), ``name``, and ``family``.
 
-Where the request goes:
-
-- Placeholders are ``[INSERT PROMPT HERE]`` and its variants (other verbs, nouns, brackets, some other languages), else
-  ``{goal}``, ``[PROMPT]``, ``<request>`` and the like. All of them are replaced, however many there are.
-- Without one, the request is appended to the last user turn. All other brackets and braces are text.
-- Templates with several placeholders, and those with none, are reported by their places in the file.
-
-Near-duplicates are left out. A family is what the column says; else it is a cluster of texts whose sets of words
-overlap by ``FAMILY_THRESHOLD``, directly or through others.
+The request replaces each ``[INSERT PROMPT HERE]`` and its variants (other verbs, nouns, brackets, languages), else each
+``{goal}``, ``[PROMPT]``, ``<request>`` and the like; without such a placeholder it is appended to the last user turn.
+All other brackets and braces are text. Near-duplicates are left out. A family is what the column says; else it is a
+cluster of texts whose sets of words overlap by ``FAMILY_THRESHOLD``, directly or through others.
 """
 
 from __future__ import annotations
@@ -20,19 +15,20 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_array
 
 from verl_air.data.framings import FramingTemplate
 from verl_air.data.intents import Exclusions, normalise
-from verl_air.data.near_duplicates import clusters
-from verl_air.data.sources import decode_text, read_source
+from verl_air.data.near_duplicates import clusters, first_linked
+from verl_air.data.sources import read_source
 from verl_air.errors import DataError
+
+_Turns = tuple[tuple[str, str], ...]  # role and text of each
 
 _logger = logging.getLogger(__name__)
 
@@ -40,12 +36,11 @@ FAMILY_THRESHOLD = 0.4
 _MOST_EXACT = 4000  # templates whose pairs are all compared
 SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".tsv"})
 
-_TEXT_COLUMNS = ("prompt", "template", "jailbreak_prompt", "text", "content")
+_TEXT_COLUMNS = ("prompt", "template", "jailbreak_prompt", "text", "content", "request")
 _TURN_COLUMNS = ("messages", "turns", "conversation", "conversations")
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
 _TWICE = "have several placeholders, of which each gets the request (remove those that only talk about it)"
 _APPENDED = "have no placeholder, so that the request is appended (write {request} where it belongs instead)"
-_TRUE, _FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 
 _VERBS = (
     r"\b(?:insert|put|enter|place|type|write|paste|add|replace|your|insert[ae]r?|escrib[ae]|ins[ée]r(?:er|ez)|[ée]cri(?:re|vez)"
@@ -73,7 +68,7 @@ _UNSPACED = re.compile(r"([\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff])")
 def read_wild_framings(
     path: Path, family_column: str = "", exclusions: Exclusions | None = None
 ) -> list[FramingTemplate]:
-    """The templates of a file, without registering them.
+    """The templates of a file, without registering them; those with several placeholders or none are logged.
 
     Args:
         path: of one of the kinds in ``SUFFIXES``.
@@ -85,38 +80,40 @@ def read_wild_framings(
     """
     exclusions = Exclusions() if exclusions is None else exclusions
     unusual = Exclusions()
-    entries: list[tuple[str, dict[str, Any], tuple[tuple[str, str], ...]]] = []
-    for where, entry in _entries(path):
-        columns: dict[str, Any] = {str(name).strip().lower(): value for name, value in entry.items()}
+    entries: list[tuple[str, dict[str, Any], _Turns]] = []
+    for row in read_source(str(path)).rows:
+        columns = {str(name).strip().lower(): value for name, value in row.values.items()}
         if family_column and family_column.lower() not in columns:
-            raise DataError(f"{where}: no column {family_column!r}; the columns are {', '.join(map(str, entry))}")
-        if _is_marked_harmless(columns, where):
-            exclusions.add("marked as no jailbreak", where)
-        elif turns := _turns(columns, where):
+            raise DataError(f"{row.where}: no column {family_column!r}; the columns are {', '.join(row.values)}")
+        mark = str(columns.get("jailbreak", "true")).strip().lower()
+        if mark not in ("true", "1", "yes", "false", "0", "no"):
+            raise DataError(f"{row.where}, column 'jailbreak': {mark!r} is neither true nor false")
+        if mark in ("false", "0", "no"):
+            exclusions.add("marked as no jailbreak", row.where)
+        elif turns := _turns(columns, row.where):
             messages, n = with_placeholder(turns)
-            entries.append((where, columns, messages))
+            entries.append((row.where, columns, messages))
             if n != 1:
-                unusual.add(_TWICE if n else _APPENDED, where)
+                unusual.add(_TWICE if n else _APPENDED, row.where)
         else:
-            exclusions.add("without text", where)
+            exclusions.add("without text", row.where)
     for what, places in unusual.as_dict().items():
         _logger.warning("templates that %s: %d (e.g. %s)", what, places["count"], "; ".join(places["examples"]))
     texts = [_UNSPACED.sub(r" \1 ", "\n".join(text for _, text in turns)) for _, _, turns in entries]
-    first = clusters(texts).tolist()
-    kept = [z for z, root in enumerate(first) if root == z]
-    for z, root in enumerate(first):
-        if z != root:
+    kept = []
+    for z, root in enumerate(clusters(texts).tolist()):
+        if z == root:
+            kept.append(z)
+        else:
             exclusions.add("near-duplicate template", entries[z][0])
-    family = _families([texts[z] for z in kept])
-    column = family_column.lower() or "family"
     framings = []
-    for z, root in zip(kept, family, strict=True):
+    for z, root in zip(kept, _families([texts[z] for z in kept]), strict=True):
         _, columns, messages = entries[z]
-        names = {key: str(columns.get(key) or "").strip() for key in ("name", column)}
+        name, family = (str(columns.get(key) or "").strip() for key in ("name", family_column.lower() or "family"))
         framings.append(
             FramingTemplate(
-                name=names["name"] or f"{path.stem}-{_digest(messages)}",
-                family=names[column] or f"{path.stem}-family-{_digest(entries[kept[root]][2])}",
+                name=name or f"{path.stem}-{_digest(messages)}",
+                family=family or f"{path.stem}-family-{_digest(entries[kept[root]][2])}",
                 messages=messages,
                 wild=True,
             )
@@ -136,63 +133,25 @@ def _families(texts: list[str]) -> list[int]:
     number = {word: column for column, word in enumerate(sorted(set().union(*words)))}
     rows = [z for z, own in enumerate(words) for _ in own]
     columns = [number[word] for own in words for word in own]
-    has_ZT = csr_matrix((np.ones(len(rows)), (rows, columns)), shape=(len(texts), len(number) or 1))
-    shared_ZZ, size_Z = (has_ZT @ has_ZT.T).toarray(), np.array([len(own) for own in words])
+    has_ZT = csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(texts), len(number) or 1))
+    shared_ZZ, size_Z = (has_ZT @ has_ZT.T).toarray(), has_ZT.sum(axis=1)
     union_ZZ = size_Z[:, None] + size_Z[None] - shared_ZZ
-    _, family_Z = connected_components(csr_matrix(shared_ZZ >= FAMILY_THRESHOLD * np.maximum(union_ZZ, 1)))
-    return np.unique(family_Z, return_index=True)[1][family_Z].tolist()
+    return first_linked(csr_array(shared_ZZ >= FAMILY_THRESHOLD * union_ZZ)).tolist()
 
 
-def with_placeholder(turns: list[tuple[str, str]]) -> tuple[tuple[tuple[str, str], ...], int]:
+def with_placeholder(turns: _Turns) -> tuple[_Turns, int]:
     """The turns with ``{request}`` where the request goes, and how many placeholders there were."""
     for pattern in (_INSTRUCTION, _NAME):
-        if any(_matches(pattern, text) for _, text in turns):
+        # "<prompt>" is a tag, and no placeholder, where "</prompt>" follows.
+        found = (f"</{match[0].strip('<> ')}>" not in text for _, text in turns for match in pattern.finditer(text))
+        if any(found):
             replaced = [(role, *pattern.subn("{request}", text)) for role, text in turns]
             return tuple((role, text) for role, text, _ in replaced), sum(n for *_, n in replaced)
     *before, (role, last) = turns
     return (*before, (role, f"{last}\n\n{{request}}")), 0
 
 
-def _matches(pattern: re.Pattern[str], text: str) -> bool:
-    """Whether there is a placeholder: ``<prompt>`` is a tag, not one, where ``</prompt>`` follows."""
-    return any(f"</{match[0].strip('<> ')}>" not in text for match in pattern.finditer(text))
-
-
-def _entries(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each entry as an object, with its place in the file."""
-    if path.suffix.lower() != ".json":
-        for row in read_source(str(path)).rows:
-            yield row.where, row.values
-        return
-    try:
-        entries = json.loads(decode_text(path, path.read_bytes()))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg})") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot read framings ({error})") from error
-    if not isinstance(entries, list) or not entries:
-        found = "an empty one" if entries == [] else type(entries).__name__
-        raise DataError(f"{path}: expected a JSON array of templates, got {found}")
-    for number, entry in enumerate(entries, start=1):
-        where = f"{path.name}, entry {number}"
-        if isinstance(entry, str):
-            yield where, {"prompt": entry}
-        elif isinstance(entry, list):
-            yield where, {"messages": entry}
-        elif isinstance(entry, dict):
-            yield where, entry
-        else:
-            raise DataError(f"{where}: expected a text, a list of turns or an object, got {type(entry).__name__}")
-
-
-def _is_marked_harmless(columns: Mapping[str, Any], where: str) -> bool:
-    mark = str(columns.get("jailbreak", "true")).strip().lower()
-    if mark not in _TRUE | _FALSE:
-        raise DataError(f"{where}, column 'jailbreak': {mark!r} is neither true nor false")
-    return mark in _FALSE
-
-
-def _turns(columns: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
+def _turns(columns: Mapping[str, Any], where: str) -> _Turns:
     """Roles and texts; empty if there is no text. The last turn is the user's."""
     column = next((name for name in (*_TURN_COLUMNS, *_TEXT_COLUMNS) if name in columns), None)
     if column is None:
@@ -207,11 +166,12 @@ def _turns(columns: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
             raise DataError(f"{where}, column {column!r}: expected a JSON list of turns ({error})") from error
     if not isinstance(value, list):
         text = str(value or "").strip()
-        return [("user", text)] if text else []
-    turns = [_turn(turn, number, f"{where}, column {column!r}, turn {number + 1}") for number, turn in enumerate(value)]
+        return (("user", text),) if text else ()
+    place = f"{where}, column {column!r}"
+    turns = tuple(_turn(turn, number, f"{place}, turn {number + 1}") for number, turn in enumerate(value))
     if turns and turns[-1][0] != "user":
-        raise DataError(f"{where}, column {column!r}: the last turn must be the user's; end the list before the reply")
-    return turns if any(text for _, text in turns) else []
+        raise DataError(f"{place}: the last turn must be the user's; end the list before the reply")
+    return turns if any(text for _, text in turns) else ()
 
 
 def _turn(turn: Any, number: int, where: str) -> tuple[str, str]:
@@ -228,5 +188,5 @@ def _turn(turn: Any, number: int, where: str) -> tuple[str, str]:
     raise DataError(f"{where}: expected a text, or an object with role (system, user, assistant) and content")
 
 
-def _digest(turns: tuple[tuple[str, str], ...]) -> str:
+def _digest(turns: _Turns) -> str:
     return hashlib.sha256(normalise("\n".join(text for _, text in turns)).encode()).hexdigest()[:8]

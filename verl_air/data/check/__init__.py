@@ -47,23 +47,18 @@ class CheckOptions:
     open_: int = 3
     verifiers: Mapping[str, str] = field(default_factory=dict)
     tokenizer: str | None = None
-    max_prompt_length: int = 1024
+    max_prompt_length: int = 2048
     limit: int = 20
 
 
 @dataclass
 class CheckReport:
-    """The result of a check.
-
-    limit: how many findings of one check are kept; ``counts`` has them all.
-    notes: measured facts that are not faults.
-    """
+    """The result of a check. limit: how many findings of one check are kept; ``counts`` has them all."""
 
     limit: int = 20
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[tuple[Severity, str]] = field(default_factory=Counter)
     files: dict[str, FileSummary] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
     def add(self, findings: Iterable[Finding]) -> None:
         """Count findings, and keep those within the limit."""
@@ -106,8 +101,6 @@ def check_files(paths: Sequence[str | os.PathLike[str]], options: CheckOptions |
     report.add(contents.check(files))
     report.add(_contrast(rows, contents.requests, contents.harmful))
     report.add(_near_duplicates(rows, contents.requests))
-    if lengths is not None:
-        report.notes.append(lengths.note())
     return report
 
 
@@ -126,16 +119,17 @@ def _near_duplicates(rows: pd.DataFrame, requests: Mapping[int, str]) -> Iterato
     side_Z = (intents["split"] == "train").to_numpy()
     if side_Z.all() or not side_Z.any():
         return
-    reported: set[int] = set()
     warnings: list[str] = []
-    pairs = near_duplicates([requests[z] for z in intents["intent"]], side_Z, warnings=warnings)
+    nearest: dict[int, tuple[int, float]] = {}  # to each held-out intent
+    for i, j, similarity in near_duplicates([requests[z] for z in intents["intent"]], side_Z, warnings=warnings):
+        held, trained = (j, i) if side_Z[i] else (i, j)
+        nearest.setdefault(held, (trained, similarity))
     for warning in warnings:
         yield Finding("warning", "near-duplicate", "all files", -1, "extra_info.extras.request", warning)
-    for i, j, similarity in pairs:
-        held, trained = (j, i) if side_Z[i] else (i, j)
-        if held not in reported:
-            reported.add(held)
-            other = intents["intent_id"].iat[trained]
-            message = f"its request shares {similarity:.0%} of its words with that of the training intent {other!r}"
-            where = intents.iloc[[held]]
-            yield from findings_at(where, "near-duplicate", "extra_info.intent_id", message, severity="warning")
+    names = intents["intent_id"].iloc[[trained for trained, _ in nearest.values()]]
+    messages = (
+        f"its request shares {similarity:.0%} of its words with that of the training intent {name!r}"
+        for name, (_, similarity) in zip(names, nearest.values(), strict=True)
+    )
+    where = intents.iloc[list(nearest)]
+    yield from findings_at(where, "near-duplicate", "extra_info.intent_id", messages, severity="warning")

@@ -5,7 +5,6 @@ Axes: B rows of a batch, M messages of a batch. ``rows`` is the table of :mod:`~
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -36,14 +35,7 @@ class PromptLengths:
     """Counts tokens of prompts near or above the limit, chat template included.
 
     A token covers at least one byte of text, so a prompt of fewer bytes than the limit, less what the chat template
-    adds, needs no tokenizing.
-
-    Args:
-        tokenizer: a folder or hub name.
-        limit: ``data.max_prompt_length`` of the recipe, in tokens.
-
-    Raises:
-        DataError: the tokenizer cannot be loaded.
+    adds, needs no tokenizing. A tokenizer that cannot be loaded is a :class:`DataError`.
     """
 
     def __init__(self, tokenizer: str, limit: int) -> None:
@@ -56,8 +48,6 @@ class PromptLengths:
         except (OSError, ValueError) as error:
             raise DataError(f"--tokenizer {tokenizer}: cannot be loaded ({error})") from error
         self.limit = limit
-        self.longest = 0
-        self.tokenized = 0
         self._template = len(self._encode([[{"role": "user", "content": ""}]])[0])
 
     def too_long(self, prompts: list[list[dict[str, str]]]) -> list[tuple[int, int]]:
@@ -65,17 +55,8 @@ class PromptLengths:
         added = self._template + _SLACK_PER_MESSAGE
         sizes = [sum(len(message["content"].encode()) + added for message in prompt) for prompt in prompts]
         near = [position for position, size in enumerate(sizes) if size > self.limit]
-        if not near:
-            return []
-        lengths = [len(ids) for ids in self._encode([prompts[position] for position in near])]
-        self.tokenized += len(lengths)
-        self.longest = max(self.longest, *lengths)
-        return [(position, n) for position, n in zip(near, lengths, strict=True) if n > self.limit]
-
-    def note(self) -> str:
-        """How many prompts were near the limit, and the longest of them."""
-        longest = f"the longest of them has {self.longest}" if self.tokenized else "none is near the limit"
-        return f"prompt lengths: {self.tokenized} prompts could exceed {self.limit} tokens by their bytes; {longest}"
+        ids = self._encode([prompts[position] for position in near]) if near else []
+        return [(position, len(own)) for position, own in zip(near, ids, strict=True) if len(own) > self.limit]
 
     def _encode(self, prompts: list[list[dict[str, str]]]) -> list[Any]:
         templated = self._tokenizer.chat_template is not None
@@ -91,20 +72,14 @@ def prompt_limit(limit: int, tokenizer: str | None) -> Callable[[list[PromptMess
     if tokenizer is not None:
         lengths = PromptLengths(tokenizer, limit)
         return lambda prompt: not lengths.too_long([[dict(message) for message in prompt]])  # type: ignore[arg-type]
-
-    def within(prompt: list[PromptMessage]) -> bool:
-        return sum(len(message["content"].encode()) / 3 + _SLACK_PER_MESSAGE for message in prompt) <= limit
-
-    return within
+    return lambda prompt: sum(len(m["content"].encode()) / 3 + _SLACK_PER_MESSAGE for m in prompt) <= limit
 
 
 class ContentCheck:
     """Streams the files once; then ``requests`` and ``harmful`` hold each intent's request and kind, by its number."""
 
     def __init__(self, rows: pd.DataFrame, gold: GoldCheck, lengths: PromptLengths | None) -> None:
-        self._rows = rows
-        self._gold = gold
-        self._lengths = lengths
+        self._rows, self._gold, self._lengths = rows, gold, lengths
         self._positions = AnswerPositions()
         self._styles: dict[str, str] = {}
         self.requests: dict[int, str] = {}
@@ -200,10 +175,8 @@ class ContentCheck:
         again = rows[rows.duplicated(key, keep=False)]
         earlier = again.groupby(key, observed=True)["index"].shift()
         twice = again[earlier.notna()]
-        messages = [
-            f"intent {intent!r} has exactly this prompt twice (see index {index:.0f})"
-            for intent, index in zip(twice["intent_id"], earlier.dropna(), strict=True)
-        ]
+        seen = zip(twice["intent_id"], earlier.dropna(), strict=True)
+        messages = (f"intent {z!r} has exactly this prompt twice (see index {index:.0f})" for z, index in seen)
         yield from findings_at(twice, "repeated prompt", "prompt", messages)
 
 
@@ -222,6 +195,5 @@ def _hashes(prompt_B: pa.ListArray) -> np.ndarray:
     lengths = pc.fill_null(pc.list_value_length(prompt_B), 0).to_numpy(zero_copy_only=False)
     offsets = pa.array(np.r_[0, np.cumsum(lengths)].astype(np.int32))
     marked = pa.ListArray.from_arrays(offsets, pc.binary_join_element_wise(roles, contents, "\x1f"))
-    texts = pc.binary_join(marked, "\x1e").to_pylist()
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    return np.frombuffer(digests, dtype=np.uint64)
+    texts = pc.binary_join(marked, "\x1e").to_numpy(zero_copy_only=False)
+    return pd.util.hash_array(texts, categorize=False)

@@ -28,11 +28,8 @@ _GROUND_TRUTH_ONLY = frozenset({"exact_match", "math", "true_false"})
 class GoldCheck:
     """Checks rows one by one and remembers what it verified: rows that do not differ for the verifier count as one.
 
-    Of plain numbers under ``math``, the first 500 different ones are verified: symbolic comparison takes milliseconds
-    and reads all plain numbers alike.
-
-    Args:
-        verifiers: as :data:`DEFAULT_VERIFIERS`; rows without a verifier (a judge scores them) pass.
+    Of plain numbers under ``math``, which are all read alike, the first 500 different ones are verified. Rows without a
+    verifier (a judge scores them) pass.
     """
 
     def __init__(self, verifiers: Mapping[str, str] = DEFAULT_VERIFIERS) -> None:
@@ -133,30 +130,24 @@ def _choice_faults(verifier: str, ground_truth: str, choices: list[str], extras:
 class AnswerPositions:
     """How often the right answer is at each place, by file, anchor format and number of places."""
 
-    _LEAST = 50
-    _STANDARD_ERRORS = 4.0
-
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str, int], Counter[int]] = defaultdict(Counter)
 
     def add(self, file: str, context: str, ground_truth: str, extras: Mapping[str, Any]) -> None:
         """Count an anchor."""
-        choices = extras.get("choices")
-        if ground_truth in ("true", "false"):
-            self._counts[file, context, 2][int(ground_truth == "false")] += 1
-        elif isinstance(choices, list) and choices:
+        choices = ["true", "false"] if ground_truth in ("true", "false") else extras.get("choices")
+        if isinstance(choices, list):
             place = choices.index(ground_truth) if ground_truth in choices else LETTERS.find(ground_truth)
             if 0 <= place < len(choices):
                 self._counts[file, context, len(choices)][place] += 1
 
     def unbalanced(self) -> Iterator[tuple[str, str]]:
-        """File and message wherever a place is chosen far more or less often than by chance."""
+        """File and message wherever a place is chosen far more or less often than by chance (four standard errors)."""
         for (file, context, n), counts in sorted(self._counts.items()):
             total = counts.total()
             expected = total / n
-            standard_error = (total * (1 / n) * (1 - 1 / n)) ** 0.5
             worst = max(range(n), key=lambda place: abs(counts[place] - expected))
-            if total >= self._LEAST and abs(counts[worst] - expected) > self._STANDARD_ERRORS * standard_error:
+            if total >= 50 and abs(counts[worst] - expected) > 4.0 * (expected * (1 - 1 / n)) ** 0.5:
                 yield (
                     file,
                     f"{context}: the right answer is at place {worst + 1} of {n} in {counts[worst]} of {total} anchors "

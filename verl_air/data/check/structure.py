@@ -119,30 +119,25 @@ def summarise(rows: pd.DataFrame) -> dict[str, FileSummary]:
 
 def check_structure(rows: pd.DataFrame, anchors: int, open_: int) -> Iterator[Finding]:
     """All of them. anchors, open_: rows that a visit to an intent takes."""
-    yield from _values(rows)
-    yield from _sources(rows)
-    twice = rows[(rows["index"] >= 0) & rows.duplicated(["file", "index"])]
-    yield from findings_at(twice, "id twice", _PATHS["index"], [f"{n} is twice in the file" for n in twice["index"]])
-    yield from _intents(rows[rows["intent"] >= 0], anchors, open_)
-    yield from _families(rows[rows["role"] == "open"])
-
-
-def _values(rows: pd.DataFrame) -> Iterator[Finding]:
     for name in (*_TOP, *_EXTRA):
         yield from findings_at(rows[_blank(rows[name])], "values", _PATHS[name], "is missing or empty")
     yield from findings_at(rows[rows["index"] < 0], "values", _PATHS["index"], "is missing or negative")
     for name, known in (("role", ROLES), ("split", SPLITS)):
-        unknown = rows[rows[name].isin([v for v in rows[name].cat.categories if v not in known and v.strip()])]
-        messages = [f"{value!r} is none of {', '.join(known)}" for value in unknown[name]]
+        unknown = rows[~rows[name].isin(known) & ~_blank(rows[name])]
+        messages = (f"{value!r} is none of {', '.join(known)}" for value in unknown[name])
         yield from findings_at(unknown, "values", _PATHS[name], messages)
     slashed = rows[rows["domain"].isin([v for v in rows["domain"].cat.categories if "/" in v])]
     yield from findings_at(slashed, "values", _PATHS["domain"], "contains a slash, so <domain>/<id> is not unique")
+    twice = rows[(rows["index"] >= 0) & rows.duplicated(["file", "index"])]
+    yield from findings_at(twice, "id twice", _PATHS["index"], (f"{n} is twice in the file" for n in twice["index"]))
+    yield from _sources(rows)
+    yield from _intents(rows[rows["intent"] >= 0], anchors, open_)
+    yield from _families(rows[rows["role"] == "open"])
 
 
 def _sources(rows: pd.DataFrame) -> Iterator[Finding]:
     """``data_source`` is ``domain/split`` and ``ability`` the domain."""
-    groups = rows.groupby(["data_source", "ability", "domain", "split"], observed=True)
-    indices: dict[Any, Any] = groups.indices
+    indices: dict[Any, Any] = rows.groupby(["data_source", "ability", "domain", "split"], observed=True).indices
     for (source, ability, domain, split), positions in indices.items():
         if source != f"{domain}/{split}":
             message = f"{source!r} is not '{domain}/{split}'"
@@ -158,25 +153,25 @@ def _intents(rows: pd.DataFrame, anchors: int, open_: int) -> Iterator[Finding]:
     is_train = rows["split"] == "train"
     held = rows[~is_train].drop_duplicates("intent")
     leaked = held[held["intent"].isin(rows.loc[is_train, "intent"])]
-    messages = [f"{intent!r} is also a training intent" for intent in leaked["intent_id"]]
+    messages = (f"{intent!r} is also a training intent" for intent in leaked["intent_id"])
     yield from findings_at(leaked, "intent leak", column, messages)
 
     files = rows.drop_duplicates(["intent", "split", "file"])
     again = files[files.duplicated(["intent", "split"])].drop_duplicates(["intent", "split"])
-    messages = [f"{intent!r} is in two files of one split" for intent in again["intent_id"]]
+    messages = (f"{intent!r} is in two files of one split" for intent in again["intent_id"])
     yield from findings_at(again, "id twice", column, messages)
 
     groups = rows.assign(**{role: rows["role"] == role for role in ROLES}).groupby(["intent", "split"], observed=True)
     counts = groups[list(ROLES)].sum()
     short = counts[(counts["anchor"] < anchors) | (counts["open"] < open_)]
     first = rows.drop_duplicates(["intent", "split"]).set_index(["intent", "split"], drop=False).loc[short.index]
-    messages = [
+    messages = (
         f"{intent!r} has {n_anchors} anchor(s) and {n_open} open row(s) in split {split!r}; "
         f"a visit takes {anchors} and {open_}"
         for intent, split, n_anchors, n_open in zip(
             first["intent_id"], first["split"], short["anchor"], short["open"], strict=True
         )
-    ]
+    )
     yield from findings_at(first, "incomplete", _PATHS["role"], messages)
 
 
@@ -187,17 +182,15 @@ def _families(open_rows: pd.DataFrame) -> Iterator[Finding]:
     framings = rows.drop_duplicates(["domain", "context", "family", "split"]).astype({"family": object})
     first = framings.groupby(["domain", "context"], observed=True)["family"].transform("first")
     other = framings[framings["family"] != first]
-    messages = [
+    messages = (
         f"framing {context!r} is of family {family!r} here and {known!r} elsewhere"
         for context, family, known in zip(other["context"], other["family"], first[other.index], strict=True)
-    ]
+    )
     yield from findings_at(other, "family leak", column, messages)
 
     is_ood = rows["split"] == "ood"
     leaked = rows[is_ood].merge(rows.loc[~is_ood, ["domain", "family"]].drop_duplicates())
-    messages = [
-        f"family {family!r} is met in training or ID too, so it tests nothing new" for family in leaked["family"]
-    ]
+    messages = (f"family {name!r} is met in training or ID too, so it tests nothing new" for name in leaked["family"])
     yield from findings_at(leaked, "family leak", column, messages)
 
 
