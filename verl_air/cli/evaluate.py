@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from verl_air.cli.terminal import of_other_packages
-from verl_air.data.framings import check_style
 from verl_air.errors import ConfigError
 from verl_air.evaluation.breakdown import SeenInTraining, breakdown
+from verl_air.evaluation.capability import CapabilityBenchmark
 from verl_air.evaluation.checkpoints import model_folder
 from verl_air.evaluation.comparison import compare
 from verl_air.evaluation.generate import generate_rollouts, rejudge_rollouts
@@ -32,7 +32,6 @@ from verl_air.evaluation.statistics import LEVEL
 from verl_air.evaluation.tables import format_comparisons, format_sections
 from verl_air.evaluation.vllm_generator import SamplingSettings, VllmGenerator
 from verl_air.files import write_atomically
-from verl_air.rewards import FormatRule
 
 _SAMPLING = SamplingSettings()
 
@@ -49,7 +48,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     new = parser.add_argument_group("new rollouts").add_argument
     new("--model", metavar="DIR", help="generate from this model: a Hugging Face folder, a checkpoint, a run's folder")
     new("--checkpoint", default="last", metavar="WHICH", help="of a run's folder: best, last, or a step (default last)")
-    new("--data", nargs="+", metavar="FILE", help="parquet files to generate on")
+    new("--data", nargs="+", default=[], metavar="FILE", help="parquet files to generate on")
+    benchmark = (
+        "questions to generate on, each with an answer that the rule checks, such as gsm8k:math=gsm8k/test.jsonl"
+    )
+    new("--capability", nargs="+", default=[], metavar="NAME:RULE=FILE", help=benchmark)
     new("--rejudge", metavar="PATH", help="judge these stored rollouts again")
     new("--out", type=Path, metavar="FILE", help="JSONL file to write; resumed if it is there")
     new("--n", type=int, default=1, help="completions per prompt (default 1)")
@@ -116,10 +119,12 @@ def _make(args: argparse.Namespace) -> Path:
         raise ConfigError("--model generates new rollouts, --rejudge takes stored ones: name one")
     if args.out is None:
         raise ConfigError("name the file to write with --out")
-    if not args.recipe and not args.route:
+    benchmarks = [*map(CapabilityBenchmark.parse, args.capability)]
+    routes = [*(benchmark.route for benchmark in benchmarks), *args.route]
+    if not args.recipe and not routes:
         raise ConfigError("say how to score: --recipe PATH, or --route DOMAIN/ROLE=NAME")
     recipe = read_evaluation_settings(args.recipe) if args.recipe else EvaluationSettings({})
-    rewards = merge_reward_kwargs(recipe.reward_kwargs, routes=args.route, modules=args.module, judge=args.judge)
+    rewards = merge_reward_kwargs(recipe.reward_kwargs, routes=routes, modules=args.module, judge=args.judge)
     progress = _Progress(sys.stderr)
     if args.rejudge:
         source = Path(args.rejudge)
@@ -128,25 +133,27 @@ def _make(args: argparse.Namespace) -> Path:
             source = folder.validations[folder.last_validation()[0]]
         with of_other_packages():
             return rejudge_rollouts(source, args.out, rewards, progress=progress)
-    if not args.data:
-        raise ConfigError("name the parquet files to generate on with --data")
+    if bool(args.data) == bool(benchmarks):
+        raise ConfigError("name what to generate on: parquet files with --data, or questions with --capability")
+    if len({benchmark.name for benchmark in benchmarks}) < len(benchmarks):
+        raise ConfigError("--capability: give each benchmark a name of its own")
     given = (args.max_tokens, recipe.max_response_length, _SAMPLING.max_tokens)
     max_tokens = next(value for value in given if value is not None)
     for name, value in (("--n", args.n), ("--max-tokens", max_tokens)):
         if value < 1:
             raise ConfigError(f"{name} {value}: must be at least 1")
     model = model_folder(args.model, args.checkpoint)
-    check_style(args.data, FormatRule.from_mapping(rewards.get("format") or {}).style)
     sampling = SamplingSettings(args.temperature, args.top_p, max_tokens, args.seed)
     with of_other_packages():
         return generate_rollouts(
             model, args.data, args.out, rewards, sampling,
-            generator=partial(_vllm, model, args.max_model_len, args.tensor_parallel),
-            n=args.n, progress=progress,
+            generator=partial(vllm_generator, model, args.max_model_len, args.tensor_parallel),
+            benchmarks=benchmarks, n=args.n, progress=progress,
         )  # fmt: skip
 
 
-def _vllm(model: Path, max_model_len: int | None, tensor_parallel: int) -> VllmGenerator:
+def vllm_generator(model: Path, max_model_len: int | None, tensor_parallel: int) -> VllmGenerator:
+    """With vLLM's CPU back end on a machine without a GPU."""
     import torch
 
     from verl_air.cpu.environment import VLLM_DEFAULTS, set_defaults

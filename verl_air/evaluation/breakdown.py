@@ -16,6 +16,7 @@ import numpy as np
 
 from verl_air.data.schema import read_extra_info
 from verl_air.errors import DataError
+from verl_air.evaluation.capability import ROLE
 from verl_air.evaluation.metrics import ALL_DOMAINS, MetaGroup, absent_intents, meta_groups
 from verl_air.evaluation.records import ScoredRollout, source_name
 from verl_air.evaluation.statistics import LEVEL, NOTHING, Estimate, ratio_of, share_of
@@ -167,7 +168,7 @@ def breakdown(
 # Kind of line -> its name for a rollout; None leaves the rollout out. Framings and harm are over open rows: the anchors
 # measure what the model knows, the open rows what it does.
 _KINDS: dict[str, Callable[[ScoredRollout], str | None]] = {
-    "role": lambda rollout: rollout.role,
+    "role": lambda rollout: rollout.role if rollout.role != ROLE else None,
     "harm": lambda rollout: (
         {True: "harmful", False: "benign", None: None}[rollout.harmful] if rollout.role == "open" else None
     ),

@@ -10,14 +10,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from verl_air.data.framings import check_style
 from verl_air.data.schema import DataRow, ExtraInfo, PromptMessage, read_rows
 from verl_air.errors import DataError
+from verl_air.evaluation.capability import CapabilityBenchmark
 from verl_air.evaluation.checkpoints import step_of
 from verl_air.evaluation.records import JsonLines
 from verl_air.evaluation.rollout_store import POSITION, RolloutStore, generated_file
 from verl_air.evaluation.scoring import Scorer, check_scoring
 from verl_air.evaluation.vllm_generator import Completion, EncodedPrompt, GenerationRequest, SamplingSettings
 from verl_air.files import fingerprint
+from verl_air.rewards import FormatRule, Style
 
 Progress = Callable[[int, int], None]
 """Called with the number of rows done, and of all rows."""
@@ -39,6 +42,7 @@ def generate_rollouts(
     sampling: SamplingSettings,
     *,
     generator: Callable[[], _Generator],
+    benchmarks: Sequence[CapabilityBenchmark] = (),
     n: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> Path:
@@ -53,6 +57,7 @@ def generate_rollouts(
         out: JSONL file; resumed if it is there.
         reward_kwargs: as in a recipe.
         sampling, n: how completions are drawn, and how many per row.
+        benchmarks: questions to answer as well; ``reward_kwargs`` has their routes.
         generator: makes a :class:`~verl_air.evaluation.vllm_generator.VllmGenerator`; not called if all is generated.
         progress: called as rows are scored.
 
@@ -63,12 +68,14 @@ def generate_rollouts(
     settings = {
         "made by": "generation",
         "model": fingerprint(model),
-        "data": [_file_hash(file) for file in files],
+        "data": [*map(_file_hash, files), *(f"{b.name}:{b.rule} {b.content.sha256[:16]}" for b in benchmarks)],
         "n": n,
         "sampling": asdict(sampling),
         "rewards": dict(reward_kwargs),
     }
-    named, step = list(_rows(files)), step_of(model)
+    style = FormatRule.from_mapping(reward_kwargs.get("format") or {}).style
+    check_style(files, style)
+    named, step = list(_rows(files, benchmarks, style)), step_of(model)
     places = [_place(row["extra_info"]) for _, row in named]
     rows_of = Counter(places)
     intents_of = Counter((domain, split) for domain, split, _ in rows_of)
@@ -159,10 +166,16 @@ def rejudge_rollouts(
     return Path(out)
 
 
-def _rows(files: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[str, DataRow]]:
+def _rows(
+    files: Sequence[str | os.PathLike[str]], benchmarks: Sequence[CapabilityBenchmark], style: Style
+) -> Iterator[tuple[str, DataRow]]:
+    """Each row with a name of its own."""
     for number, file in enumerate(files):
         for position, row in enumerate(read_rows(file)):
             yield f"{Path(file).stem}{number}-{position}", row
+    for benchmark in benchmarks:
+        for position, row in enumerate(benchmark.rows(style)):
+            yield f"{benchmark.name}-{position}", row
 
 
 def _place(info: ExtraInfo) -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from verl_air import __version__
+from verl_air.evaluation.comparison import Comparison
 from verl_air.evaluation.metrics import ALL_DOMAINS
 from verl_air.evaluation.report import charts
 from verl_air.evaluation.report.alarms import alarms_of
@@ -51,6 +52,7 @@ def render(report: RunReport) -> str:
         alarms={run.name: alarms_of(run) for run in report.runs},
         sentences=sentences(report),
         seed_tables=seed_tables_as_text(report),
+        capability=capability_table(report),
         novelty=_novelty(report),
         named=_named,
         verdict=verdict,
@@ -80,6 +82,7 @@ def to_json(report: RunReport) -> dict[str, Any]:
             "validations": curves_from(run.validations),
             "last": [*map(asdict, run.last)],
             "change": [*map(asdict, run.change)],
+            "capability": [*map(asdict, run.capability)],
             "alarms": [*map(asdict, alarms_of(run))],
             "settings": shown_settings(run.folder.config),
             "versions": versions(run.folder.record),
@@ -128,6 +131,8 @@ def to_markdown(report: RunReport) -> str:
                 f"group accuracy {points(c.groups)}, accuracy {points(c.prompts)}, "
                 f"{c.intents} intents, {c.test} {p_value(c.p)}"
             )
+    if capability := capability_table(report):
+        lines += ["", *markdown_table([[*map(in_markdown, row)] for row in capability])]
     alarms = [f"{run.name}, {a.check} ({a.level}): {a.text}" for run in report.runs for a in alarms_of(run) if a.text]
     faults = [f"{run.name}: {fault}" for run in report.runs for fault in run.folder.faults]
     lines += ["", "## Alarms", "", *(f"- {in_markdown(text)}" for text in alarms + faults or ["None."])]
@@ -135,32 +140,35 @@ def to_markdown(report: RunReport) -> str:
 
 
 def sentences(report: RunReport) -> list[tuple[str, str]]:
-    """What a reader in a hurry should take away: (verdict, sentence) on group accuracy in each domain and split."""
+    """What a reader in a hurry should take away: (verdict, sentence) on group accuracy in each domain and split, and on
+    general benchmarks.
+    """
+    found = []
     if report.seeds is not None:
-        ends = [(d, verdict(d.end.value, d.p_end)) for d in report.seeds.differences if d.metric == "group_acc"]
-        return [
-            (
-                found,
-                f"{d.source}: group accuracy of {d.method} minus {d.against}: {points(d.end)} over {d.seeds} paired "
-                f"seeds{'' if d.p_end is None else f', {p_value(d.p_end)}'}: {found}.",
-            )
-            for d, found in ends
-        ]
-    if len(report.runs) == 1:
-        run = report.runs[0]
-        compared = [(c, f"at step {run.first_step}", f"at step {run.last_step}") for c in run.change]
+        for d in report.seeds.differences:
+            if d.metric == "group_acc":
+                p = "" if d.p_end is None else f", {p_value(d.p_end)}"
+                text = f"group accuracy of {d.method} minus {d.against}: {points(d.end)} over {d.seeds} paired seeds{p}"
+                found.append((verdict(d.end.value, d.p_end), f"{d.source}: {text}"))
     else:
-        pairs = report.against_first.items() if len(report.runs) <= _FEW else ()
-        compared = [(c, f"in {report.runs[0].name}", f"in {name}") for name, found in pairs for c in found]
-    pooled = [item for item in compared if item[0].domain == ALL_DOMAINS]
-    return [
-        (
-            verdict(c.groups.value, c.p),
-            f"{c.name}: group accuracy {percent(c.groups_a)} {a}, {percent(c.groups_b)} {b} "
-            f"({points(c.groups)} on the same {c.intents} intents, {p_value(c.p)}): {verdict(c.groups.value, c.p)}.",
-        )
-        for c, a, b in pooled or compared
-    ]
+        first, *others = report.runs
+        compared = [(c, f"at step {first.first_step}", f"at step {first.last_step}") for c in first.change]
+        if others:
+            pairs = report.against_first.items() if len(report.runs) <= _FEW else ()
+            compared = [(c, f"in {first.name}", f"in {name}") for name, changes in pairs for c in changes]
+        pooled = [item for item in compared if item[0].domain == ALL_DOMAINS]
+        found += [_change(*item, "group accuracy", "intents") for item in pooled or compared]
+    for run in report.runs if len(report.runs) <= _FEW else ():
+        of_run = "" if len(report.runs) == 1 else f" of {run.name}"
+        before, after = (f"at step {of(run.folder.capability, default=0)}" for of in (min, max))
+        found += [_change(c, before, after, f"accuracy{of_run}", "questions") for c in run.capability]
+    return [(word, f"{text}: {word}.") for word, text in found]
+
+
+def _change(c: Comparison, a: str, b: str, what: str, unit: str) -> tuple[str, str]:
+    sides = f"{percent(c.groups_a)} {a}, {percent(c.groups_b)} {b}"
+    text = f"{c.name}: {what} {sides} ({points(c.groups)} on the same {c.intents} {unit}, {p_value(c.p)})"
+    return verdict(c.groups.value, c.p), text
 
 
 def verdict(difference: float | None, p: float | None) -> str:
@@ -168,6 +176,18 @@ def verdict(difference: float | None, p: float | None) -> str:
     if p is None or p >= 0.05:
         return "no clear difference"
     return "better" if (difference or 0.0) > 0 else "worse"
+
+
+def capability_table(report: RunReport) -> list[list[str]]:
+    """General benchmarks before and after training, with a head; empty if there are none."""
+    table = [["run", "benchmark", "questions", "before", "after", "change in accuracy", "p"]]
+    for run in report.runs:
+        before, after = (f" (step {of(run.folder.capability, default=0)})" for of in (min, max))
+        for c in run.capability:
+            questions = f"{c.intents} ({c.incomplete} incomplete)" if c.incomplete else str(c.intents)
+            sides = [percent(c.groups_a) + before, percent(c.groups_b) + after]
+            table.append([run.name, c.domain, questions, *sides, points(c.groups), p_value(c.p).removeprefix("p = ")])
+    return table if len(table) > 1 else []
 
 
 def seed_tables_as_text(report: RunReport) -> list[tuple[str, list[list[str]]]]:
