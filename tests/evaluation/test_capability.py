@@ -11,7 +11,6 @@ from tests.conftest import ROOT
 from tests.evaluation.support import write_jsonl, write_run
 from tests.evaluation.test_generate import Parrot
 from verl_air.cli import evaluate, main
-from verl_air.errors import ConfigError, DataError
 from verl_air.evaluation.capability import CapabilityBenchmark
 from verl_air.evaluation.report import summarise, to_json, to_markdown
 from verl_air.evaluation.report.page import render, sentences
@@ -83,20 +82,25 @@ def test_one_evaluation_is_no_change(tmp_path: Path) -> None:
         ("letters:multiple_choice=q.jsonl", {"question": "Which?"}, "no column 'answer'"),
         ("letters:multiple_choice=q.jsonl", {"question": "", "answer": "A"}, "q.jsonl, line 1: no question"),
         ("letters:multiple_choice=q.jsonl", {"question": "Which?", "answer": "#### "}, "q.jsonl, line 1: no answer"),
-        ("letters:multiple_choice=q.jsonl", {"question": "Which?", "answer": "E"}, "q.jsonl, line 1: .*'E'"),
+        ("letters:multiple_choice=q.jsonl", {"question": "Which?", "answer": "E"}, "ground truth 'E' is not one of"),
     ],
 )
-def test_mistakes_are_named_before_a_model_is_read(
-    text: str, line: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_mistakes_are_named_before_a_model_runs(
+    text: str,
+    line: dict[str, str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_jsonl(tmp_path / "q.jsonl", [line])
-    from verl_air.evaluation.scoring import merge_reward_kwargs
-
-    with pytest.raises((ConfigError, DataError), match=message):
-        benchmark = CapabilityBenchmark.parse(text)
-        merge_reward_kwargs({}, routes=[benchmark.route])
-        list(benchmark.rows("plain"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "model.safetensors").touch()
+    assert main(["evaluate", "--model", "model", "--capability", text, "--out", "o.jsonl"]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "o.jsonl").exists()
 
 
 @pytest.mark.skipif(not GSM8K.is_file(), reason="GSM8K is not in ../shared/data")

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from verl_air.cli.terminal import of_other_packages
 from verl_air.errors import ConfigError
-from verl_air.evaluation.breakdown import SeenInTraining, breakdown
+from verl_air.evaluation.breakdown import breakdown
 from verl_air.evaluation.capability import CapabilityBenchmark
 from verl_air.evaluation.checkpoints import model_folder
 from verl_air.evaluation.comparison import compare
@@ -42,8 +42,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="JSONL files or run folders; each gets a table of its own")
     add("--compare", nargs=2, metavar=("A", "B"), help="two of them, paired by intent: B - A")
-    add("--train", nargs="+", metavar="FILE", help="training files, to tell new intents from new framings")
-    add("--level", type=float, default=LEVEL, help=f"coverage of the intervals (default {LEVEL})")
     add("--json", type=Path, metavar="FILE", help="also write the numbers")
     new = parser.add_argument_group("new rollouts").add_argument
     new("--model", metavar="DIR", help="generate from this model: a Hugging Face folder, a checkpoint, a run's folder")
@@ -78,25 +76,22 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the options make no sense.
         DataError: a file cannot be read, or ``--out`` was started with other settings.
     """
-    if not 0 < args.level < 1:
-        raise ConfigError(f"--level {args.level:g}: must be between 0 and 1, for example 0.95")
     paths = [*args.paths, *([str(_make(args))] if args.model or args.rejudge else [])]
     if not paths and not args.compare:
         raise ConfigError("give a JSONL file or a run's folder, --compare A B, --model, or --rejudge")
-    seen = SeenInTraining.from_files(args.train) if args.train else None
-    numbers: dict[str, Any] = {"level": args.level, "evaluations": [], "comparisons": []}
+    numbers: dict[str, Any] = {"level": LEVEL, "evaluations": [], "comparisons": []}
     for path in paths:
         title, rollouts = _read(path)
-        sections = breakdown(rollouts, seen, args.level)
+        sections = breakdown(rollouts)
         print(f"{title}\n\n{format_sections(sections)}\n")
         numbers["evaluations"].append({"path": title, "sections": [asdict(section) for section in sections]})
     if args.compare:
         (title_a, a), (title_b, b) = map(_read, args.compare)
-        comparisons = compare(a, b, args.level)
+        comparisons = compare(a, b)
         print(f"A: {title_a}\nB: {title_b}\n\n{format_comparisons(comparisons)}\n")
         numbers["comparisons"] = [{"a": title_a, "b": title_b, **asdict(c)} for c in comparisons]
     print(
-        f"In brackets: {args.level:.0%} intervals. Group accuracy: Wilson over intents; accuracy and differences: "
+        f"In brackets: {LEVEL:.0%} intervals. Group accuracy: Wilson over intents; accuracy and differences: "
         "bootstrap over intents."
     )
     if args.json:

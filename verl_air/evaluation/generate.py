@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,31 +99,42 @@ def generate_rollouts(
             "truncated": completion.truncated,
         }
 
+    def completed(store: RolloutStore) -> Iterator[tuple[int, dict[str, Any]]]:
+        """What an earlier attempt generated, then the rest, each as soon as it is there."""
+        yield from store.generated.items()
+        if not (left := [position for position in range(total) if position not in store]):
+            return
+        running = generator()
+        rows_left = sorted({position // n for position in left})
+        prompts = {k: running.prompt(named[k][1]["prompt"], named[k][0], sampling.max_tokens) for k in rows_left}
+        requests = {p: GenerationRequest(p, f"{named[p // n][0]}_{p % n}", prompts[p // n]) for p in left}
+        for position, completion in running.complete(iter(requests.values()), sampling):
+            row = stored(requests[position], completion)
+            store.add_generated(position, row)
+            yield position, row
+
     with RolloutStore(out, settings, total) as store:
-        progress(store.rows, total)
         if store.rows < total:
             check_scoring(reward_kwargs, (row for _, row in named))
-        left = [position for position in range(total) if position not in store]
-        with Scorer(reward_kwargs, store) as scorer:
-            for position, row in store.generated.items():
-                scorer.submit(position, row)
-            if left:
-                running = generator()
-                places_left = sorted({position // n for position in left})
-                prompts = {
-                    k: running.prompt(named[k][1]["prompt"], named[k][0], sampling.max_tokens) for k in places_left
-                }
-                requests = {p: GenerationRequest(p, f"{named[p // n][0]}_{p % n}", prompts[p // n]) for p in left}
-                for position, completion in running.complete(iter(requests.values()), sampling):
-                    row = stored(requests[position], completion)
-                    store.add_generated(position, row)
-                    scorer.submit(position, row)
-                    progress(store.rows, total)
-            while not scorer.wait(1.0):
-                progress(store.rows, total)
-        store.finish()
-        progress(store.rows, total)
+        _score(completed(store), store, reward_kwargs, progress)
     return Path(out)
+
+
+def _score(
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    store: RolloutStore,
+    reward_kwargs: Mapping[str, Any],
+    progress: Progress,
+) -> None:
+    progress(store.rows, store.total)
+    with Scorer(reward_kwargs, store) as scorer:
+        for position, row in rows:
+            scorer.submit(position, row)
+            progress(store.rows, store.total)
+        while not scorer.wait(1.0):
+            progress(store.rows, store.total)
+    store.finish()
+    progress(store.rows, store.total)
 
 
 def rejudge_rollouts(
@@ -154,15 +165,8 @@ def rejudge_rollouts(
             raise DataError(f"{source}, rollout {number}: no output, so there is nothing to judge")
     settings = {"made by": "re-judging", "rollouts": _file_hash(lines.path), "rewards": dict(reward_kwargs)}
     with RolloutStore(out, settings, len(rows)) as store:
-        progress(store.rows, len(rows))
-        with Scorer(reward_kwargs, store) as scorer:
-            for position, row in enumerate(rows):
-                if position not in store:
-                    scorer.submit(position, row)
-            while not scorer.wait(1.0):
-                progress(store.rows, len(rows))
-        store.finish()
-        progress(store.rows, len(rows))
+        pending = ((position, row) for position, row in enumerate(rows) if position not in store)
+        _score(pending, store, reward_kwargs, progress)
     return Path(out)
 
 

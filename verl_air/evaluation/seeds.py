@@ -33,7 +33,7 @@ BySeed: TypeAlias = Mapping[int, Curves]
 
 def curves_of(run: RunFolder) -> Curves:
     """Curves from the validations that a run stored; a validation that was cut off is left out."""
-    return curves_from({step: breakdown(rollouts, level=None) for step, rollouts in run.whole_validations()})
+    return curves_from({step: breakdown(rollouts, intervals=False) for step, rollouts in run.whole_validations()})
 
 
 def curves_from(validations: Mapping[int, Iterable[Section]]) -> Curves:

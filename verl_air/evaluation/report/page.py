@@ -20,14 +20,15 @@ from verl_air.evaluation.report.svg import render_template
 from verl_air.evaluation.seeds import curves_from, paper_table
 from verl_air.evaluation.statistics import NOTHING
 from verl_air.evaluation.tables import (
+    SECTION_HEAD,
     difference_table,
     in_markdown,
     interval_or_value,
-    line_title,
     markdown_table,
     p_value,
     percent,
     points,
+    section_rows,
     seed_table,
     visible,
 )
@@ -53,17 +54,17 @@ def render(report: RunReport) -> str:
         sentences=sentences(report),
         seed_tables=seed_tables_as_text(report),
         capability=capability_table(report),
-        novelty=_novelty(report),
         named=_named,
         verdict=verdict,
         curves=charts.learning_curves(report),
+        everything={run.name: [row for section in run.last for row in section_rows(section)] for run in report.runs},
+        section_head=SECTION_HEAD,
         groups=charts.group_accuracy_curves(report),
         hacking=charts.hacking(report),
         heat=charts.heat_maps(report),
         settings=[shown_settings(run.folder.config) for run in report.runs],
         versions=[versions(run.folder.record) for run in report.runs],
         recipes={run.name: whole_recipe(run.folder.config) for run in report.runs if run.folder.config},
-        title_of=line_title,
         version=__version__,
     )
 
@@ -98,45 +99,43 @@ def to_json(report: RunReport) -> dict[str, Any]:
 def to_markdown(report: RunReport) -> str:
     """What to take away, tables and alarms."""
     lines = ["# Run report", "", *(f"- {in_markdown(sentence)}" for _, sentence in sentences(report)), ""]
-    for title, table in seed_tables_as_text(report):
+    for title, table in [*seed_tables_as_text(report), *_accuracy_tables(report)]:
         lines += [f"{title}:", "", *markdown_table([[*map(in_markdown, row)] for row in table]), ""]
-    head = [
-        "domain/split",
-        "run",
-        "step",
-        "intents",
-        "incomplete",
-        "group accuracy",
-        "accuracy",
-        "harmful",
-        "benign",
-        "consistent",
-    ]
-    table = [head]
+    if not report.sources:
+        lines += ["No validation is stored.", ""]
+    alarms = [f"{run.name}, {a.check} ({a.level}): {a.text}" for run in report.runs for a in alarms_of(run) if a.text]
+    faults = [f"{run.name}: {fault}" for run in report.runs for fault in run.folder.faults]
+    lines += ["## Alarms", "", *(f"- {in_markdown(text)}" for text in alarms + faults or ["None."])]
+    return "\n".join(lines) + "\n"
+
+
+_COLUMNS = ("domain/split", "run", "step", "intents", "incomplete", "group accuracy", "accuracy", "harmful", "benign",
+            "consistent")  # fmt: skip
+
+
+def _accuracy_tables(report: RunReport) -> list[tuple[str, list[list[str]]]]:
+    """Titles and tables: the last validations, their differences, and general benchmarks; none that are empty."""
+    first = report.runs[0]
+    accuracy, change = [[*_COLUMNS]], [["domain/split", "run", "intents", "group accuracy", "p", "accuracy"]]
     for source in report.sources:
         for run in report.runs:
             if (section := _named(run.last, source)) is not None:
-                harms = [section.line("harm", name) for name in ("harmful", "benign")]
-                numbers = [section.whole.groups, section.whole.prompts, *(h.prompts if h else NOTHING for h in harms)]
-                whole = [str(section.whole.intents), str(section.whole.incomplete)]
-                cells = [source, run.name, str(run.last_step), *whole]
-                consistent = percent(section.whole.consistent.value)
-                table.append([*map(in_markdown, cells), *map(interval_or_value, numbers), consistent])
-    lines += markdown_table(table) if len(table) > 1 else ["No validation is stored."]
-    lines += ["", "Intervals: 95 %. Group accuracy: Wilson over intents; accuracy: bootstrap over intents.", ""]
-    for name, pairs in report.against_first.items():
-        for c in pairs:
-            lines.append(
-                f"- {in_markdown(name)} compared with {in_markdown(report.runs[0].name)}, {in_markdown(c.name)}: "
-                f"group accuracy {points(c.groups)}, accuracy {points(c.prompts)}, "
-                f"{c.intents} intents, {c.test} {p_value(c.p)}"
-            )
-    if capability := capability_table(report):
-        lines += ["", *markdown_table([[*map(in_markdown, row)] for row in capability])]
-    alarms = [f"{run.name}, {a.check} ({a.level}): {a.text}" for run in report.runs for a in alarms_of(run) if a.text]
-    faults = [f"{run.name}: {fault}" for run in report.runs for fault in run.folder.faults]
-    lines += ["", "## Alarms", "", *(f"- {in_markdown(text)}" for text in alarms + faults or ["None."])]
-    return "\n".join(lines) + "\n"
+                whole, harms = section.whole, [section.line("harm", name) for name in ("harmful", "benign")]
+                numbers = [whole.groups, whole.prompts, *(harm.prompts if harm else NOTHING for harm in harms)]
+                counts = [str(run.last_step), str(whole.intents), str(whole.incomplete)]
+                shown = [*map(interval_or_value, numbers), percent(whole.consistent.value)]
+                accuracy.append([source, run.name, *counts, *shown])
+            changes = run.change if len(report.runs) == 1 else report.against_first.get(run.name, [])
+            if (c := _named(changes, source)) is not None:
+                p = p_value(c.p).removeprefix("p = ")
+                change.append([source, run.name, str(c.intents), points(c.groups), p, points(c.prompts)])
+    than = f"step {first.first_step}" if len(report.runs) == 1 else first.name
+    tables = {
+        "Last validation, with 95 % intervals (group accuracy: Wilson over intents, else bootstrap)": accuracy,
+        f"Compared with {in_markdown(than)} on the same intents": change,
+        "General benchmarks, before and after": capability_table(report),
+    }
+    return [(title, table) for title, table in tables.items() if len(table) > 1]
 
 
 def sentences(report: RunReport) -> list[tuple[str, str]]:
@@ -205,12 +204,6 @@ def seed_tables_as_text(report: RunReport) -> list[tuple[str, list[list[str]]]]:
         (f"Compared with {seeds.methods[0]} on the same seeds", difference_table(differences)),
     ]
     return tables if differences else tables[:2]
-
-
-def _novelty(report: RunReport) -> dict[str, str]:
-    """What is new in each domain and split, where it is known."""
-    sections = [section for run in report.runs for section in run.last if section.novelty not in ((), ("unknown",))]
-    return {section.name: ", ".join(section.novelty) for section in reversed(sections)}
 
 
 class _Named(Protocol):

@@ -25,7 +25,7 @@ class RunSummary:
 
     name: short and distinct among the runs of a report.
     curves: training metrics by name (``air/...``), from ``metrics.jsonl`` or else from stored rollouts.
-    validations: the table of each step, without most intervals (``breakdown`` with ``level=None``).
+    validations: the table of each step, without most intervals (``breakdown`` with ``intervals=False``).
     last: the table of the last validation, with all intervals.
     change: the last validation compared with the first, on the same intents.
     capability: general benchmarks likewise, on the same questions: the last stored evaluation compared with the first.
@@ -139,7 +139,7 @@ def _summarise(name: str, folder: RunFolder) -> tuple[RunSummary, list[ScoredRol
     last: list[ScoredRollout] = []
     for step, rollouts in folder.whole_validations():
         first, last = first or rollouts, rollouts
-        run.validations[step] = breakdown(rollouts, level=None)
+        run.validations[step] = breakdown(rollouts, intervals=False)
     if last:
         run.last = breakdown(last)
         run.change = _compare(first, last) if len(run.validations) > 1 else []
