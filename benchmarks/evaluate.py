@@ -5,8 +5,8 @@
 Two processes, each with an engine of its own, take turns, so that other load of the machine affects both:
 
 plain   `LLM.chat` with the engine's settings of `evaluate` and vLLM's own number of threads; nothing is stored
-ours    all that `evaluate --model` does once its engine is up: check the routes, encode the prompts, generate with a seed
-        per completion, score and store each row while others are generated, and put the file into order
+ours    all that `evaluate --model` does once its engine is up: check the routes, encode the prompts, generate with a
+        seed per completion, score and store each row while others are generated, and put the file into order
 
 A rate is tokens of the responses per second; the ratio is the median over rounds. Target: at least 0.9. The model is
 SmolLM2-135M-Instruct, fetched as `make smollm2` does, since generation dominates there.

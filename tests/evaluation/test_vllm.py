@@ -91,10 +91,11 @@ def test_an_interrupted_evaluation_ends_as_one_that_was_not(folder: Path, tmp_pa
     done = evaluate(folder, whole)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "playground/id" in done.stdout
-    first, *progress = done.stdout.split(str(whole))[0].splitlines()
-    assert first == "0 of 30 rollouts"
-    assert progress[-1].startswith("30 of 30 rollouts, "), "only lines of its own reach the terminal"
-    assert all(" of 30 rollouts, " in line for line in progress)
+    progress = done.stdout.split(str(whole))[0].replace("\r", "\n").split("\n")
+    first, *between, last = (line for line in progress if line.strip())
+    assert first.startswith("0 of 30 rollouts, ")
+    assert last.startswith("30 of 30 rollouts, "), "only lines of its own reach the terminal"
+    assert all(" of 30 rollouts, " in line for line in between)
     assert done.stdout.splitlines()[-1].startswith("In brackets: 95% intervals")
     killed = generate(folder, parted, die_after=10)
     assert killed.returncode == -signal.SIGKILL, killed.stdout[-3000:]

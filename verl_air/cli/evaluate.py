@@ -11,12 +11,14 @@ import argparse
 import json
 import os
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
+
+from tqdm import tqdm
 
 from verl_air.cli.terminal import of_other_packages
 from verl_air.errors import ConfigError
@@ -24,7 +26,7 @@ from verl_air.evaluation.breakdown import breakdown
 from verl_air.evaluation.capability import CapabilityBenchmark
 from verl_air.evaluation.checkpoints import model_folder
 from verl_air.evaluation.comparison import compare
-from verl_air.evaluation.generate import generate_rollouts, rejudge_rollouts
+from verl_air.evaluation.generate import Progress, generate_rollouts, rejudge_rollouts
 from verl_air.evaluation.records import ScoredRollout, read_records
 from verl_air.evaluation.run_folder import read_run_folder
 from verl_air.evaluation.scoring import EvaluationSettings, merge_reward_kwargs, read_evaluation_settings
@@ -32,6 +34,9 @@ from verl_air.evaluation.statistics import LEVEL
 from verl_air.evaluation.tables import format_comparisons, format_sections
 from verl_air.evaluation.vllm_generator import SamplingSettings, VllmGenerator
 from verl_air.files import write_atomically
+
+EVERY_SECONDS = 5.0
+"""Between two updates of the progress."""
 
 _SAMPLING = SamplingSettings()
 
@@ -120,13 +125,12 @@ def _make(args: argparse.Namespace) -> Path:
         raise ConfigError("say how to score: --recipe PATH, or --route DOMAIN/ROLE=NAME")
     recipe = read_evaluation_settings(args.recipe) if args.recipe else EvaluationSettings({})
     rewards = merge_reward_kwargs(recipe.reward_kwargs, routes=routes, modules=args.module, judge=args.judge)
-    progress = _Progress(sys.stderr)
     if args.rejudge:
         source = Path(args.rejudge)
         if source.is_dir():
             folder = read_run_folder(source)
             source = folder.validations[folder.last_validation()[0]]
-        with of_other_packages():
+        with shown_progress(sys.stderr) as progress, of_other_packages():
             return rejudge_rollouts(source, args.out, rewards, progress=progress)
     if bool(args.data) == bool(benchmarks):
         raise ConfigError("name what to generate on: parquet files with --data, or questions with --capability")
@@ -139,7 +143,7 @@ def _make(args: argparse.Namespace) -> Path:
             raise ConfigError(f"{name} {value}: must be at least 1")
     model = model_folder(args.model, args.checkpoint)
     sampling = SamplingSettings(args.temperature, args.top_p, max_tokens, args.seed)
-    with of_other_packages():
+    with shown_progress(sys.stderr) as progress, of_other_packages():
         return generate_rollouts(
             model, args.data, args.out, rewards, sampling,
             generator=partial(vllm_generator, model, args.max_model_len, args.tensor_parallel),
@@ -155,30 +159,27 @@ def vllm_generator(model: Path, max_model_len: int | None, tensor_parallel: int)
 
     on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu" or not torch.cuda.is_available()
     if on_cpu:
+        # Nothing else computes: the engine may have all cores, of which the defaults give each process one.
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
         set_defaults()
         for name, value in VLLM_DEFAULTS.items():
             os.environ.setdefault(name, value)
     return VllmGenerator(model, max_model_len, on_cpu=on_cpu, tensor_parallel_size=tensor_parallel)
 
 
-class _Progress:
-    """Prints rows done, rows per second and the time left: at the start, then every few seconds, and at the end."""
+@contextmanager
+def shown_progress(terminal: TextIO) -> Iterator[Progress]:
+    """Shows rows scored, rows per second and the time left; nothing before the first row count is known."""
+    form = "{n_fmt} of {total_fmt} rollouts, {rate_fmt}, {remaining} left"
+    every = {"mininterval": EVERY_SECONDS, "maxinterval": EVERY_SECONDS, "smoothing": 0}
+    bar: Any = None
+    with ExitStack() as stack:
 
-    EVERY_SECONDS = 5.0
+        def show(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:
+                started = tqdm(total=total, initial=done, file=terminal, unit=" rows", bar_format=form, **every)
+                bar = stack.enter_context(started)
+            bar.update(done - bar.n)
 
-    def __init__(self, terminal: TextIO) -> None:
-        self._terminal = terminal
-        self._printed = self._shown = -1.0
-        self._begin: tuple[float, int] | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        at_an_end = self._begin is None or done == total
-        if done == self._shown or (not at_an_end and now - self._printed < self.EVERY_SECONDS):
-            return
-        self._printed, self._shown = now, done
-        self._begin = self._begin or (now, done)
-        rate = (done - self._begin[1]) / max(now - self._begin[0], 1e-3)
-        pace = f", {rate:.3g} rows/s" if rate else ""
-        left = f", {timedelta(seconds=round((total - done) / rate))} left" if rate and done < total else ""
-        print(f"{done} of {total} rollouts{pace}{left}", file=self._terminal, flush=True)
+        yield show

@@ -87,10 +87,10 @@ def merge_reward_kwargs(
         ConfigError: one of them is malformed, or the whole cannot work.
     """
     merged = dict(kwargs)
-    merged["routes"] = {**(kwargs.get("routes") or {}), **_pairs(routes, "--route", "DOMAIN/ROLE=NAME")}
+    merged["routes"] = {**(kwargs.get("routes") or {}), **read_pairs(routes, "--route", "DOMAIN/ROLE=NAME")}
     merged["modules"] = [*(kwargs.get("modules") or ()), *modules]
     if judge:
-        values = {name: yaml.safe_load(value) for name, value in _pairs(judge, "--judge", "KEY=VALUE").items()}
+        values = {name: yaml.safe_load(value) for name, value in read_pairs(judge, "--judge", "KEY=VALUE").items()}
         for name, value in values.items():
             if not kwargs.get("judges"):
                 merged["judge"] = {**(merged.get("judge") or {}), name: value}
@@ -103,7 +103,12 @@ def merge_reward_kwargs(
     return merged
 
 
-def _pairs(items: Sequence[str], option: str, form: str) -> dict[str, str]:
+def read_pairs(items: Sequence[str], option: str, form: str) -> dict[str, str]:
+    """What a command line gives as ``NAME=VALUE``.
+
+    Raises:
+        ConfigError: an item has another form.
+    """
     pairs = [item.partition("=") for item in items]
     for item, pair in zip(items, pairs, strict=True):
         if not all(pair):

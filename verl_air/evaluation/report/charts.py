@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from verl_air.evaluation.metrics import ALL_DOMAINS
 from verl_air.evaluation.report.summary import RunReport, RunSummary
 from verl_air.evaluation.report.svg import ChartAxis, ChartLine, line_chart, smoothed
@@ -169,6 +171,4 @@ def _chart(title: str, lines: Sequence[ChartLine], x: ChartAxis, y: ChartAxis) -
 
 def _spread(steps: Sequence[int], most: int) -> list[int]:
     """At most so many, first and last among them."""
-    if len(steps) <= most:
-        return list(steps)
-    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+    return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))]

@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from verl_air import __version__
+from verl_air.evaluation.breakdown import Section
 from verl_air.evaluation.comparison import Comparison
 from verl_air.evaluation.metrics import ALL_DOMAINS
 from verl_air.evaluation.report import charts
@@ -206,12 +207,7 @@ def seed_tables_as_text(report: RunReport) -> list[tuple[str, list[list[str]]]]:
     return tables if differences else tables[:2]
 
 
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-_N = TypeVar("_N", bound=_Named)
+_N = TypeVar("_N", Section, Comparison)
 
 
 def _named(items: Iterable[_N], name: str) -> _N | None:
