@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -137,6 +138,7 @@ def main() -> int:
                 for way in sorted(WAYS, reverse=number % 2 == 0):
                     turns[way].send(number)
                     tokens, seconds = turns[way].recv()
+                    print(f"round {number}, {way}: {tokens} tokens in {seconds:.1f} s", file=sys.stderr, flush=True)
                     if number:
                         rates[way].append(tokens / seconds)
                 load.append(round(os.getloadavg()[0], 1))
