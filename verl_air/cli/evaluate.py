@@ -27,7 +27,7 @@ from verl_air.evaluation.capability import CapabilityBenchmark
 from verl_air.evaluation.checkpoints import model_folder
 from verl_air.evaluation.comparison import compare
 from verl_air.evaluation.generate import Progress, generate_rollouts, rejudge_rollouts
-from verl_air.evaluation.records import ScoredRollout, read_records
+from verl_air.evaluation.records import read_records
 from verl_air.evaluation.run_folder import read_run_folder
 from verl_air.evaluation.scoring import EvaluationSettings, merge_reward_kwargs, read_evaluation_settings
 from verl_air.evaluation.statistics import LEVEL
@@ -81,20 +81,19 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the options make no sense.
         DataError: a file cannot be read, or ``--out`` was started with other settings.
     """
-    paths = [*args.paths, *([str(_make(args))] if args.model or args.rejudge else [])]
-    if not paths and not args.compare:
+    files = [*map(_file, args.paths), *([_make(args)] if args.model or args.rejudge else [])]
+    if not files and not args.compare:
         raise ConfigError("give a JSONL file or a run's folder, --compare A B, --model, or --rejudge")
     numbers: dict[str, Any] = {"level": LEVEL, "evaluations": [], "comparisons": []}
-    for path in paths:
-        title, rollouts = _read(path)
-        sections = breakdown(rollouts)
-        print(f"{title}\n\n{format_sections(sections)}\n")
-        numbers["evaluations"].append({"path": title, "sections": [asdict(section) for section in sections]})
+    for file in files:
+        sections = breakdown(read_records(file))
+        print(f"{file}\n\n{format_sections(sections)}\n")
+        numbers["evaluations"].append({"path": str(file), "sections": [asdict(section) for section in sections]})
     if args.compare:
-        (title_a, a), (title_b, b) = map(_read, args.compare)
-        comparisons = compare(a, b)
-        print(f"A: {title_a}\nB: {title_b}\n\n{format_comparisons(comparisons)}\n")
-        numbers["comparisons"] = [{"a": title_a, "b": title_b, **asdict(c)} for c in comparisons]
+        a, b = map(_file, args.compare)
+        comparisons = compare(read_records(a), read_records(b))
+        print(f"A: {a}\nB: {b}\n\n{format_comparisons(comparisons)}\n")
+        numbers["comparisons"] = [{"a": str(a), "b": str(b), **asdict(c)} for c in comparisons]
     print(
         f"In brackets: {LEVEL:.0%} intervals. Group accuracy: Wilson over intents; accuracy and differences: "
         "bootstrap over intents."
@@ -104,13 +103,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(path: str) -> tuple[str, list[ScoredRollout]]:
-    """Title and rollouts."""
+def _file(path: str) -> Path:
+    """A file of rollouts itself; of a run's folder, its last whole validation."""
     if not Path(path).is_dir():
-        return path, read_records(path)
+        return Path(path)
     folder = read_run_folder(path)
-    step, rollouts = folder.last_validation()
-    return str(folder.validations[step]), rollouts
+    return folder.validations[folder.last_validation()[0]]
 
 
 def _make(args: argparse.Namespace) -> Path:
@@ -126,12 +124,8 @@ def _make(args: argparse.Namespace) -> Path:
     recipe = read_evaluation_settings(args.recipe) if args.recipe else EvaluationSettings({})
     rewards = merge_reward_kwargs(recipe.reward_kwargs, routes=routes, modules=args.module, judge=args.judge)
     if args.rejudge:
-        source = Path(args.rejudge)
-        if source.is_dir():
-            folder = read_run_folder(source)
-            source = folder.validations[folder.last_validation()[0]]
         with shown_progress(sys.stderr) as progress, of_other_packages():
-            return rejudge_rollouts(source, args.out, rewards, progress=progress)
+            return rejudge_rollouts(_file(args.rejudge), args.out, rewards, progress=progress)
     if bool(args.data) == bool(benchmarks):
         raise ConfigError("name what to generate on: parquet files with --data, or questions with --capability")
     if len({benchmark.name for benchmark in benchmarks}) < len(benchmarks):
