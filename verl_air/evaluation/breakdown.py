@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,31 +35,30 @@ class Estimates:
     abstained: float | None = None
 
 
-def estimate(groups: Sequence[MetaGroup], intervals: bool = True, absent: int = 0) -> Estimates:
+def estimate(
+    groups: Sequence[MetaGroup], intervals: bool = True, absent: int = 0, *, group_interval: bool | None = None
+) -> Estimates:
     """Estimate all of them.
 
     Args:
         groups: of one split, so that each is an intent of its own.
         intervals: False for the values alone.
         absent: intents of the data file of which no row is there.
+        group_interval: whether group accuracy has an interval, if that differs.
     """
     accs = [[rollout.acc for rollout in group.rollouts if rollout.judged] for group in groups]
     completions, judged = sum(len(group.rollouts) for group in groups), sum(map(len, accs))
-    consistent = [group.all_right + group.all_wrong for group in groups]
+    right = np.array([group.all_right for group in groups] + [0.0] * absent)
+    consistent = np.array([group.all_right + group.all_wrong for group in groups] + [0.0] * absent)
     return Estimates(
         prompts=ratio_of(np.array([*map(sum, accs)], float), np.array([*map(len, accs)], float), intervals),
-        groups=group_share(groups, intervals, absent),
-        consistent=share_of(np.array(consistent + [0.0] * absent), intervals),
+        groups=share_of(right, intervals if group_interval is None else group_interval),
+        consistent=share_of(consistent, intervals),
         intents=len(groups) + absent,
         incomplete=sum(group.incomplete for group in groups) + absent,
         completions=completions,
         abstained=1 - judged / completions if completions else None,
     )
-
-
-def group_share(groups: Iterable[MetaGroup], intervals: bool = True, absent: int = 0) -> Estimate:
-    """Group accuracy; arguments as of :func:`estimate`."""
-    return share_of(np.array([group.all_right for group in groups] + [0.0] * absent), intervals)
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,5 @@ def _section(domain: str, split: str, groups: list[MetaGroup], intervals: bool) 
             # An intent of a data file has anchors and open rows: one without any of a role lost them.
             lost = absent + (len(groups) - len(own)) * sized if kind == "role" else 0
             lines.append(SectionLine(kind, name, estimate(own, intervals, lost)))
-    whole = estimate(groups, intervals, absent)
-    if not intervals:
-        whole = replace(whole, groups=group_share(groups, absent=absent))
+    whole = estimate(groups, intervals, absent, group_interval=True)
     return Section(domain, split, whole, tuple(lines), all(rollout.sized for rollout in rollouts))
