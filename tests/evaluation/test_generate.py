@@ -260,6 +260,7 @@ def test_rewards_may_change_until_a_row_is_scored(lab: dict[str, Any], tmp_path:
     generate_rollouts(lab["model"], lab["files"], out, KINDER, SamplingSettings(), generator=lambda: engine, n=3)
     assert engine.made == []
     assert out.read_bytes() != whole
+    assert "_position" not in out.read_text()
     assert [json.loads(line)["uid"] for line in out.read_text().splitlines()] == [row["uid"] for row in rows]
 
 

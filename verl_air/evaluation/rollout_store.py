@@ -62,16 +62,15 @@ class RolloutStore:
             self._check_settings(json.loads(json.dumps(settings)))
             self._ordered = True
             self._lines: dict[int, bytes] = {}
-            for position, row in _recover(self._file):
-                self._ordered &= POSITION not in row
-                self._lines[position] = _line({name: value for name, value in row.items() if name != POSITION})
+            for position, row, in_place in _recover(self._file):
+                self._ordered &= in_place
+                self._lines[position] = _line(row)
             self._texts: BinaryIO | None = None
             self.generated: dict[int, dict[str, Any]] = {}
             if generated_file(path).is_file():
                 self._texts = files.enter_context(generated_file(path).open("a+b"))
-                for position, row in _recover(self._texts):
-                    if position not in self._lines:
-                        self.generated[position] = row
+                rows = {position: row for position, row, _ in _recover(self._texts)}
+                self.generated = {position: row for position, row in rows.items() if position not in self._lines}
             self._files = files.pop_all()
 
     def __enter__(self) -> RolloutStore:
@@ -143,15 +142,19 @@ class RolloutStore:
             )
 
 
-def _recover(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Position and content of every whole row; a last line that was cut off is removed."""
+def _recover(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any], bool]]:
+    """Position and content of every whole row, and whether it is a row of a finished file, which are in order.
+
+    A last line that was cut off is removed.
+    """
     file.seek(0)
     whole = 0
     for number, line in enumerate(file):
         if not line.endswith(b"\n"):
             break
         row = json.loads(line)
-        yield row.get(POSITION, number), row
+        position = row.pop(POSITION, None)
+        yield (number, row, True) if position is None else (position, row, False)
         whole += len(line)
     file.truncate(whole)
 
