@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 from tests.data.support import FIXTURES, SPLIT_FILES, spoil
 from verl_air.cli import check, data
 from verl_air.data.schema import read_rows
-from verl_air.errors import DataError
+from verl_air.errors import ConfigError
 
 
 def run(*arguments: object) -> int:
@@ -98,5 +98,5 @@ def test_rows_of_ones_own_pass_the_check_and_nothing_else_is_printed(tmp_path: P
 def test_verifiers_on_the_command_line(tmp_path: Path) -> None:
     run("data", "math", "--source", FIXTURES / "problems.jsonl", "--out", tmp_path)
     assert run("check", tmp_path / "id.parquet", "--verifier", "math/open=math") == 0
-    with pytest.raises(DataError, match="--verifier math: write DOMAIN/ROLE=NAME"):
+    with pytest.raises(ConfigError, match="--verifier math: write DOMAIN/ROLE=NAME"):
         run("check", tmp_path / "id.parquet", "--verifier", "math")

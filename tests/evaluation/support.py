@@ -10,7 +10,6 @@ import yaml
 
 from verl_air.evaluation import ScoredRollout
 
-SHIFT = {"train": "none", "id": "intent", "ood": "intent+framing"}
 FRAMINGS = {"train": ("polite", "story"), "id": ("polite", "story"), "ood": ("override", "urgent")}
 
 
@@ -44,7 +43,7 @@ def rows_of(
     """Whole meta-groups: an anchor and the split's framings; half of the intents are harmful."""
     rows = []
     for z in range(intents):
-        extras = json.dumps({"harmful": z % 2 == 0, "request": f"do thing {z}", "shift": SHIFT[split]})
+        extras = json.dumps({"harmful": z % 2 == 0, "request": f"do thing {z}"})
         knows = min(1.0, max(0.0, skill + rng.uniform(-0.3, 0.3)))
         for s, context in enumerate(("multiple_choice", *FRAMINGS[split])):
             for _ in range(completions):

@@ -12,10 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation.support import record, rows_of
-from verl_air.data.schema import make_row, write_rows
-from verl_air.errors import DataError
-from verl_air.evaluation import ScoredRollout, SeenInTraining, accuracy_of, breakdown, meta_groups
-from verl_air.evaluation.breakdown import estimate, novelty_of
+from verl_air.evaluation import ScoredRollout, accuracy_of, breakdown, meta_groups
+from verl_air.evaluation.breakdown import estimate
 from verl_air.evaluation.metrics import rollout_metrics
 
 VERDICTS = st.sampled_from([1.0, 0.0, None])
@@ -159,68 +157,6 @@ def test_harm_is_over_open_rows() -> None:
     assert section.line("harm", "harmful").prompts.value == 1.0
     assert section.line("harm", "benign").prompts.value == 0.0
     assert section.line("harm", "benign").intents == 5
-
-
-# ------------------------------------------------------------------------------------------------------------ novelty
-
-TRAIN = [("z0", "anchor", "multiple_choice"), ("z0", "open", "story"), ("z1", "open", "polite")]
-
-
-@pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> SeenInTraining:
-    columns = dict(prompt="p", ground_truth="A", domain="safety", split="train")
-    train = [make_row(intent_id=z, role=role, context=c, index=i, **columns) for i, (z, role, c) in enumerate(TRAIN)]
-    return SeenInTraining.from_files([write_rows(tmp_path_factory.mktemp("train") / "train.parquet", train)])
-
-
-@pytest.mark.parametrize(
-    ("intent", "family", "novelty"),
-    [
-        ("z0", "story", "nothing new"),
-        ("z0", "override", "new framings"),
-        ("z9", "polite", "new intents"),
-        ("z9", "override", "new intents and framings"),
-    ],
-)
-def test_novelty_by_what_training_has_seen(seen: SeenInTraining, intent: str, family: str, novelty: str) -> None:
-    rows = [
-        record(intent_id=intent, role="anchor", context="multiple_choice", family="multiple_choice", split="ood"),
-        record(intent_id=intent, context=family, family=family, split="ood", index=1),
-    ]
-    (group,) = meta_groups(rows)
-    assert novelty_of(group, seen) == novelty
-
-
-def test_the_same_id_in_another_domain_is_another_intent(seen: SeenInTraining) -> None:
-    (group,) = meta_groups([record(intent_id="z0", domain="moral", family="story")])
-    assert novelty_of(group, seen) == "new intents and framings"
-
-
-@pytest.mark.parametrize(
-    ("shift", "novelty"),
-    [
-        ("none", "nothing new"),
-        ("intent", "new intents"),
-        ("framing", "new framings"),
-        ("intent+framing", "new intents and framings"),
-        ("", "unknown"),
-    ],
-)
-def test_novelty_by_the_rows_own_word(shift: str, novelty: str) -> None:
-    (group,) = meta_groups([record(extras=json.dumps({"shift": shift} if shift else {}))])
-    assert novelty_of(group) == novelty
-
-
-def test_a_mixed_split_is_cut_in_two(seen: SeenInTraining) -> None:
-    """OOD rows on intents of training are right, those on new intents wrong: the table must show it."""
-    rows = [record(intent_id=f"z{z}", family="override", split="ood", acc=float(z < 2)) for z in range(6)]
-    (section,) = breakdown(rows, seen)
-    assert section.novelty == ("new intents and framings", "new framings")
-    assert section.line("novelty", "new framings").prompts.value == 1.0
-    assert section.line("novelty", "new framings").intents == 2
-    assert section.line("novelty", "new intents and framings").prompts.value == 0.0
-    with pytest.raises(DataError, match="no training rows"):
-        SeenInTraining.from_files([])
 
 
 # ---------------------------------------------------------------------------------------------------- as in training

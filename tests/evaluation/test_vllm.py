@@ -86,15 +86,43 @@ def evaluate(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
     return run(out.with_suffix(".log"), "-m", "verl_air", "evaluate", *data, *recipe)
 
 
+def test_a_benchmark_before_and_after_training(folder: Path, tmp_path: Path) -> None:
+    """The commands of the documentation, with the same untrained model twice and seeds of their own."""
+    questions, run_folder = tmp_path / "words.jsonl", tmp_path / "run"
+    questions.write_text("".join(json.dumps({"question": f"write {z}", "answer": "draw"}) + "\n" for z in range(4)))
+    for step in (0, 40):
+        out = run_folder / "capability" / f"{step}.jsonl"
+        asked = (
+            "--model",
+            str(folder / "model"),
+            "--capability",
+            f"words:exact_match={questions}",
+            "--seed",
+            str(step),
+        )
+        limits = ("--recipe", "recipes/quickstart.yaml", "--n", "2", "--out", str(out))
+        done = run(tmp_path / f"{step}.log", "-m", "verl_air", "evaluate", *asked, *limits)
+        assert done.returncode == 0, done.stdout[-3000:]
+        assert "words/capability" in done.stdout
+        assert len(out.read_text().splitlines()) == 8
+    numbers = tmp_path / "report.json"
+    written = ("--out", str(tmp_path / "report.html"), "--json", str(numbers))
+    assert run(tmp_path / "report.log", "-m", "verl_air", "report", str(run_folder), *written).returncode == 0
+    (change,) = json.loads(numbers.read_text())["runs"][0]["capability"]
+    assert (change["domain"], change["intents"], change["incomplete"]) == ("words", 4, 0)
+    assert "Capability: general benchmarks" in (tmp_path / "report.html").read_text()
+
+
 def test_an_interrupted_evaluation_ends_as_one_that_was_not(folder: Path, tmp_path: Path) -> None:
     whole, parted = tmp_path / "whole.jsonl", tmp_path / "parted.jsonl"
     done = evaluate(folder, whole)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "playground/id" in done.stdout
-    first, *progress = done.stdout.split(str(whole))[0].splitlines()
-    assert first == "0 of 30 rollouts"
-    assert progress[-1].startswith("30 of 30 rollouts, "), "only lines of its own reach the terminal"
-    assert all(" of 30 rollouts, " in line for line in progress)
+    progress = done.stdout.split(str(whole))[0].replace("\r", "\n").split("\n")
+    first, *between, last = (line for line in progress if line.strip())
+    assert first.startswith("0 of 30 rollouts, ")
+    assert last.startswith("30 of 30 rollouts, "), "only lines of its own reach the terminal"
+    assert all(" of 30 rollouts, " in line for line in between)
     assert done.stdout.splitlines()[-1].startswith("In brackets: 95% intervals")
     killed = generate(folder, parted, die_after=10)
     assert killed.returncode == -signal.SIGKILL, killed.stdout[-3000:]

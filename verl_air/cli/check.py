@@ -16,7 +16,7 @@ from verl_air.data.check.judge import ROWS, prove_judges
 from verl_air.data.check.judge_proof import JudgeProof
 from verl_air.data.check.preview import write_preview
 from verl_air.errors import ConfigError, DataError
-from verl_air.evaluation.scoring import merge_reward_kwargs, read_evaluation_settings
+from verl_air.evaluation.scoring import merge_reward_kwargs, read_evaluation_settings, read_pairs
 
 _DEFAULTS = CheckOptions()
 
@@ -67,7 +67,7 @@ def _check_judge(args: argparse.Namespace) -> int:
     if not files:
         raise ConfigError(f"{args.judge} names no data files (data.train_files): give some")
     rewards = merge_reward_kwargs(recipe.reward_kwargs, judge=args.served)
-    replies = dict(_pair(item, "--replies", "DOMAIN=FILE") for item in args.replies)
+    replies = read_pairs(args.replies, "--replies", "DOMAIN=FILE")
     with of_other_packages():
         proofs = prove_judges(rewards, files, rows=args.rows, replies=replies)
     for proof in proofs:
@@ -90,7 +90,12 @@ def _errors(proofs: list[JudgeProof]) -> list[str]:
 
 def _check_data(args: argparse.Namespace) -> int:
     chosen = {name: getattr(args, name) for name in ("anchors", "tokenizer", "max_prompt_length", "limit")}
-    options = CheckOptions(**chosen, open_=args.open, verifiers=dict(map(_verifier, args.verifier)))
+    form = "DOMAIN/ROLE=NAME, for example safety/anchor=true_false"
+    verifiers = read_pairs(args.verifier, "--verifier", form)
+    for place, name in verifiers.items():
+        if place.count("/") != 1:
+            raise DataError(f"--verifier {place}={name}: write {form}")
+    options = CheckOptions(**chosen, open_=args.open, verifiers=verifiers)
     report = check_files(args.files, options)
     for name, file in report.files.items():
         counts = f"{file.intents} intents, {file.rows} rows ({file.anchors} anchors, {file.open} open)"
@@ -104,17 +109,3 @@ def _check_data(args: argparse.Namespace) -> int:
     if args.html:
         print(f"preview: {write_preview(args.html, args.files, report, groups=args.html_groups)}")
     return 0 if report.ok else 1
-
-
-def _verifier(item: str) -> tuple[str, str]:
-    place, name = _pair(item, "--verifier", "DOMAIN/ROLE=NAME, for example safety/anchor=true_false")
-    if place.count("/") != 1:
-        raise DataError(f"--verifier {item}: write DOMAIN/ROLE=NAME, for example safety/anchor=true_false")
-    return place, name
-
-
-def _pair(item: str, option: str, form: str) -> tuple[str, str]:
-    name, _, value = item.partition("=")
-    if not name or not value:
-        raise DataError(f"{option} {item}: write {form}")
-    return name, value

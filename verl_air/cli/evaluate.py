@@ -11,28 +11,32 @@ import argparse
 import json
 import os
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from tqdm import tqdm
+
 from verl_air.cli.terminal import of_other_packages
-from verl_air.data.framings import check_style
 from verl_air.errors import ConfigError
-from verl_air.evaluation.breakdown import SeenInTraining, breakdown
+from verl_air.evaluation.breakdown import breakdown
+from verl_air.evaluation.capability import CapabilityBenchmark
 from verl_air.evaluation.checkpoints import model_folder
 from verl_air.evaluation.comparison import compare
-from verl_air.evaluation.generate import generate_rollouts, rejudge_rollouts
-from verl_air.evaluation.records import ScoredRollout, read_records
+from verl_air.evaluation.generate import Progress, generate_rollouts, rejudge_rollouts
+from verl_air.evaluation.records import read_records
 from verl_air.evaluation.run_folder import read_run_folder
 from verl_air.evaluation.scoring import EvaluationSettings, merge_reward_kwargs, read_evaluation_settings
 from verl_air.evaluation.statistics import LEVEL
 from verl_air.evaluation.tables import format_comparisons, format_sections
 from verl_air.evaluation.vllm_generator import SamplingSettings, VllmGenerator
 from verl_air.files import write_atomically
-from verl_air.rewards import FormatRule
+
+EVERY_SECONDS = 5.0
+"""Between two updates of the progress."""
 
 _SAMPLING = SamplingSettings()
 
@@ -43,13 +47,15 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     add = parser.add_argument
     add("paths", nargs="*", metavar="PATH", help="JSONL files or run folders; each gets a table of its own")
     add("--compare", nargs=2, metavar=("A", "B"), help="two of them, paired by intent: B - A")
-    add("--train", nargs="+", metavar="FILE", help="training files, to tell new intents from new framings")
-    add("--level", type=float, default=LEVEL, help=f"coverage of the intervals (default {LEVEL})")
     add("--json", type=Path, metavar="FILE", help="also write the numbers")
     new = parser.add_argument_group("new rollouts").add_argument
     new("--model", metavar="DIR", help="generate from this model: a Hugging Face folder, a checkpoint, a run's folder")
     new("--checkpoint", default="last", metavar="WHICH", help="of a run's folder: best, last, or a step (default last)")
-    new("--data", nargs="+", metavar="FILE", help="parquet files to generate on")
+    new("--data", nargs="+", default=[], metavar="FILE", help="parquet files to generate on")
+    benchmark = (
+        "questions to generate on, each with an answer that the rule checks, such as gsm8k:math=gsm8k/test.jsonl"
+    )
+    new("--capability", nargs="+", default=[], metavar="NAME:RULE=FILE", help=benchmark)
     new("--rejudge", metavar="PATH", help="judge these stored rollouts again")
     new("--out", type=Path, metavar="FILE", help="JSONL file to write; resumed if it is there")
     new("--n", type=int, default=1, help="completions per prompt (default 1)")
@@ -75,25 +81,21 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the options make no sense.
         DataError: a file cannot be read, or ``--out`` was started with other settings.
     """
-    if not 0 < args.level < 1:
-        raise ConfigError(f"--level {args.level:g}: must be between 0 and 1, for example 0.95")
-    paths = [*args.paths, *([str(_make(args))] if args.model or args.rejudge else [])]
-    if not paths and not args.compare:
+    files = [*map(_file, args.paths), *([_make(args)] if args.model or args.rejudge else [])]
+    if not files and not args.compare:
         raise ConfigError("give a JSONL file or a run's folder, --compare A B, --model, or --rejudge")
-    seen = SeenInTraining.from_files(args.train) if args.train else None
-    numbers: dict[str, Any] = {"level": args.level, "evaluations": [], "comparisons": []}
-    for path in paths:
-        title, rollouts = _read(path)
-        sections = breakdown(rollouts, seen, args.level)
-        print(f"{title}\n\n{format_sections(sections)}\n")
-        numbers["evaluations"].append({"path": title, "sections": [asdict(section) for section in sections]})
+    numbers: dict[str, Any] = {"level": LEVEL, "evaluations": [], "comparisons": []}
+    for file in files:
+        sections = breakdown(read_records(file))
+        print(f"{file}\n\n{format_sections(sections)}\n")
+        numbers["evaluations"].append({"path": str(file), "sections": [asdict(section) for section in sections]})
     if args.compare:
-        (title_a, a), (title_b, b) = map(_read, args.compare)
-        comparisons = compare(a, b, args.level)
-        print(f"A: {title_a}\nB: {title_b}\n\n{format_comparisons(comparisons)}\n")
-        numbers["comparisons"] = [{"a": title_a, "b": title_b, **asdict(c)} for c in comparisons]
+        a, b = map(_file, args.compare)
+        comparisons = compare(read_records(a), read_records(b))
+        print(f"A: {a}\nB: {b}\n\n{format_comparisons(comparisons)}\n")
+        numbers["comparisons"] = [{"a": str(a), "b": str(b), **asdict(c)} for c in comparisons]
     print(
-        f"In brackets: {args.level:.0%} intervals. Group accuracy: Wilson over intents; accuracy and differences: "
+        f"In brackets: {LEVEL:.0%} intervals. Group accuracy: Wilson over intents; accuracy and differences: "
         "bootstrap over intents."
     )
     if args.json:
@@ -101,13 +103,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _read(path: str) -> tuple[str, list[ScoredRollout]]:
-    """Title and rollouts."""
+def _file(path: str) -> Path:
+    """A file of rollouts itself; of a run's folder, its last whole validation."""
     if not Path(path).is_dir():
-        return path, read_records(path)
+        return Path(path)
     folder = read_run_folder(path)
-    step, rollouts = folder.last_validation()
-    return str(folder.validations[step]), rollouts
+    return folder.validations[folder.last_validation()[0]]
 
 
 def _make(args: argparse.Namespace) -> Path:
@@ -116,67 +117,63 @@ def _make(args: argparse.Namespace) -> Path:
         raise ConfigError("--model generates new rollouts, --rejudge takes stored ones: name one")
     if args.out is None:
         raise ConfigError("name the file to write with --out")
-    if not args.recipe and not args.route:
+    benchmarks = [*map(CapabilityBenchmark.parse, args.capability)]
+    routes = [*(benchmark.route for benchmark in benchmarks), *args.route]
+    if not args.recipe and not routes:
         raise ConfigError("say how to score: --recipe PATH, or --route DOMAIN/ROLE=NAME")
     recipe = read_evaluation_settings(args.recipe) if args.recipe else EvaluationSettings({})
-    rewards = merge_reward_kwargs(recipe.reward_kwargs, routes=args.route, modules=args.module, judge=args.judge)
-    progress = _Progress(sys.stderr)
+    rewards = merge_reward_kwargs(recipe.reward_kwargs, routes=routes, modules=args.module, judge=args.judge)
     if args.rejudge:
-        source = Path(args.rejudge)
-        if source.is_dir():
-            folder = read_run_folder(source)
-            source = folder.validations[folder.last_validation()[0]]
-        with of_other_packages():
-            return rejudge_rollouts(source, args.out, rewards, progress=progress)
-    if not args.data:
-        raise ConfigError("name the parquet files to generate on with --data")
+        with shown_progress(sys.stderr) as progress, of_other_packages():
+            return rejudge_rollouts(_file(args.rejudge), args.out, rewards, progress=progress)
+    if bool(args.data) == bool(benchmarks):
+        raise ConfigError("name what to generate on: parquet files with --data, or questions with --capability")
+    if len({benchmark.name for benchmark in benchmarks}) < len(benchmarks):
+        raise ConfigError("--capability: give each benchmark a name of its own")
     given = (args.max_tokens, recipe.max_response_length, _SAMPLING.max_tokens)
     max_tokens = next(value for value in given if value is not None)
     for name, value in (("--n", args.n), ("--max-tokens", max_tokens)):
         if value < 1:
             raise ConfigError(f"{name} {value}: must be at least 1")
     model = model_folder(args.model, args.checkpoint)
-    check_style(args.data, FormatRule.from_mapping(rewards.get("format") or {}).style)
     sampling = SamplingSettings(args.temperature, args.top_p, max_tokens, args.seed)
-    with of_other_packages():
+    with shown_progress(sys.stderr) as progress, of_other_packages():
         return generate_rollouts(
             model, args.data, args.out, rewards, sampling,
-            generator=partial(_vllm, model, args.max_model_len, args.tensor_parallel),
-            n=args.n, progress=progress,
+            generator=partial(vllm_generator, model, args.max_model_len, args.tensor_parallel),
+            benchmarks=benchmarks, n=args.n, progress=progress,
         )  # fmt: skip
 
 
-def _vllm(model: Path, max_model_len: int | None, tensor_parallel: int) -> VllmGenerator:
+def vllm_generator(model: Path, max_model_len: int | None, tensor_parallel: int) -> VllmGenerator:
+    """With vLLM's CPU back end on a machine without a GPU."""
     import torch
 
     from verl_air.cpu.environment import VLLM_DEFAULTS, set_defaults
 
     on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu" or not torch.cuda.is_available()
     if on_cpu:
+        # Nothing else computes: the engine may have all cores, of which the defaults give each process one.
+        os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
         set_defaults()
         for name, value in VLLM_DEFAULTS.items():
             os.environ.setdefault(name, value)
     return VllmGenerator(model, max_model_len, on_cpu=on_cpu, tensor_parallel_size=tensor_parallel)
 
 
-class _Progress:
-    """Prints rows done, rows per second and the time left: at the start, then every few seconds, and at the end."""
+@contextmanager
+def shown_progress(terminal: TextIO) -> Iterator[Progress]:
+    """Shows rows scored, rows per second and the time left; nothing before the first row count is known."""
+    form = "{n_fmt} of {total_fmt} rollouts, {rate_fmt}, {remaining} left"
+    every = {"mininterval": EVERY_SECONDS, "maxinterval": EVERY_SECONDS, "smoothing": 0}
+    bar: Any = None
+    with ExitStack() as stack:
 
-    EVERY_SECONDS = 5.0
+        def show(done: int, total: int) -> None:
+            nonlocal bar
+            if bar is None:
+                started = tqdm(total=total, initial=done, file=terminal, unit=" rows", bar_format=form, **every)
+                bar = stack.enter_context(started)
+            bar.update(done - bar.n)
 
-    def __init__(self, terminal: TextIO) -> None:
-        self._terminal = terminal
-        self._printed = self._shown = -1.0
-        self._begin: tuple[float, int] | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        at_an_end = self._begin is None or done == total
-        if done == self._shown or (not at_an_end and now - self._printed < self.EVERY_SECONDS):
-            return
-        self._printed, self._shown = now, done
-        self._begin = self._begin or (now, done)
-        rate = (done - self._begin[1]) / max(now - self._begin[0], 1e-3)
-        pace = f", {rate:.3g} rows/s" if rate else ""
-        left = f", {timedelta(seconds=round((total - done) / rate))} left" if rate and done < total else ""
-        print(f"{done} of {total} rollouts{pace}{left}", file=self._terminal, flush=True)
+        yield show

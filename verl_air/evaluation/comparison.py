@@ -12,7 +12,7 @@ import numpy as np
 from verl_air.errors import DataError
 from verl_air.evaluation.metrics import ALL_DOMAINS, GroupKey, MetaGroup, absent_intents, meta_groups
 from verl_air.evaluation.records import ScoredRollout, source_name
-from verl_air.evaluation.statistics import LEVEL, Estimate, difference_of, paired_p
+from verl_air.evaluation.statistics import Estimate, difference_of, paired_p
 
 _Pair: TypeAlias = tuple[MetaGroup, MetaGroup]
 
@@ -54,7 +54,7 @@ class Comparison:
         return source_name(self.domain, self.split)
 
 
-def compare(a: Iterable[ScoredRollout], b: Iterable[ScoredRollout], level: float = LEVEL) -> list[Comparison]:
+def compare(a: Iterable[ScoredRollout], b: Iterable[ScoredRollout]) -> list[Comparison]:
     """Compare two evaluations, by domain and split; with several domains also over all of them.
 
     Raises:
@@ -82,10 +82,10 @@ def compare(a: Iterable[ScoredRollout], b: Iterable[ScoredRollout], level: float
             "the two evaluations have no meta-group in common with the same prompts: nothing can be paired. Were they "
             "run on the same validation files?"
         )
-    return [_compare_pairs(source, pairs[source], left_out[source], level) for source in sorted(pairs)]
+    return [_compare_pairs(source, pairs[source], left_out[source]) for source in sorted(pairs)]
 
 
-def _compare_pairs(source: tuple[str, str], pairs: list[_Pair], left_out: int, level: float) -> Comparison:
+def _compare_pairs(source: tuple[str, str], pairs: list[_Pair], left_out: int) -> Comparison:
     right_a, right_b = np.array([[group.all_right for group in pair] for pair in pairs]).T
     complete = [pair for pair in pairs if not any(group.incomplete for group in pair)]
     accs = [[np.mean([rollout.acc for rollout in group.rollouts]) for group in pair] for pair in complete]
@@ -98,10 +98,10 @@ def _compare_pairs(source: tuple[str, str], pairs: list[_Pair], left_out: int, l
         left_out=left_out,
         groups_a=float(right_a.mean()),
         groups_b=float(right_b.mean()),
-        groups=difference_of(right_b - right_a, level),
+        groups=difference_of(right_b - right_a),
         prompts_a=float(acc_a.mean()) if complete else None,
         prompts_b=float(acc_b.mean()) if complete else None,
-        prompts=difference_of(acc_b - acc_a, level),
+        prompts=difference_of(acc_b - acc_a),
         only_a=int((right_a > right_b).sum()) if binary else None,
         only_b=int((right_b > right_a).sum()) if binary else None,
         p=paired_p(right_b - right_a),

@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+from verl_air.data.framings import check_style
 from verl_air.data.schema import DataRow, ExtraInfo, PromptMessage, read_rows
 from verl_air.errors import DataError
+from verl_air.evaluation.capability import CapabilityBenchmark
 from verl_air.evaluation.checkpoints import step_of
 from verl_air.evaluation.records import JsonLines
 from verl_air.evaluation.rollout_store import POSITION, RolloutStore, generated_file
 from verl_air.evaluation.scoring import Scorer, check_scoring
 from verl_air.evaluation.vllm_generator import Completion, EncodedPrompt, GenerationRequest, SamplingSettings
 from verl_air.files import fingerprint
+from verl_air.rewards import FormatRule, Style
 
 Progress = Callable[[int, int], None]
 """Called with the number of rows done, and of all rows."""
@@ -39,6 +42,7 @@ def generate_rollouts(
     sampling: SamplingSettings,
     *,
     generator: Callable[[], _Generator],
+    benchmarks: Sequence[CapabilityBenchmark] = (),
     n: int = 1,
     progress: Progress = lambda done, total: None,
 ) -> Path:
@@ -53,6 +57,7 @@ def generate_rollouts(
         out: JSONL file; resumed if it is there.
         reward_kwargs: as in a recipe.
         sampling, n: how completions are drawn, and how many per row.
+        benchmarks: questions to answer as well; ``reward_kwargs`` has their routes.
         generator: makes a :class:`~verl_air.evaluation.vllm_generator.VllmGenerator`; not called if all is generated.
         progress: called as rows are scored.
 
@@ -63,12 +68,14 @@ def generate_rollouts(
     settings = {
         "made by": "generation",
         "model": fingerprint(model),
-        "data": [_file_hash(file) for file in files],
+        "data": [*map(_file_hash, files), *(f"{b.name}:{b.rule} {b.content.sha256[:16]}" for b in benchmarks)],
         "n": n,
         "sampling": asdict(sampling),
         "rewards": dict(reward_kwargs),
     }
-    named, step = list(_rows(files)), step_of(model)
+    style = FormatRule.from_mapping(reward_kwargs.get("format") or {}).style
+    check_style(files, style)
+    named, step = list(_rows(files, benchmarks, style)), step_of(model)
     places = [_place(row["extra_info"]) for _, row in named]
     rows_of = Counter(places)
     intents_of = Counter((domain, split) for domain, split, _ in rows_of)
@@ -92,31 +99,42 @@ def generate_rollouts(
             "truncated": completion.truncated,
         }
 
+    def completed(store: RolloutStore) -> Iterator[tuple[int, dict[str, Any]]]:
+        """What an earlier attempt generated, then the rest, each as soon as it is there."""
+        yield from store.generated.items()
+        if not (left := [position for position in range(total) if position not in store]):
+            return
+        running = generator()
+        rows_left = sorted({position // n for position in left})
+        prompts = {k: running.prompt(named[k][1]["prompt"], named[k][0], sampling.max_tokens) for k in rows_left}
+        requests = {p: GenerationRequest(p, f"{named[p // n][0]}_{p % n}", prompts[p // n]) for p in left}
+        for position, completion in running.complete(iter(requests.values()), sampling):
+            row = stored(requests[position], completion)
+            store.add_generated(position, row)
+            yield position, row
+
     with RolloutStore(out, settings, total) as store:
-        progress(store.rows, total)
         if store.rows < total:
             check_scoring(reward_kwargs, (row for _, row in named))
-        left = [position for position in range(total) if position not in store]
-        with Scorer(reward_kwargs, store) as scorer:
-            for position, row in store.generated.items():
-                scorer.submit(position, row)
-            if left:
-                running = generator()
-                places_left = sorted({position // n for position in left})
-                prompts = {
-                    k: running.prompt(named[k][1]["prompt"], named[k][0], sampling.max_tokens) for k in places_left
-                }
-                requests = {p: GenerationRequest(p, f"{named[p // n][0]}_{p % n}", prompts[p // n]) for p in left}
-                for position, completion in running.complete(iter(requests.values()), sampling):
-                    row = stored(requests[position], completion)
-                    store.add_generated(position, row)
-                    scorer.submit(position, row)
-                    progress(store.rows, total)
-            while not scorer.wait(1.0):
-                progress(store.rows, total)
-        store.finish()
-        progress(store.rows, total)
+        _score(completed(store), store, reward_kwargs, progress)
     return Path(out)
+
+
+def _score(
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    store: RolloutStore,
+    reward_kwargs: Mapping[str, Any],
+    progress: Progress,
+) -> None:
+    progress(store.rows, store.total)
+    with Scorer(reward_kwargs, store) as scorer:
+        for position, row in rows:
+            scorer.submit(position, row)
+            progress(store.rows, store.total)
+        while not scorer.wait(1.0):
+            progress(store.rows, store.total)
+    store.finish()
+    progress(store.rows, store.total)
 
 
 def rejudge_rollouts(
@@ -147,22 +165,21 @@ def rejudge_rollouts(
             raise DataError(f"{source}, rollout {number}: no output, so there is nothing to judge")
     settings = {"made by": "re-judging", "rollouts": _file_hash(lines.path), "rewards": dict(reward_kwargs)}
     with RolloutStore(out, settings, len(rows)) as store:
-        progress(store.rows, len(rows))
-        with Scorer(reward_kwargs, store) as scorer:
-            for position, row in enumerate(rows):
-                if position not in store:
-                    scorer.submit(position, row)
-            while not scorer.wait(1.0):
-                progress(store.rows, len(rows))
-        store.finish()
-        progress(store.rows, len(rows))
+        pending = ((position, row) for position, row in enumerate(rows) if position not in store)
+        _score(pending, store, reward_kwargs, progress)
     return Path(out)
 
 
-def _rows(files: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[str, DataRow]]:
+def _rows(
+    files: Sequence[str | os.PathLike[str]], benchmarks: Sequence[CapabilityBenchmark], style: Style
+) -> Iterator[tuple[str, DataRow]]:
+    """Each row with a name of its own."""
     for number, file in enumerate(files):
         for position, row in enumerate(read_rows(file)):
             yield f"{Path(file).stem}{number}-{position}", row
+    for benchmark in benchmarks:
+        for position, row in enumerate(benchmark.rows(style)):
+            yield f"{benchmark.name}-{position}", row
 
 
 def _place(info: ExtraInfo) -> tuple[str, str, str]:

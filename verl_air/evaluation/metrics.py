@@ -1,6 +1,7 @@
 """Accuracy and group accuracy of scored rollouts, without intervals; and the training metrics that rollouts hold.
 
-torch comes with ``verl_air.objective``, so that is imported where it is needed: ``verl-air report --help`` stays fast.
+torch, which comes with ``verl_air.objective``, and pandas are imported where they are needed: ``verl-air report
+--help`` stays fast.
 """
 
 from __future__ import annotations
@@ -131,40 +132,29 @@ def rollout_metrics(rollouts: Iterable[ScoredRollout]) -> dict[str, float]:
     A rate or mean over nothing is left out. An intent's visits within a step count as one meta-group.
     ``air/gap/mean`` is the gap of raw total rewards.
     """
-    rollouts = list(rollouts)
-    scored = [rollout for rollout in rollouts if math.isfinite(rollout.score) and rollout.judged]
-    anchors = [rollout for rollout in scored if rollout.role == "anchor"]
-    opens = [rollout for rollout in scored if rollout.role == "open"]
-    scores: dict[tuple[str, ...], set[float]] = defaultdict(set)
-    for rollout in scored:
-        scores[(rollout.domain, rollout.intent_id, *rollout.prompt_key)].add(rollout.score)
-    found = {
-        "air/gap/mean": _mean(_gaps([*anchors, *opens])),
-        "air/anchor_reward/mean": _mean([rollout.score for rollout in anchors]),
-        "air/open_reward/mean": _mean([rollout.score for rollout in opens]),
-        "air/anchor_acc": _mean([rollout.acc for rollout in anchors]),
-        "air/open_acc": _mean([rollout.acc for rollout in opens]),
-        "air/judge/abstain_rate": _mean([float(not r.judged) for r in rollouts if r.role == "open"]),
-        "air/zero_std_rate": _mean([float(len(values) == 1) for values in scores.values()]),
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _gaps(scored: list[ScoredRollout]) -> list[float]:
+    import pandas as pd
     import torch
 
     from verl_air.objective import group_trajectories
 
-    intents = [(rollout.domain, rollout.intent_id) for rollout in scored]
-    prompts = [(*intent, *rollout.prompt_key) for intent, rollout in zip(intents, scored, strict=True)]
-    intent_id, prompt_id = ({key: i for i, key in enumerate(dict.fromkeys(keys))} for keys in (intents, prompts))
-    groups = group_trajectories(
-        torch.tensor([rollout.score for rollout in scored], dtype=torch.float64),
-        torch.tensor([prompt_id[key] for key in prompts], dtype=torch.long),
-        torch.tensor([intent_id[key] for key in intents], dtype=torch.long),
-        torch.tensor([rollout.role == "anchor" for rollout in scored], dtype=torch.bool),
-    )
-    return groups.gap_Z.tolist()
+    table = [
+        (r.role, (r.domain, r.intent_id), (r.domain, r.intent_id, *r.prompt_key), r.acc, r.score) for r in rollouts
+    ]
+    rows = pd.DataFrame(table, columns=["role", "intent", "prompt", "acc", "score"])
+    scored = rows.dropna()
+    anchors, opens = (scored[scored["role"] == role] for role in ("anchor", "open"))
+    ids = [pd.factorize(scored[name])[0] for name in ("prompt", "intent")]
+    columns = (scored["score"].to_numpy(float), *ids, (scored["role"] == "anchor").to_numpy(bool))
+    found = {
+        "air/gap/mean": float(group_trajectories(*map(torch.tensor, columns)).gap_Z.mean()),
+        "air/anchor_reward/mean": anchors["score"].mean(),
+        "air/open_reward/mean": opens["score"].mean(),
+        "air/anchor_acc": anchors["acc"].mean(),
+        "air/open_acc": opens["acc"].mean(),
+        "air/judge/abstain_rate": rows[rows["role"] == "open"]["acc"].isna().mean(),
+        "air/zero_std_rate": (scored.groupby("prompt")["score"].nunique() == 1).mean(),
+    }
+    return {name: float(value) for name, value in found.items() if not math.isnan(value)}
 
 
 def _mean(values: list[float]) -> float | None:

@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,7 +34,7 @@ def generated_file(path: str | os.PathLike[str]) -> Path:
 
 
 class RolloutStore:
-    """Opens the files; a context manager. Rows may be added from several threads.
+    """Opens the files; a context manager. Rows may be added from several threads. Scored rows stay in memory, as text.
 
     Args:
         path: the file, created if it is not there.
@@ -52,78 +53,67 @@ class RolloutStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._one = threading.Lock()
         self._synced = 0.0
-        self._file: BinaryIO = self.path.open("a+b")
-        self._texts: BinaryIO | None = None
-        try:
+        with ExitStack() as files:
+            self._file = files.enter_context(self.path.open("a+b"))
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise DataError(f"{self.path}: another process is writing to it") from None
             self._check_settings(json.loads(json.dumps(settings)))
-            self._places = {position: place for position, place, _ in _recover(self._file)}
+            self._ordered = True
+            self._lines: dict[int, bytes] = {}
+            for position, row, in_place in _recover(self._file):
+                self._ordered &= in_place
+                self._lines[position] = _line(row)
+            self._texts: BinaryIO | None = None
             self.generated: dict[int, dict[str, Any]] = {}
             if generated_file(path).is_file():
-                rows = {position: row for position, _, row in _recover(self._open_texts())}
-                self.generated = {position: row for position, row in rows.items() if position not in self._places}
-        except BaseException:
-            self.__exit__()
-            raise
+                self._texts = files.enter_context(generated_file(path).open("a+b"))
+                rows = {position: row for position, row, _ in _recover(self._texts)}
+                self.generated = {position: row for position, row in rows.items() if position not in self._lines}
+            self._files = files.pop_all()
 
     def __enter__(self) -> RolloutStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in (self._file, self._texts):
-            if file is not None:
-                file.close()
+        self._files.close()
 
     def __contains__(self, position: int) -> bool:
-        return position in self._places or position in self.generated
+        return position in self._lines or position in self.generated
 
     @property
     def rows(self) -> int:
         """How many are scored."""
-        return len(self._places)
+        return len(self._lines)
 
     def add_generated(self, position: int, row: Mapping[str, Any]) -> None:
         """Store a row that is not scored yet."""
-        self._append(self._open_texts(), position, row)
+        if self._texts is None:
+            self._texts = self._files.enter_context(generated_file(self.path).open("a+b"))
+        self._append(self._texts, position, row)
 
     def __setitem__(self, position: int, row: Mapping[str, Any]) -> None:
         """Store a scored row. A NaN is written as null, as verl does."""
-        self._places[position] = self._append(self._file, position, row)
+        self._append(self._file, position, row)
+        self._ordered = False
+        self._lines[position] = _line(row)
 
     def finish(self) -> None:
         """Put the rows into order if all are scored; what was generated is then in this file alone."""
-        if self.rows < self.total or (self._texts is None and self._is_ordered()):
+        if self.rows < self.total or (self._texts is None and self._ordered):
             return
-        self._file.seek(0)
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
         with temporary.open("wb") as ordered:
-            for _, (start, length) in sorted(self._places.items()):
-                self._file.seek(start)
-                row = json.loads(self._file.read(length))
-                row.pop(POSITION, None)
-                ordered.write(_line(row))
+            ordered.writelines(line for _, line in sorted(self._lines.items()))
             ordered.flush()
             os.fsync(ordered.fileno())
         temporary.replace(self.path)
         generated_file(self.path).unlink(missing_ok=True)
 
-    def _is_ordered(self) -> bool:
-        self._file.seek(0)
-        return not any(POSITION in json.loads(line) for line in self._file)
-
-    def _open_texts(self) -> BinaryIO:
-        if self._texts is None:
-            self._texts = generated_file(self.path).open("a+b")
-        return self._texts
-
-    def _append(self, file: BinaryIO, position: int, row: Mapping[str, Any]) -> tuple[int, int]:
-        """Returns where the line begins, and its length."""
+    def _append(self, file: BinaryIO, position: int, row: Mapping[str, Any]) -> None:
         line = _line({**row, POSITION: position})
         with self._one:
-            start = file.seek(0, os.SEEK_END)
             file.write(line)
             file.flush()
             if (now := time.monotonic()) - self._synced > _SYNC_SECONDS:
@@ -131,7 +121,6 @@ class RolloutStore:
                 for each in (self._file, self._texts):
                     if each is not None:
                         os.fsync(each.fileno())
-        return start, len(line)
 
     def _check_settings(self, settings: Any) -> None:
         alongside = self.path.with_name(f"{self.path.name}.settings.json")
@@ -153,15 +142,19 @@ class RolloutStore:
             )
 
 
-def _recover(file: BinaryIO) -> Iterator[tuple[int, tuple[int, int], dict[str, Any]]]:
-    """Position, place and content of every whole row; a last line that was cut off is removed."""
+def _recover(file: BinaryIO) -> Iterator[tuple[int, dict[str, Any], bool]]:
+    """Position and content of every whole row, and whether it is a row of a finished file, which are in order.
+
+    A last line that was cut off is removed.
+    """
     file.seek(0)
     whole = 0
     for number, line in enumerate(file):
         if not line.endswith(b"\n"):
             break
         row = json.loads(line)
-        yield row.pop(POSITION, number), (whole, len(line)), row
+        position = row.pop(POSITION, None)
+        yield (number, row, True) if position is None else (position, row, False)
         whole += len(line)
     file.truncate(whole)
 

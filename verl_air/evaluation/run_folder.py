@@ -29,7 +29,7 @@ class RunFolder:
     """A run.
 
     metrics: every series of ``metrics.jsonl`` by name.
-    validations, rollouts: stored JSONL by step, in order.
+    validations, rollouts: stored JSONL by step, in order. capability: of ``verl-air evaluate --capability``, likewise.
     config: the resolved recipe (``config.yaml``); record: ``run.json``. Empty if they are not there.
     faults: what could not be read, in words.
     """
@@ -38,6 +38,7 @@ class RunFolder:
     metrics: dict[str, Series] = field(default_factory=dict)
     validations: dict[int, Path] = field(default_factory=dict)
     rollouts: dict[int, Path] = field(default_factory=dict)
+    capability: dict[int, Path] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
@@ -124,6 +125,7 @@ def read_run_folder(path: str | os.PathLike[str]) -> RunFolder:
         if (path / "metrics.jsonl").is_file():
             run._read_metrics(path / "metrics.jsonl")
         run.validations, run.rollouts = _by_step(path / "validation"), _by_step(path / "rollouts")
+        run.capability = _by_step(path / "capability")
         run.config = run._read_mapping("config.yaml", yaml.safe_load)
         run.record = run._read_mapping("run.json", json.loads)
         loose = _by_step(path)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -87,10 +87,10 @@ def merge_reward_kwargs(
         ConfigError: one of them is malformed, or the whole cannot work.
     """
     merged = dict(kwargs)
-    merged["routes"] = {**(kwargs.get("routes") or {}), **_pairs(routes, "--route", "DOMAIN/ROLE=NAME")}
+    merged["routes"] = {**(kwargs.get("routes") or {}), **read_pairs(routes, "--route", "DOMAIN/ROLE=NAME")}
     merged["modules"] = [*(kwargs.get("modules") or ()), *modules]
     if judge:
-        values = {name: yaml.safe_load(value) for name, value in _pairs(judge, "--judge", "KEY=VALUE").items()}
+        values = {name: yaml.safe_load(value) for name, value in read_pairs(judge, "--judge", "KEY=VALUE").items()}
         for name, value in values.items():
             if not kwargs.get("judges"):
                 merged["judge"] = {**(merged.get("judge") or {}), name: value}
@@ -103,7 +103,12 @@ def merge_reward_kwargs(
     return merged
 
 
-def _pairs(items: Sequence[str], option: str, form: str) -> dict[str, str]:
+def read_pairs(items: Sequence[str], option: str, form: str) -> dict[str, str]:
+    """What a command line gives as ``NAME=VALUE``.
+
+    Raises:
+        ConfigError: an item has another form.
+    """
     pairs = [item.partition("=") for item in items]
     for item, pair in zip(items, pairs, strict=True):
         if not all(pair):
@@ -156,9 +161,8 @@ class Scorer:
         self._results = results
         self._loop = asyncio.new_event_loop()
         self._free = asyncio.Semaphore(concurrency)
-        self._open: set[Future[None]] = set()
-        self._error: BaseException | None = None
-        self._changed = threading.Condition()
+        self._open: set[Future[None]] = set()  # and those that failed
+        self._failed: Future[None] | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="scorer", daemon=True)
 
     def __enter__(self) -> Scorer:
@@ -177,10 +181,10 @@ class Scorer:
         Raises:
             ConfigError, RewardError: the recipe is at fault, or a row submitted earlier. A judge that fails abstains.
         """
-        self._raise()
+        if self._failed is not None:
+            self._failed.result()
         future = asyncio.run_coroutine_threadsafe(self._score(position, row), self._loop)
-        with self._changed:
-            self._open.add(future)
+        self._open.add(future)
         future.add_done_callback(self._done)
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -189,21 +193,16 @@ class Scorer:
         Raises:
             ConfigError, RewardError: see :meth:`submit`.
         """
-        with self._changed:
-            finished = self._changed.wait_for(lambda: not self._open or self._error is not None, timeout)
-        self._raise()
-        return finished
+        done, rest = wait(self._open.copy(), timeout, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        return not rest
 
     def _done(self, future: Future[None]) -> None:
-        with self._changed:
+        if not future.cancelled() and future.exception() is not None:
+            self._failed = future
+        else:
             self._open.discard(future)
-            if not future.cancelled() and (error := future.exception()) is not None:
-                self._error = self._error or error
-            self._changed.notify_all()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
 
     async def _close(self) -> None:
         """Rows that are not scored yet are left out."""

@@ -33,7 +33,7 @@ BySeed: TypeAlias = Mapping[int, Curves]
 
 def curves_of(run: RunFolder) -> Curves:
     """Curves from the validations that a run stored; a validation that was cut off is left out."""
-    return curves_from({step: breakdown(rollouts, level=None) for step, rollouts in run.whole_validations()})
+    return curves_from({step: breakdown(rollouts, intervals=False) for step, rollouts in run.whole_validations()})
 
 
 def curves_from(validations: Mapping[int, Iterable[Section]]) -> Curves:
@@ -193,20 +193,16 @@ def paper_table(rows: Iterable[SeedRow], write: Callable[[Estimate], str]) -> li
     Returns:
         The head, then splits in the order of their names, and methods and domains in the order of the rows.
     """
-    ends: dict[tuple[str, str, str], dict[str, Estimate]] = defaultdict(dict)
-    seeds: dict[tuple[str, str], int] = {}
-    domains: dict[str, None] = {}
-    for row in rows:
-        if row.metric in ("acc", "group_acc"):
-            domain, _, split = row.source.rpartition("/")
-            domains.setdefault(domain)
-            ends[split, row.method, domain][row.metric] = row.end
-            seeds[split, row.method] = max(row.seeds, seeds.get((split, row.method), 0))
+    measured = [(*row.source.rpartition("/")[::2], row) for row in rows if row.metric in ("acc", "group_acc")]
+    found = {(split, row.method, domain, row.metric): row for domain, split, row in measured}
+    domains = dict.fromkeys(domain for domain, _, _ in measured)
     table = [["split", "method", "seeds", *(domain or "accuracy / group accuracy" for domain in domains)]]
-    for split, method in sorted(seeds, key=lambda line: line[0]):  # stable: methods keep their order
-        cells = [[ends[split, method, domain].get(metric) for metric in ("acc", "group_acc")] for domain in domains]
-        written = [" / ".join(write(end) for end in pair if end is not None) or "-" for pair in cells]
-        table.append([split, method, str(seeds[split, method]), *written])
+    lines = dict.fromkeys((split, row.method) for _, split, row in measured)
+    for line in sorted(lines, key=lambda line: line[0]):  # stable: methods keep their order
+        pairs = [[found.get((*line, domain, metric)) for metric in ("acc", "group_acc")] for domain in domains]
+        seeds = max(row.seeds for pair in pairs for row in pair if row)
+        cells = [" / ".join(write(row.end) for row in pair if row) or "-" for pair in pairs]
+        table.append([*line, str(seeds), *cells])
     return table
 
 

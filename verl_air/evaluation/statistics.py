@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 LEVEL = 0.95
+"""Coverage of every interval."""
 RESAMPLES = 2000
 _SEED = 20260
 _CELLS = 4_000_000  # of a resampling matrix that is in memory at a time
@@ -43,42 +44,42 @@ class Estimate:
 NOTHING = Estimate(None)
 
 
-def wilson(successes: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+def wilson(successes: float, n: int) -> tuple[float, float]:
     """Wilson's score interval of a share of ``n`` trials.
 
     Not scipy's ``binomtest(...).proportion_ci``: with several completions per prompt, ``successes`` is a fraction.
     """
-    z = NormalDist().inv_cdf(0.5 + level / 2)
+    z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
     share, z2n = successes / n, z * z / n
     centre = (share + z2n / 2) / (1 + z2n)
     half = z / (1 + z2n) * math.sqrt(share * (1 - share) / n + z2n / (4 * n))
     return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
-def share_of(values_Z: np.ndarray, level: float | None = LEVEL) -> Estimate:
+def share_of(values_Z: np.ndarray, interval: bool = True) -> Estimate:
     """Mean of numbers in [0, 1], one per intent; see :func:`ratio_of`."""
-    return ratio_of(values_Z, np.ones(len(values_Z)), level)
+    return ratio_of(values_Z, np.ones(len(values_Z)), interval)
 
 
-def ratio_of(sum_Z: np.ndarray, count_Z: np.ndarray, level: float | None = LEVEL) -> Estimate:
+def ratio_of(sum_Z: np.ndarray, count_Z: np.ndarray, interval: bool = True) -> Estimate:
     """Mean of numbers in [0, 1] of which each intent has several: sum / count, resampled by intent.
 
     Wilson is used where every intent is one trial, and where no intent differs from another, since the bootstrap would
-    then have no width. ``level``: nominal coverage; None for the value alone.
+    then have no width. ``interval``: False for the value alone, which is far faster.
     """
     sum_Z, count_Z = sum_Z[count_Z > 0], count_Z[count_Z > 0]
     if not (n := len(count_Z)):
         return NOTHING
     value = float(sum_Z.sum() / count_Z.sum())
-    if level is None:
+    if not interval:
         return Estimate(value, n=n)
     if np.ptp(sum_Z / count_Z) < 1e-12 or ((count_Z == 1).all() and np.isin(sum_Z, (0.0, 1.0)).all()):
-        return Estimate(value, *wilson(value * n, n, level), n, "wilson")
+        return Estimate(value, *wilson(value * n, n), n, "wilson")
     sum_B, count_B = resample(np.stack([sum_Z, count_Z]))
-    return Estimate(value, *_percentiles(sum_B / count_B, level), n, "bootstrap")
+    return Estimate(value, *_percentiles(sum_B / count_B), n, "bootstrap")
 
 
-def difference_of(values_Z: np.ndarray, level: float = LEVEL) -> Estimate:
+def difference_of(values_Z: np.ndarray) -> Estimate:
     """Mean of paired differences in [-1, 1], one per intent, by a bootstrap over intents.
 
     Where all differences are equal that has no width; the difference that Wilson allows an unseen intent is used.
@@ -87,9 +88,9 @@ def difference_of(values_Z: np.ndarray, level: float = LEVEL) -> Estimate:
         return NOTHING
     value = float(values_Z.mean())
     if np.ptp(values_Z) < 1e-12:
-        slack = wilson(0.0, n, level)[1]
+        slack = wilson(0.0, n)[1]
         return Estimate(value, max(-1.0, value - slack), min(1.0, value + slack), n, "wilson")
-    return Estimate(value, *_percentiles(resample(values_Z[None])[0] / (n - 1), level), n, "bootstrap")
+    return Estimate(value, *_percentiles(resample(values_Z[None])[0] / (n - 1)), n, "bootstrap")
 
 
 def resample(columns_CZ: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
@@ -109,7 +110,7 @@ def resample(columns_CZ: np.ndarray, resamples: int = RESAMPLES) -> np.ndarray:
     return np.concatenate(sums, axis=1)
 
 
-def mean_over_seeds(values_R: Sequence[float], level: float = LEVEL) -> Estimate:
+def mean_over_seeds(values_R: Sequence[float]) -> Estimate:
     """Mean and t interval of one number per run.
 
     Without an interval for a single run, and where all runs agree exactly: their spread cannot be estimated then.
@@ -122,7 +123,7 @@ def mean_over_seeds(values_R: Sequence[float], level: float = LEVEL) -> Estimate
         return Estimate(mean, n=n)
     from scipy import stats
 
-    low, high = stats.t.interval(level, n - 1, loc=mean, scale=stats.sem(values_R))
+    low, high = stats.t.interval(LEVEL, n - 1, loc=mean, scale=stats.sem(values_R))
     return Estimate(mean, float(low), float(high), n, "t")
 
 
@@ -156,6 +157,6 @@ def _spread(values_R: Sequence[float]) -> bool:
     return len(values_R) > 1 and max(values_R) - min(values_R) >= 1e-12
 
 
-def _percentiles(values_B: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values_B, [0.5 - level / 2, 0.5 + level / 2])
+def _percentiles(values_B: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values_B, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
     return float(low), float(high)

@@ -93,25 +93,30 @@ def markdown_table(table: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body)]
 
 
+SECTION_HEAD = ("", "intents", "accuracy", "group accuracy", "incomplete", "consistent", "no verdict")
+
+
+def section_rows(section: Section) -> list[list[str]]:
+    """A section and its lines; group accuracy only where a line has several prompts of an intent."""
+    rows = [_line(visible(section.name), section.whole)]
+    for line in section.lines:
+        single = line.kind in ("family", "context")
+        rows.append(_line(f"  {line_title(line.kind, line.name)}", line.estimates, groups=not single))
+    return rows
+
+
 def format_sections(sections: Sequence[Section]) -> str:
-    """The breakdown; group accuracy only where a line has several prompts of an intent."""
-    rows: list[Sequence[str]] = []
-    for section in sections:
-        new = "" if section.novelty in ((), ("unknown",)) else f": {', '.join(section.novelty)}"
-        rows += [(), _line(f"{visible(section.name)}{new}", section.whole)]
-        for line in section.lines:
-            single = line.kind in ("family", "context")
-            rows.append(_line(f"  {line_title(line.kind, line.name)}", line.estimates, groups=not single))
-    table = text_table(("", "intents", "accuracy", "group accuracy", "incomplete", "consistent", "no verdict"), rows)
+    """The breakdown for a terminal."""
+    table = text_table(SECTION_HEAD, [row for section in sections for row in ([], *section_rows(section))])
     return f"{table}\n\n{UNSIZED}" if not all(section.sized for section in sections) else table
 
 
 UNSIZED = "Older file: does not say whether rows are missing (no group_size and split_intents)."
 
 
-def _line(title: str, e: Estimates, groups: bool = True) -> Sequence[str]:
-    of_groups = (interval(e.groups), str(e.incomplete), percent(e.consistent.value)) if groups else ("", "", "")
-    return (title, str(e.intents), interval(e.prompts), *of_groups, percent(e.abstained))
+def _line(title: str, e: Estimates, groups: bool = True) -> list[str]:
+    of_groups = [interval(e.groups), str(e.incomplete), percent(e.consistent.value)] if groups else ["", "", ""]
+    return [title, str(e.intents), interval(e.prompts), *of_groups, percent(e.abstained)]
 
 
 def format_comparisons(comparisons: Iterable[Comparison]) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,12 @@ class VllmGenerator:
             )
         return EncodedPrompt(tuple(ids), self._tokenizer.decode(ids, skip_special_tokens=True))
 
+    @cached_property
+    def _engine(self) -> Any:
+        from vllm import LLM
+
+        return LLM(**self._settings).llm_engine
+
     def complete(
         self, requests: Iterator[GenerationRequest], sampling: SamplingSettings
     ) -> Iterator[tuple[int, Completion]]:
@@ -127,10 +134,10 @@ class VllmGenerator:
 
         A request's name gives it its seed.
         """
-        from vllm import LLM, SamplingParams
+        from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        engine = LLM(**self._settings).llm_engine
+        engine = self._engine
         settings = {**asdict(sampling), "skip_special_tokens": True, "output_kind": RequestOutputKind.FINAL_ONLY}
         left = True
         while left or engine.has_unfinished_requests():

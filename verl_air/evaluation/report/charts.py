@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from verl_air.evaluation.breakdown import Section
 from verl_air.evaluation.metrics import ALL_DOMAINS
 from verl_air.evaluation.report.summary import RunReport, RunSummary
 from verl_air.evaluation.report.svg import ChartAxis, ChartLine, line_chart, smoothed
@@ -37,9 +40,9 @@ class ReportChart:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Accuracy by framing: framings by steps for a single run, runs by framings for several.
+    """Accuracy by framing, one column per step of a single run, or one per run.
 
-    rows: (name, cells), one cell per column; None where not measured.
+    rows: (framing, cells), one cell per column; None where not measured.
     """
 
     source: str
@@ -109,33 +112,22 @@ def heat_maps(report: RunReport) -> list[HeatMap]:
     """Accuracy by framing: over the steps of a single run, or at the end of several."""
     maps = []
     for source in _sources(report):
-        framings = {run.name: found for run in report.runs if (found := _framings(run, source))}
-        names = sorted(
-            {name for found in framings.values() for name in found}, key=lambda name: (name != ANCHORS, name)
-        )
         if len(report.runs) == 1:
-            series = framings.get(report.runs[0].name, {})
-            steps = _spread(sorted(report.runs[0].sections(source)), 8)
-            rows = [(name, [series[name].get(step) for step in steps]) for name in names]
-            columns = [f"{step:,}" for step in steps]
+            found = report.runs[0].sections(source)
+            columns = {f"{step:,}": found[step] for step in _spread(sorted(found), 8)}
         else:
-            rows = [(run, [_last(found.get(name)) for name in names]) for run, found in framings.items()]
-            columns = names
-        if rows:
-            maps.append(HeatMap(source, columns, rows))
-    return maps
+            columns = {run.name: found[max(found)] for run in report.runs if (found := run.sections(source))}
+        lines = [line for section in columns.values() for line in section.lines]
+        names = {ANCHORS: ("role", "anchor")}
+        names |= {name: ("family", name) for name in sorted({line.name for line in lines if line.kind == "family"})}
+        rows = [(title, [_accuracy(section, *line) for section in columns.values()]) for title, line in names.items()]
+        maps.append(HeatMap(source, list(columns), [row for row in rows if any(cell is not None for cell in row[1])]))
+    return [found for found in maps if found.rows]
 
 
-def _framings(run: RunSummary, source: str) -> dict[str, Series]:
-    """Accuracy by step of the anchors and of each family."""
-    lines = [line for section in run.sections(source).values() for line in section.lines]
-    families = {line.name: ("family", line.name) for line in lines if line.kind == "family"}
-    series = {name: run.accuracy(source, *line) for name, line in {ANCHORS: ("role", "anchor"), **families}.items()}
-    return {name: found for name, found in series.items() if found}
-
-
-def _last(series: Series | None) -> float | None:
-    return series[max(series)] if series else None
+def _accuracy(section: Section, kind: str, name: str) -> float | None:
+    found = section.line(kind, name)
+    return None if found is None else found.prompts.value
 
 
 def _sources(report: RunReport) -> list[str]:
@@ -169,6 +161,4 @@ def _chart(title: str, lines: Sequence[ChartLine], x: ChartAxis, y: ChartAxis) -
 
 def _spread(steps: Sequence[int], most: int) -> list[int]:
     """At most so many, first and last among them."""
-    if len(steps) <= most:
-        return list(steps)
-    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
+    return [steps[i] for i in np.unique(np.linspace(0, len(steps) - 1, most).round().astype(int))]

@@ -25,9 +25,10 @@ class RunSummary:
 
     name: short and distinct among the runs of a report.
     curves: training metrics by name (``air/...``), from ``metrics.jsonl`` or else from stored rollouts.
-    validations: the table of each step, without most intervals (``breakdown`` with ``level=None``).
+    validations: the table of each step, without most intervals (``breakdown`` with ``intervals=False``).
     last: the table of the last validation, with all intervals.
     change: the last validation compared with the first, on the same intents.
+    capability: general benchmarks likewise, on the same questions: the last stored evaluation compared with the first.
     """
 
     name: str
@@ -36,6 +37,7 @@ class RunSummary:
     validations: dict[int, list[Section]] = field(default_factory=dict)
     last: list[Section] = field(default_factory=list)
     change: list[Comparison] = field(default_factory=list)
+    capability: list[Comparison] = field(default_factory=list)
 
     @property
     def steps(self) -> int | None:
@@ -137,10 +139,15 @@ def _summarise(name: str, folder: RunFolder) -> tuple[RunSummary, list[ScoredRol
     last: list[ScoredRollout] = []
     for step, rollouts in folder.whole_validations():
         first, last = first or rollouts, rollouts
-        run.validations[step] = breakdown(rollouts, level=None)
+        run.validations[step] = breakdown(rollouts, intervals=False)
     if last:
         run.last = breakdown(last)
         run.change = _compare(first, last) if len(run.validations) > 1 else []
+    if folder.capability:
+        before, after = (folder.read(folder.capability[of(folder.capability)])[0] for of in (min, max))
+        run.capability = _compare(before, after) if len(folder.capability) > 1 else []
+        if not run.capability:
+            folder.faults.append("capability: a change needs two stored evaluations of the same questions")
     return run, last
 
 
