@@ -52,7 +52,8 @@ def log_probs_given(job: Job, prompts: list[torch.Tensor]) -> Any:
     from verl_air.training.consistency import exchanged
 
     second = exchanged(prompts, job.batch.responses)
-    tu.assign_non_tensor(second, calculate_entropy=False, compute_loss=False, temperature=1.0)
+    asked = {"calculate_entropy": False, "compute_loss": False, "temperature": 1.0}
+    tu.assign_non_tensor(second, micro_batch_size_per_gpu=job.micro_batch, **asked)
     output = make_worker(job).infer_batch(second)
     return response_from_nested(output["log_probs"], second["response_mask"]).unbind()
 
