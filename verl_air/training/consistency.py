@@ -102,18 +102,32 @@ class ConsistencyTerm(_Base):
 
     def _plain_log_probs(self, prompts: list[Tensor], responses: list[Tensor]) -> list[Tensor]:
         """Log-probs of each response's tokens under the initial policy, given another prompt."""
-        missing = -len(prompts) % (self.config.trainer.n_gpus_per_node * self.config.trainer.nnodes)
-        # verl divides a batch evenly over its ranks
+        ranks = self.config.trainer.n_gpus_per_node * self.config.trainer.nnodes
+        limit = self.config.actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu
+        total, micro_batch = even_split(len(prompts), ranks, limit)
+        missing = total - len(prompts)
         second = exchanged(prompts + prompts[:1] * missing, responses + responses[:1] * missing)
         tu.assign_non_tensor(
             second,
             calculate_entropy=False,
             compute_loss=False,
             temperature=self.config.actor_rollout_ref.rollout.temperature,
+            micro_batch_size_per_gpu=micro_batch,  # ignored where verl packs micro-batches by tokens
         )
         output = self.ref_policy_wg.compute_ref_log_prob(second)
         found = response_from_nested(output["log_probs"], second["response_mask"]).unbind()
         return list(found[: len(prompts)])
+
+
+def even_split(rows: int, ranks: int, limit: int | None) -> tuple[int, int]:
+    """Rows to send and rows of a micro-batch: verl divides rows evenly over ranks, and a rank's over micro-batches.
+
+    ranks: at least as many as get rows of their own, and a multiple of those. limit: of a micro-batch, None for none.
+    """
+    per_rank = -(-rows // ranks)
+    batches = -(-per_rank // (limit or per_rank))
+    micro_batch = -(-per_rank // batches)
+    return ranks * batches * micro_batch, micro_batch
 
 
 def exchanged(prompts: Sequence[Tensor], responses: Sequence[Tensor]) -> TensorDict:
