@@ -38,6 +38,9 @@ class AirConfig(GapOptions):
         regularizer: ``air``, ``group_accuracy``, ``group_accuracy_open``, ``vrex`` (the symmetric baseline), ``none``,
             or a name registered by a third party.
         coef: weight of the auxiliary loss, lambda in the paper. 0 is exactly plain GRPO or GSPO.
+        consistency: weight of on-policy consistency training (arXiv 2605.21834), alone or on top of the above: the
+            reverse KL, on the policy's own responses to an open variant, to the frozen initial policy given the plain
+            request. Needs memory for the reference policy, and a forward pass of it over the open rows.
         normalize_by: average the auxiliary loss over ``all`` valid trajectories, or over the ``open`` ones only.
         importance: ``none``, or ``ratio``: reweight tokens by pi / pi_old, and by verl's ``rollout_is_weights`` where
             there are any, for updates that are off-policy (several mini-batches per step, asynchronous rollouts).
@@ -76,6 +79,7 @@ class AirConfig(GapOptions):
 
     regularizer: str = "air"
     coef: float = Field(8e-4, ge=0)
+    consistency: float = Field(0.0, ge=0)
     normalize_by: Literal["all", "open"] = "all"
     importance: Literal["none", "ratio"] = "none"
     importance_clip: float = Field(2.0, ge=1)

@@ -13,6 +13,7 @@ from verl_air.data.framings import (
     check_style,
     framings_for,
     load_framings,
+    plain_prompt,
     read_framings,
     register_framing,
 )
@@ -155,3 +156,30 @@ def test_a_recipe_of_another_style_than_the_data_is_refused(tmp_path: Path) -> N
 def test_a_prompt_that_ends_with_the_assistant_is_refused() -> None:
     with pytest.raises(ValueError, match="the last message must be the user's"):
         with_instruction([PromptMessage(role="assistant", content="a")], "x", "math")
+
+
+@pytest.mark.parametrize("style", ["think_answer", "think", "plain"])
+@pytest.mark.parametrize("domain", ["safety", "moral", "math"])
+def test_the_plain_prompt_of_every_framing_is_the_request_with_the_instruction(domain: str, style: Style) -> None:
+    what = {"safety": "", "moral": "only the letter", "math": "a number"}[domain]
+    expected = with_instruction("Count to ten", what, domain, style)
+    for framing in framings_for(domain):
+        messages = with_instruction(framing.render({**SLOTS, "request": "Count to ten"}), what, domain, style)
+        assert plain_prompt(messages, {"request": "Count to ten"}) == expected, framing.name
+
+
+@pytest.mark.parametrize(
+    ("extras", "expected"),
+    [
+        ("{}", None),
+        ('{"request": "", "plain_prompt": ""}', None),
+        ('{"request": "a", "plain_prompt": "b"}', [{"role": "user", "content": "b"}]),
+        (
+            {"plain_prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "b"}]},
+            [{"role": "system", "content": "s"}, {"role": "user", "content": "b"}],
+        ),
+    ],
+)
+def test_a_row_may_say_what_its_plain_prompt_is(extras: str | dict[str, object], expected: object) -> None:
+    framed = [{"role": "system", "content": "s"}, {"role": "user", "content": "please, b"}]
+    assert plain_prompt(framed, extras) == expected

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.engines.batch import Batch
-from tests.engines.training import AIR
+from tests.engines.training import AIR, consistency_weight_T
 
 Gradients = Mapping[str, Tensor]
 
@@ -87,6 +87,14 @@ def air_loss(
             log_prob = ratio.clamp(max=max_ratio) * log_prob
         total = total + gap * float(batch.reward_N[row]) * log_prob.sum()
     return -total / int(batch.valid_N.sum()) * (len(batch) / len(rows))
+
+
+def consistency_loss(batch: Batch, log_probs: list[Tensor]) -> Tensor:
+    """-(1/N) sum over rows and tokens of weight * log pi."""
+    weights = map(consistency_weight_T, batch.responses, batch.valid_N)
+    return -sum(((w.double() * row).sum() for w, row in zip(weights, log_probs, strict=True)), torch.tensor(0.0)) / len(
+        batch
+    )
 
 
 def _mean_reward(batch: Batch, prompt: int) -> float | None:

@@ -196,6 +196,11 @@ def with_recomputed(worker: Any, job: Job, data: TensorDict) -> TensorDict:
     return data
 
 
+def consistency_weight_T(response: Tensor, valid: bool) -> Tensor:
+    """Weights of ``air.consistency`` that differ from token to token; none for a row that takes no part."""
+    return torch.sin(response.float()) * float(valid)
+
+
 def columns(job: Job, engine: Any) -> TensorDict:
     """This rank's share of the batch, cut as verl's dispatch cuts it: equal parts in order."""
     from tensordict import TensorDict
@@ -226,6 +231,7 @@ def columns(job: Job, engine: Any) -> TensorDict:
             "old_log_probs": nested(part.old_log_probs),
             "advantages": per_token(part.advantage_N),
             "air_weight": per_token(weight_N),
+            "consistency_weight": nested([*map(consistency_weight_T, part.responses, part.valid_N)]),
         },
         batch_size=share,
     )

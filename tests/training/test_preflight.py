@@ -63,6 +63,14 @@ FAULTS = {
         "LoRA .rank 8. with actor.strategy=megatron is not supported",
     ),
     "unmerged adapters on a CPU": (["actor_rollout_ref.model.lora_rank=8"], "lora.merge=False: .* Set it to True"),
+    "consistency with adapters": (
+        ["air.consistency=0.1", "actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.model.lora.merge=true"],
+        "air.consistency=0.1: the recipe has LoRA",
+    ),
+    "consistency without old log-probs": (
+        ["air.consistency=0.1", "air.old_log_probs=reuse"],
+        "air.consistency=0.1: the recipe has air.old_log_probs=reuse",
+    ),
     "batch above the data": (["data.train_batch_size=4800"], "takes 1200 intents per step, and .* hold only 120"),
     "weight without data": (
         ["air.domain_weights={playground: 1, moral: 1}"],
@@ -229,6 +237,16 @@ def test_rows_without_a_route_are_named(compose: Compose) -> None:
     del config.reward.custom_reward_function.reward_kwargs.routes["playground/open"]
     with pytest.raises(RewardError, match=r"no route for data_source 'playground/id'.*role 'open'"):
         check_recipe(config)
+
+
+def test_open_rows_without_a_plain_request_are_named(compose: Compose, playground_files: Path, tmp_path: Path) -> None:
+    rows = list(read_rows(playground_files / "train.parquet"))
+    rows[2]["extra_info"]["extras"] = "{}"
+    write_rows(tmp_path / "train.parquet", rows)
+    overrides = [f"data.train_files=[{tmp_path / 'train.parquet'}]", "air.check_judge=false"]
+    check_recipe(compose(*overrides))
+    with pytest.raises(DataError, match=r"train.parquet, row 2: air.consistency needs the plain request"):
+        check_recipe(compose(*overrides, "air.consistency=0.1"))
 
 
 def test_prompts_of_another_response_style_are_named(compose: Compose, playground_files: Path, tmp_path: Path) -> None:

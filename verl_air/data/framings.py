@@ -229,6 +229,24 @@ def with_instruction(
     return [*before, PromptMessage(role="user", content=text)]
 
 
+def plain_prompt(messages: Sequence[Mapping[str, str]], extras: str | Mapping[str, Any]) -> list[PromptMessage] | None:
+    """The plain request of an open row as a prompt, with the instruction that ends the row's own; None if unknown.
+
+    ``extras.plain_prompt`` has it, as text or messages; otherwise it is ``extras.request`` in one user message. The
+    framing's other messages, a system message among them, are left out: they are part of the framing.
+    """
+    values = json.loads(extras) if isinstance(extras, str) else extras
+    if plain := values.get("plain_prompt"):
+        return [PromptMessage(role="user", content=plain)] if isinstance(plain, str) else list(plain)
+    if not values.get("request"):
+        return None
+    last, instruction = messages[-1]["content"], ""
+    for text in (*INSTRUCTIONS.values(), _STEP_BY_STEP):
+        start = last.rfind("\n\n" + text.split("{what}")[0])
+        instruction = last[start:] if start >= 0 else instruction
+    return [PromptMessage(role="user", content=f"{values['request'].strip()}{instruction}")]
+
+
 def check_style(files: Iterable[str | os.PathLike[str]], style: Style) -> None:
     """Compare a recipe's response style with the one that the first row of each file was written for.
 

@@ -8,13 +8,20 @@ N trajectories (all completions of a batch, in any order), T response tokens.
 """
 
 from verl_air.objective.accuracy import GroupAccuracy, group_accuracy
-from verl_air.objective.auxiliary_loss import importance_ratio, surrogate_loss, trajectory_weights, unit_scale
+from verl_air.objective.auxiliary_loss import (
+    consistency_weight,
+    importance_ratio,
+    surrogate_loss,
+    trajectory_weights,
+    unit_scale,
+)
 from verl_air.objective.meta_group import MetaGroups, group_trajectories
 from verl_air.objective.regularizers import get_regularizer, register_regularizer, regularizer_names
 
 __all__ = [
     "GroupAccuracy",
     "MetaGroups",
+    "consistency_weight",
     "get_regularizer",
     "group_accuracy",
     "group_trajectories",

@@ -93,6 +93,20 @@ def importance_ratio(
     return ratio_NT if rollout_weight_NT is None else ratio_NT * rollout_weight_NT.detach().float()
 
 
+def consistency_weight(log_prob: Tensor, plain_log_prob: Tensor) -> Tensor:
+    """A token's weight for on-policy consistency training (arXiv 2605.21834): ``sg[log pi_0(plain) - log pi]``.
+
+    The credit is immediate. With :func:`surrogate_loss` the expected gradient is that of
+    ``sum_t KL(pi(. | open, y_<t) || pi_0(. | plain, y_<t))`` at the prefixes that were sampled: how a token changes
+    what is said after it is left out, unlike in the KL of whole responses, whose weights would be returns-to-go.
+
+    Args:
+        log_prob: of response tokens, given an open variant, under the policy that sampled them; any shape.
+        plain_log_prob: of the same tokens, given the plain request, under the frozen initial policy.
+    """
+    return (plain_log_prob - log_prob).detach()
+
+
 def surrogate_loss(
     log_prob_NT: Tensor,
     weight: Tensor,

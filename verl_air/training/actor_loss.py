@@ -1,4 +1,4 @@
-"""The actor's loss: verl's own ``ppo_loss`` plus ``coef * J_aux``.
+"""The actor's loss: verl's own ``ppo_loss`` plus ``coef * J_aux``, plus ``consistency`` times its own sum.
 
 The same function runs in verl's FSDP and Megatron workers. It is set with ``actor_rollout_wg.set_loss_fn`` and called
 once per micro-batch; on Megatron only on the last pipeline stage, and alike on all tensor- and context-parallel ranks.
@@ -24,6 +24,9 @@ from verl_air.training.log_probs import use_own_log_probs
 
 WEIGHT_FIELD = "air_weight"
 """The batch's column of trajectory weights, repeated over response tokens and nested like ``advantages``."""
+
+CONSISTENCY_FIELD = "consistency_weight"
+"""The same of ``air.consistency`` (:mod:`verl_air.training.consistency`), a weight for each response token."""
 
 
 def air_actor_loss(
@@ -55,23 +58,28 @@ def air_actor_loss(
             model_output = {**model_output, "entropy": model_output["entropy"].detach()}
     loss, metrics = ppo_loss(config=config, model_output=model_output, data=data, dp_group=dp_group)
     metrics.update(own_metrics)
-    if not air.active:
-        return loss, metrics
-    aux, ratio_metrics = auxiliary_loss(config, model_output, data, air)
-    metrics["air_loss"] = Metric(value=aux, aggregation=AggregationType.SUM)
-    return loss + air.coef * aux, {**metrics, **ratio_metrics}
+    terms = {"air_loss": (air.coef if air.active else 0.0, WEIGHT_FIELD)}
+    terms["consistency_loss"] = (air.consistency, CONSISTENCY_FIELD)
+    for name, (coef, field) in terms.items():
+        if coef:
+            aux, ratio_metrics = auxiliary_loss(config, model_output, data, air, field)
+            metrics |= {name: Metric(value=aux, aggregation=AggregationType.SUM), **ratio_metrics}
+            loss = loss + coef * aux
+    return loss, metrics
 
 
 def auxiliary_loss(
-    config: Any, model_output: dict[str, torch.Tensor], data: TensorDict, air: AirConfig
+    config: Any, model_output: dict[str, torch.Tensor], data: TensorDict, air: AirConfig, field: str = WEIGHT_FIELD
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """J_aux of one micro-batch, on verl's scale (divided by a data-parallel rank's share of the mini-batch); metrics.
+    """J_aux of one micro-batch, with the weights of a column; and metrics.
+
+    It is on verl's scale: divided by a data-parallel rank's share of the mini-batch.
 
     With ``air.importance=ratio`` it is corrected by what the policy loss is corrected by: ``old_log_probs``, which are
     the rollout's own in verl's bypass mode, and ``rollout_is_weights``, where the recipe asks verl for them.
     """
     log_prob_NT = no_padding_2_padding(model_output["log_probs"], data)
-    fields = ("response_mask", WEIGHT_FIELD, "old_log_probs", "rollout_is_weights")
+    fields = ("response_mask", field, "old_log_probs", "rollout_is_weights")
     padded = data.select(*(name for name in fields if name in data)).to_padded_tensor()
     mask_NT, ratio_NT, metrics = padded["response_mask"], None, {}
     if air.importance == "ratio":
@@ -82,9 +90,7 @@ def auxiliary_loss(
     dp_size = tu.unwrap_non_tensor_data(config.global_batch_info["dp_size"])
     batch_size = tu.unwrap_non_tensor_data(config.global_batch_info["global_batch_size"])
     num_trajectories = batch_size / dp_size
-    aux = surrogate_loss(
-        log_prob_NT, padded[WEIGHT_FIELD], mask_NT, num_trajectories=num_trajectories, ratio_NT=ratio_NT
-    )
+    aux = surrogate_loss(log_prob_NT, padded[field], mask_NT, num_trajectories=num_trajectories, ratio_NT=ratio_NT)
     return aux, metrics
 
 

@@ -30,6 +30,13 @@ def put_weights(batch: Any, trajectories: Trajectories, weight_N: np.ndarray) ->
     _put(batch, trajectories, np.arange(len(weight_N)), {WEIGHT_FIELD: torch.from_numpy(weight_N)})
 
 
+def put_tokens(batch: Any, fields: Mapping[str, list[torch.Tensor]]) -> None:
+    """Write one value per response token of every row, in the order of the batch's keys."""
+    columns = {name: torch.nested.as_nested_tensor(values, layout=torch.jagged) for name, values in fields.items()}
+    data = TensorDict(columns, batch_size=len(batch.keys))
+    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=data)
+
+
 def mask_rows(batch: Any, trajectories: Trajectories, masked_N: np.ndarray) -> None:
     """Take rows out of the step: no group mean, no advantage, no loss, no token counted.
 

@@ -16,6 +16,8 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
 ``_compute_old_log_prob``,     with ``air.old_log_probs=reuse`` the update's own log-probs serve
 ``_update_actor``              (:mod:`verl_air.training.log_probs`)
 ``_compute_advantage``         rows that may not take part are masked; weights are computed and stored
+``_init_resource_pool_mgr``,   with ``air.consistency`` there is a reference worker, which reads the plain requests
+``_compute_ref_log_prob``      (:mod:`verl_air.training.consistency`)
 =============================  =======================================================================================
 
 Those that concern what a run leaves to read are in :mod:`verl_air.training.records`.
@@ -54,6 +56,7 @@ from verl_air.training.batch import (
     loss_weights,
     read_trajectories,
 )
+from verl_air.training.consistency import ConsistencyTerm
 from verl_air.training.failures import FailureGuard, reissue_failed
 from verl_air.training.log_probs import ReusesLogProbs
 from verl_air.training.metrics import judge_names, training_metrics
@@ -64,7 +67,7 @@ from verl_air.training.sampler import MetaGroupSampler, report_left_out
 from verl_air.training.verl_patches import let_logger_flush, rows_for_rewards
 
 
-class AirTrainerMixin(RunRecordsMixin, ReusesLogProbs):
+class AirTrainerMixin(RunRecordsMixin, ReusesLogProbs, ConsistencyTerm):
     """What the three trainers below add to verl's.
 
     ``verl_mode`` is the mode of the verl trainer underneath. verl compares ``trainer_mode`` with its own names in many
@@ -175,7 +178,7 @@ class AirTrainerMixin(RunRecordsMixin, ReusesLogProbs):
 
     def on_init_end(self) -> None:
         """Give the actor its loss. Without an auxiliary term verl's loss stays."""
-        if self.air.active or self.correction is not None:
+        if self.air.active or self.air.consistency or self.correction is not None:
             actor_config = omega_conf_to_dataclass(self.config.actor_rollout_ref.actor)
             loss = partial(air_actor_loss, config=actor_config, air=self.air, correction=self.correction)
             self.actor_rollout_wg.set_loss_fn(loss)
@@ -204,6 +207,8 @@ class AirTrainerMixin(RunRecordsMixin, ReusesLogProbs):
             weight_N = loss_weights(rows, weighted_N, self.air)
             queue_io.put_weights(batch, rows, weight_N)
             self.training_rows.note(batch.keys, air_weight=weight_N)
+        if self.air.consistency:
+            metrics |= self.put_consistency(batch, rows, weighted_N)
         queue_io.mask_rows(batch, rows, masked_N)
         batch = super()._compute_advantage(batch, metrics)
         queue_io.clear_advantages(batch, rows, rows.lone_N(valid_N))

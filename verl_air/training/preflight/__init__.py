@@ -84,6 +84,7 @@ def check_settings(config: DictConfig) -> AirConfig | None:
     _check_loss(config, air)
     _check_adapters(config)
     _check_off_policy(config, air, str(mode))
+    _check_consistency(config, air)
     check_sizes(config)
     return air
 
@@ -153,6 +154,18 @@ def _check_loss(config: DictConfig, air: AirConfig) -> None:
             f"context_parallel_size={context_parallel}: megatron-bridge then averages the loss over tokens "
             "(calculate_per_token_loss), padding included. Leave it at True."
         )
+
+
+def _check_consistency(config: DictConfig, air: AirConfig) -> None:
+    """The term needs old log-probs before the update, and a reference policy that is not the actor."""
+    model = config.actor_rollout_ref.model
+    faults = {
+        "air.old_log_probs=reuse, which leaves none before the update: set recompute": air.old_log_probs == "reuse",
+        "LoRA, where the reference is the actor without adapters: not supported": bool(model.get("lora_rank", 0))
+        or bool(OmegaConf.select(model, "lora.rank", default=0)),
+    }
+    for fault in (what for what, there in faults.items() if there and air.consistency):
+        raise ConfigError(f"air.consistency={air.consistency}: the recipe has {fault}.")
 
 
 def _check_off_policy(config: DictConfig, air: AirConfig, mode: str) -> None:

@@ -6,6 +6,7 @@ Each check raises a ``ConfigError`` or ``DataError`` that names what is wrong.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import warnings
 from collections.abc import Iterator
@@ -146,9 +147,23 @@ def check_data(config: DictConfig, air: AirConfig) -> None:
             f"data.train_batch_size={config.data.train_batch_size} takes {intents} intents per step, and "
             f"{', '.join(train_files)} hold only {len(index)}"
         )
+    if air.consistency:
+        for path in train_files:
+            _check_plain_requests(path)
     if air.domain_weights:
         extras = pa.concat_tables([read_extra_columns(path, ("extras",)) for path in train_files])["extras"]
         mix(air.domain_weights, index, extras)
+
+
+def _check_plain_requests(path: str) -> None:
+    """Each open row says what the plain request is, which ``air.consistency`` compares it with."""
+    for number, info in enumerate(read_extra_columns(path, ("role", "extras")).to_pylist()):
+        extras = json.loads(info["extras"] or "{}")
+        if info["role"] == "open" and not (extras.get("request") or extras.get("plain_prompt")):
+            raise DataError(
+                f"{path}, row {number}: air.consistency needs the plain request of each open row: put `request` "
+                "(text) or `plain_prompt` (text or messages) into extra_info.extras"
+            )
 
 
 def _legacy_keys(config: DictConfig) -> Iterator[str]:
