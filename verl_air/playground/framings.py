@@ -62,18 +62,14 @@ def _by_table(words: Sequence[str], seed: int) -> Callable[[PlaygroundIntent], T
     return lambda intent: (f"{table[intent.verb]} {table[intent.object]}",)
 
 
-def _words(consonants: str) -> list[str]:
-    return [first + vowel + last for first in consonants for vowel in "aeiou" for last in consonants]
-
-
 _HOLD: dict[str, Callable[[PlaygroundIntent], Turns]] = {
     "plain": lambda intent: (intent.request,),
     "turns": lambda intent: (intent.verb, "noted", intent.object),
     "turns_backwards": lambda intent: (intent.object, "what next ?", intent.verb),
     "spelled": lambda intent: (" ".join(f"{intent.verb}-{intent.object}"),),
     "spelled_backwards": lambda intent: (" ".join(f"{intent.verb}-{intent.object}"[::-1]),),
-    "table": _by_table(_words("bdfgk"), 0),
-    "other_table": _by_table(_words("lmnps"), 0),
+    "table": _by_table([f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "bdfgk"], 0),
+    "other_table": _by_table([f"{a}{b}{c}" for a in "lmnps" for b in "aeiou" for c in "lmnps"], 0),
     "numbered": _by_table([str(number) for number in range(1, 33)], 0),
     "other_numbers": _by_table([str(number) for number in range(101, 133)], 1),
 }
