@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 import random
 import sys
 from collections import defaultdict
@@ -29,6 +28,7 @@ from verl_air.playground.model import encode, example_loss, open_example
 from verl_air.playground.world import PlaygroundIntent, split_intents
 
 BATCH = 48
+_SOME = 0.05  # a change below it is too small to be passed on
 Changes = dict[str, list[float]]
 """What is measured -> a value per world."""
 
@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m studies.transfer", description=__doc__)
     add = parser.add_argument
     add("worlds", type=Path, nargs="+", metavar="WORLD", help="folders of python -m verl_air.playground")
-    add("--steps", type=int, default=20, help="supervised steps (%(default)s)")
+    add("--steps", type=int, default=40, help="supervised steps (%(default)s)")
     add("--lr", type=float, default=1e-3, help="of AdamW (%(default)s)")
     add("--repeats", type=int, default=4, help="samples per prompt (%(default)s)")
     return parser
@@ -73,8 +73,8 @@ def transfer(world: Path, setting: Setting, seed: int, args: argparse.Namespace)
         change = {f: accuracy(after, f) - accuracy(before, f) for f in FRAMINGS[setting]}
         found[f"before/{name}"] = [fmean(accuracy(before, f) for f in trained)]
         found[f"own/{name}"] = [fmean(change.pop(f) for f in trained)]
-        for side in ("id", "ood"):
-            found[f"{side}/{name}"] = [fmean([v for f, v in change.items() if f.side == side] or [math.nan])]
+        for side in {framing.side for framing in change}:
+            found[f"{side}/{name}"] = [fmean(value for f, value in change.items() if f.side == side)]
     return found
 
 
@@ -114,8 +114,10 @@ def _print(setting: Setting, changes: Changes) -> None:
     print("| trained on | accuracy there | its change | other ID framings | OOD framings | OOD gets of its change |")
     print("|---|---|---|---|---|---|")
     for name in trainings(setting):
-        before, own, others, ood = (fmean(changes[f"{kind}/{name}"]) for kind in ("before", "own", "id", "ood"))
-        print(f"| {name} | {before:.2f} | {own:+.2f} | {others:+.2f} | {ood:+.2f} | {ood / own:.0%} |")
+        before, own, ood = (fmean(changes[f"{kind}/{name}"]) for kind in ("before", "own", "ood"))
+        others = f"{fmean(changes[f'id/{name}']):+.2f}" if f"id/{name}" in changes else "-"
+        passed_on = f"{ood / own:.0%}" if own >= _SOME else "-"
+        print(f"| {name} | {before:.2f} | {own:+.2f} | {others} | {ood:+.2f} | {passed_on} |")
 
 
 if __name__ == "__main__":
