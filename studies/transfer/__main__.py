@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
@@ -51,19 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     found: dict[Setting, Changes] = defaultdict(lambda: defaultdict(list))
     for world in args.worlds:
         settings = json.loads((world / "manifest.json").read_text(encoding="utf-8"))["settings"]
-        setting = settings.get("setting", "plain")
-        for name, values in transfer(world, setting, settings["seed"], args).items():
-            found[setting][name] += values
+        for name, values in transfer(world, settings, args).items():
+            found[settings["setting"]][name] += values
     for setting, changes in found.items():
         _print(setting, changes)
     return 0
 
 
-def transfer(world: Path, setting: Setting, seed: int, args: argparse.Namespace) -> Changes:
+def transfer(world: Path, settings: Mapping[str, Any], args: argparse.Namespace) -> Changes:
     """``before/NAME``, ``own/NAME``, ``id/NAME`` and ``ood/NAME`` of one world; NAME says what is trained."""
     tokenizer = AutoTokenizer.from_pretrained(world / "model")
     start = AutoModelForCausalLM.from_pretrained(world / "model", dtype=torch.float32).eval()
-    intents = split_intents(seed)
+    setting, seed = settings["setting"], settings["seed"]
+    intents = split_intents(seed, train=settings["train"], held_out=settings["held_out"])
     before = measure(start, tokenizer, intents.held_out, seed=seed, setting=setting, repeats=args.repeats)
     found: Changes = {"anchor": [before["anchor"]]}
     for name, trained in trainings(setting).items():

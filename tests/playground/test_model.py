@@ -31,7 +31,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def test_examples_are_encoded_as_chats_with_labels_on_the_target() -> None:
-    examples = draw_batch(random.Random(0), anchors=4, opens=8, judgements=4)
+    examples = draw_batch(random.Random(0), WarmStartConfig(anchors=4, opens=8, judgements=4))
     ids_NT, labels_NT = encode(TOKENIZER, examples)
     for ids_T, labels_T, example in zip(ids_NT, labels_NT, examples, strict=True):
         prompt = TOKENIZER.apply_chat_template(messages(example.prompt), add_generation_prompt=True)["input_ids"]
@@ -46,7 +46,7 @@ def test_examples_are_encoded_as_chats_with_labels_on_the_target() -> None:
 @pytest.mark.parametrize("setting", FRAMINGS)
 def test_batches_are_repeatable_and_hold_every_framing_and_both_verdicts(setting: Setting) -> None:
     def batch(seed: int) -> list[ChatExample]:
-        return draw_batch(random.Random(seed), setting=setting, anchors=20, opens=300, judgements=50)
+        return draw_batch(random.Random(seed), WarmStartConfig(anchors=20, opens=300, judgements=50), setting)
 
     assert batch(0) == batch(0)
     assert batch(0) != batch(1)
@@ -58,7 +58,9 @@ def test_batches_are_repeatable_and_hold_every_framing_and_both_verdicts(setting
 
 def test_padding_does_not_change_the_loss() -> None:
     model = build_model(TOKENIZER, seed=0)
-    ids_NT, labels_NT = encode(TOKENIZER, draw_batch(random.Random(0), anchors=3, opens=3, judgements=3))
+    ids_NT, labels_NT = encode(
+        TOKENIZER, draw_batch(random.Random(0), WarmStartConfig(anchors=3, opens=3, judgements=3))
+    )
     wider = torch.nn.functional.pad(ids_NT, (0, 9), value=TOKENIZER.pad_token_id)
     labels = torch.nn.functional.pad(labels_NT, (0, 9), value=IGNORED)
     torch.testing.assert_close(example_loss(model, wider, labels), example_loss(model, ids_NT, labels_NT))

@@ -109,17 +109,6 @@ def judge_example(intent: PlaygroundIntent, rng: random.Random) -> ChatExample:
     return ChatExample(judge_prompt(intent.request, answer), render_verdict(intent, answer, rng))
 
 
-def draw_batch(
-    rng: random.Random, *, setting: Setting = "plain", anchors: int, opens: int, judgements: int
-) -> list[ChatExample]:
-    """This many examples of each kind, over all intents and all framings of the setting."""
-    return [
-        *(anchor_example(rng.choice(INTENTS), rng) for _ in range(anchors)),
-        *(open_example(rng.choice(INTENTS), rng.choice(FRAMINGS[setting]), rng) for _ in range(opens)),
-        *(judge_example(rng.choice(INTENTS), rng) for _ in range(judgements)),
-    ]
-
-
 def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[ChatExample]) -> tuple[torch.Tensor, torch.Tensor]:
     """ids [N, T] padded on the right, and labels [N, T]: the target and the end token, ``IGNORED`` elsewhere."""
     chats = [messages(example.prompt) for example in examples]
@@ -169,6 +158,15 @@ class WarmStartConfig:
         return self.learning_rate * min(1.0, (step + 1) / self.warm_up) * (1 - 0.95 * step / self.steps)
 
 
+def draw_batch(rng: random.Random, config: WarmStartConfig, setting: Setting = "plain") -> list[ChatExample]:
+    """As many examples of each kind as the settings say, over all intents and all framings."""
+    return [
+        *(anchor_example(rng.choice(INTENTS), rng) for _ in range(config.anchors)),
+        *(open_example(rng.choice(INTENTS), rng.choice(FRAMINGS[setting]), rng) for _ in range(config.opens)),
+        *(judge_example(rng.choice(INTENTS), rng) for _ in range(config.judgements)),
+    ]
+
+
 def warm_start(
     model: Qwen3ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
@@ -188,9 +186,7 @@ def warm_start(
     started = time.monotonic()
     model.train()
     for step in range(config.steps):
-        examples = draw_batch(
-            rng, setting=setting, anchors=config.anchors, opens=config.opens, judgements=config.judgements
-        )
+        examples = draw_batch(rng, config, setting)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
         loss = example_loss(model, *encode(tokenizer, examples))
