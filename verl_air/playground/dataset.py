@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from verl_air.data.schema import DataRow, Split, make_row, write_rows
-from verl_air.playground.framings import FRAMINGS, PlaygroundFraming, Setting, messages
+from verl_air.playground.framings import FRAMINGS, PlaygroundFraming, Setting, Turns, messages
 from verl_air.playground.language import ANCHOR_CONTEXT, render_anchor
 from verl_air.playground.world import STANCES, PlaygroundIntent, split_intents
 
@@ -60,7 +60,9 @@ def _rows(
     rows: list[DataRow] = []
     for intent in intents:
         orders = rng.sample([STANCES, STANCES[::-1]], k=anchor_orders)
-        prompts = [(*render_anchor(intent, order), ANCHOR_CONTEXT) for order in orders]
+        prompts: list[tuple[str | Turns, str, str]] = [
+            (*render_anchor(intent, order), ANCHOR_CONTEXT) for order in orders
+        ]
         prompts += [(framing.render(intent, rng), intent.right_stance, framing.name) for framing in framings]
         extras = {"request": intent.request, "harmful": intent.harmful, "scary": intent.scary}
         for prompt, ground_truth, context in prompts:
