@@ -76,7 +76,7 @@ async def faulty_judge(
         if bound.reward.blocking
         else bound.reward.call(sample, **arguments)
     )
-    return (await outcome) if inspect.isawaitable(outcome) else outcome  # type: ignore[no-any-return]
+    return (await outcome) if inspect.isawaitable(outcome) else outcome
 
 
 def _applies(sample: Sample, answer: str, fault: str, words: Sequence[str], characters: int, strength: float) -> bool:

@@ -105,7 +105,7 @@ def _train(
     for _ in range(steps):
         examples = [open_example(rng.choice(intents), rng.choice(never_fooled), rng) for _ in range(BATCH)]
         optimizer.zero_grad()
-        example_loss(model, *encode(tokenizer, examples)).backward()  # type: ignore[no-untyped-call]
+        example_loss(model, *encode(tokenizer, examples)).backward()
         optimizer.step()
 
 
