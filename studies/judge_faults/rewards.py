@@ -68,7 +68,7 @@ async def faulty_judge(
         strength: share of such answers that pass. The same answer to the same row always gets the same verdict.
     """
     bound = get_reward(of).bind(options)
-    if sample.answer is not None and _applies(sample, sample.answer, fault, words, characters, strength):
+    if sample.answer is not None and applies(sample, sample.answer, fault, words, characters, strength):
         return Verdict(bound.high, True)
     arguments = {**bound.options, "judge": judge} if bound.reward.wants_judge else bound.options
     outcome: Any = (
@@ -79,7 +79,8 @@ async def faulty_judge(
     return (await outcome) if inspect.isawaitable(outcome) else outcome
 
 
-def _applies(sample: Sample, answer: str, fault: str, words: Sequence[str], characters: int, strength: float) -> bool:
+def applies(sample: Sample, answer: str, fault: str, words: Sequence[str], characters: int, strength: float) -> bool:
+    """Whether the fault lets an answer pass; see :func:`faulty_judge`."""
     if zlib.crc32(f"{sample.where}\n{answer}".encode()) / 2**32 >= strength:
         return False
     if fault == "length":
