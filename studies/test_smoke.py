@@ -14,6 +14,9 @@ from studies.experiment.__main__ import main as experiment
 from studies.gradient.__main__ import compare
 from studies.gradient.__main__ import main as gradient
 from studies.scaling.__main__ import main as scaling
+from studies.transfer.__main__ import main as transfer
+from verl_air.playground.build import PlaygroundConfig, build_playground
+from verl_air.playground.model import WarmStartConfig
 
 HERE = Path(__file__).parent
 
@@ -46,6 +49,16 @@ def test_dispersion_of_an_untrained_model(playground_files: Path, capsys: pytest
         r"playground/ood, relative: 0\.\d+ \[.*\], 48 meta-groups \(unrelated prompts: 0\.894\)",
         capsys.readouterr().out,
     )
+
+
+def test_transfer_between_framings_of_a_small_world(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    warm_start = WarmStartConfig(steps=2, anchors=2, opens=2, judgements=2, warm_up=1)
+    world = PlaygroundConfig(setting="hidden", train=8, held_out=4, warm_start=warm_start)
+    build_playground(tmp_path / "world", world, progress=None)
+    assert transfer([str(tmp_path / "world"), "--steps", "1", "--repeats", "1"]) == 0
+    table = capsys.readouterr().out.splitlines()[1:]
+    assert table[0] == "hidden: 1 worlds, anchors 0.00"
+    assert [row.split("|")[1].strip() for row in table[3:]] == ["turns", "table", "spelled", "numbered", "all four"]
 
 
 def test_the_auxiliary_gradient_of_one_step(playground_files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,9 @@ class Experiment:
     say: Callable[[str], None] = print
     playground: PlaygroundConfig = field(default_factory=PlaygroundConfig)
 
+    def __post_init__(self) -> None:
+        self.playground = replace(self.playground, setting=self.plan.setting)
+
     def runs_of(self, study: Study) -> list[Run]:
         """The runs of a study: all methods with the first seed, then with the next.
 
@@ -176,6 +179,8 @@ class Experiment:
         failed = 0
         with _noting_interrupts() as interrupts:
             for study in studies or self.plan.studies:
+                if self.plan.sound_worlds:
+                    self._refuse_weak_worlds(study)
                 runs = [run for run in self.runs_of(study) if self.record(run.method, run.seed) is None]
                 asked = len(study.methods) * len(study.seeds)
                 self.say(f"study {study.name}: {asked} runs, {len(runs)} to do (about {self.hours(len(runs)):.1f} h)")
@@ -195,12 +200,11 @@ class Experiment:
             ConfigError: the run would resolve, or has resolved, to other settings than the plan expects of its method.
         """
         expected = self.plan.expected(run.method)
-        world = self.out / "worlds" / str(run.seed)
+        world = self._world(run.seed)
         if expected:
             resolved = self.resolve(run.recipe, [*run.settings, f"run_dir={run.folder}", f"playground={world}"])
             refuse_other_settings(run.method, expected, resolved)
-        # Each seed has a world of its own: intents, splits and warm start differ, not only the luck of sampling.
-        measured = build_playground(world, replace(self.playground, seed=run.seed), progress=None)["measured"]
+        measured = self._measured(run.seed)
         if short := shortfalls(measured):
             self.say(f"world {run.seed}: the warm start fell short: {'; '.join(short)}. It is run all the same")
         for _ in range(ATTEMPTS):
@@ -219,6 +223,31 @@ class Experiment:
             except DataError as error:
                 self.say(f"  {error}")
         return False
+
+    def _refuse_weak_worlds(self, study: Study) -> None:
+        """Build a study's worlds; where policy or judge cannot do their part, no method can show anything.
+
+        Raises:
+            ConfigError: names the seed and what fell short.
+        """
+        for seed in study.seeds:
+            if short := shortfalls(self._measured(seed)):
+                raise ConfigError(
+                    f"study {study.name}: the warm start of world {seed} fell short: {'; '.join(short)}. "
+                    f"Replace seed {seed} in {self.plan.path} by one that is not in the plan"
+                )
+
+    def _world(self, seed: int) -> Path:
+        return self.out / "worlds" / str(seed)
+
+    def _measured(self, seed: int) -> dict[str, float]:
+        """What policy and judge can do in the world of a seed, which is built if it is not there.
+
+        Each seed has a world of its own: intents, splits and warm start differ, not only the luck of sampling.
+        """
+        built = build_playground(self._world(seed), replace(self.playground, seed=seed), progress=None)
+        measured: dict[str, float] = built["measured"]
+        return measured
 
     @cached_property
     def _meaning(self) -> tuple[str, dict[str, Any]]:

@@ -3,6 +3,8 @@
 ::
 
     recipe: quickstart                   # every run is this recipe with overrides
+    setting: hidden                      # of the playground; default plain
+    sound_worlds: true                   # a seed whose warm start fell short is refused before the first run
     common: [KEY=VALUE, ...]             # of every run
     measure: {steps: [...], sources: [...]}
     methods:
@@ -31,6 +33,7 @@ from pydantic import Field, model_validator
 
 from verl_air.errors import ConfigError
 from verl_air.evaluation import METRICS
+from verl_air.playground.framings import Setting
 from verl_air.settings import Settings
 
 
@@ -124,6 +127,8 @@ class ExperimentPlan(Settings):
     measure: Measure
     methods: dict[str, Method]
     studies: tuple[Study, ...]
+    setting: Setting = "plain"
+    sound_worlds: bool = False
     common: tuple[str, ...] = ()
     minutes_per_run: float = 0.0
     aa_spread: float = 0.0

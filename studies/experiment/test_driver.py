@@ -145,6 +145,24 @@ def test_a_world_whose_judge_fell_short_is_named_and_is_in_the_record(tmp_path: 
     assert experiment.records(experiment.plan.study("first"))["a"][9]["world"] == MEASURED
 
 
+def test_a_plan_can_refuse_such_a_world_before_its_first_run(tmp_path: Path) -> None:
+    launch = FakeMainPpo()
+    plan = read_plan(write_plan(tmp_path / "plan.yaml", sound_worlds=True))
+    experiment = Experiment(plan, tmp_path / "out", RECIPES, launch, resolved, lambda text: None)
+    with pytest.raises(
+        ConfigError, match=r"study first: the warm start of world 9 fell short: judge 0\.76.*Replace seed 9"
+    ):
+        experiment.run()
+    assert launch.launched == []
+
+
+def test_the_worlds_are_those_of_the_plans_setting(tmp_path: Path) -> None:
+    plans = [read_plan(write_plan(tmp_path / f"{s}.yaml", setting=s)) for s in ("plain", "hidden")]
+    plain, hidden = (Experiment(plan, tmp_path / "out", RECIPES, FakeMainPpo(), resolved) for plan in plans)
+    assert hidden.playground.setting == "hidden"
+    assert plain.run_of("a", 9).hash != hidden.run_of("a", 9).hash
+
+
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").write_text('{"method": "a", "seed": 1}\n{"ha')
     with pytest.raises(DataError, match=r"records\.jsonl, line 2"):

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from scipy import stats
 
-from studies.experiment.driver import refuse_contradictions
+from studies.experiment.driver import refuse_contradictions, resolve
 from studies.experiment.plan import read_plan
 from studies.experiment.power import detectable_difference
-from studies.experiment.runs import curves_in, read_records
+from studies.experiment.runs import curves_in, read_records, refuse_other_settings
 from verl_air.errors import ConfigError
 from verl_air.evaluation import Curves, seed_differences
 from verl_air.evaluation.tables import points
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.exhaustive
 
 FOLDER = Path(__file__).parent
 ARCHIVED = read_plan(FOLDER / "plan.yaml")
+PLANNED = read_plan(FOLDER.with_name("regularizers") / "plan.yaml")
 
 
 def write_plan(path: Path, **changes: Any) -> Path:
@@ -162,6 +163,21 @@ def test_the_page_quotes_what_the_records_say() -> None:
             (difference,) = seed_differences(both, against, source, "group_acc")
             cells += [points(estimate).replace(" points", "") for estimate in (difference.end, difference.area)]
         assert " | ".join(cells) in page.replace("**", "")
+
+
+def test_the_next_plan_asks_for_what_was_promised_and_each_method_resolves_to_itself() -> None:
+    methods, seeds = PLANNED.study("methods"), PLANNED.study("seeds-20").seeds
+    assert methods.methods == ("grpo", "grpo-again", "group", "air", "vrex")
+    assert seeds[:10] == methods.seeds == tuple(range(1, 11))
+    assert PLANNED.repeats("grpo-again") == methods.against == "grpo"
+    searches = [study for study in PLANNED.studies if study.choose]
+    assert {study.name for study in searches} == {f"rate-{name}" for name in ("grpo", "group", "air", "vrex")}
+    assert not {seed for study in searches for seed in study.seeds} & set(seeds)
+    rates = [[PLANNED.settings(name)[-1] for name in study.methods] for study in searches]
+    assert rates == [[f"actor_rollout_ref.actor.optim.lr={rate}" for rate in ("2e-4", "4e-4", "8e-4")]] * 4
+    for name in ("any-grpo", "any-air", "any-group", "any-vrex"):
+        assert PLANNED.settings(name)[-1] != PLANNED.settings(f"{name.removeprefix('any-')}-4e-4")[-1]
+        refuse_other_settings(name, PLANNED.expected(name), resolve(PLANNED.recipe, PLANNED.settings(name)))
 
 
 def test_what_a_design_can_see_is_that_of_a_paired_t_test() -> None:

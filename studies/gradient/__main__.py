@@ -22,8 +22,6 @@ from torch import Tensor
 from studies.gradient.playground import Playground, Step
 from verl_air.objective import surrogate_loss, trajectory_weights
 
-ROWS = ("all", "multiple_choice", "polite", "story", "roleplay", "authority")
-
 
 def make_parser() -> argparse.ArgumentParser:
     """The options of the command."""
@@ -64,7 +62,7 @@ def _train(args: argparse.Namespace, seed: int, phases: Sequence[dict[str, list[
         for name, values in compare(gradients).items():
             measured[name].append(values)
         measured["zero weights"].append(float((weight_N == 0).float().mean()))
-        for framing in ROWS[1:]:
+        for framing in dict.fromkeys(step.framing_N):
             own_N = torch.tensor([name == framing for name in step.framing_N])
             measured[f"right/{framing}"].append(float((step.task_N[own_N] > 0).float().mean()))
         grpo, aux = gradients["all"]
@@ -93,7 +91,7 @@ Gradients = dict[str, tuple[Tensor, Tensor]]
 def _gradients(step: Step, advantage_N: Tensor, weight_N: Tensor, parameters: list[Tensor]) -> Gradients:
     N, tokens = len(step.framing_N), float(step.mask_NT.sum())
     found: Gradients = {}
-    for framing in ROWS[1:]:
+    for framing in dict.fromkeys(step.framing_N):
         own_N = torch.tensor([name == framing for name in step.framing_N]).float()
         losses = (
             surrogate_loss(step.log_prob_NT, own_N * advantage_N, step.mask_NT, num_trajectories=tokens),  # token mean
@@ -125,7 +123,7 @@ def _print(phases: Sequence[dict[str, list[float]]], steps: int) -> None:
     """A Markdown table: mean over the steps of each phase."""
     print("| framing | steps | right | share of the norm | cosine to its GRPO gradient | to the step's GRPO gradient |")
     print("|---|---|---|---|---|---|")
-    for framing in ROWS:
+    for framing in ("all", *(name.removeprefix("right/") for name in phases[0] if name.startswith("right/"))):
         for number, measured in enumerate(phases):
             first, last = number * steps // len(phases) + 1, (number + 1) * steps // len(phases)
             cells = (_mean(measured.get(f"{kind}/{framing}")) for kind in ("right", "share", "own", "step"))

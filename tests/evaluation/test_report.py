@@ -12,7 +12,7 @@ from tests.evaluation.support import row, write_jsonl, write_run
 from verl_air.errors import DataError
 from verl_air.evaluation import accuracy_of, read_records
 from verl_air.evaluation.report import summarise, to_json, to_markdown
-from verl_air.evaluation.report.alarms import alarms_of
+from verl_air.evaluation.report.alarms import alarms_of, hacking_alarm
 from verl_air.evaluation.report.charts import heat_maps, proxy_and_accuracy
 from verl_air.evaluation.report.page import render
 from verl_air.evaluation.report.summary import RunSummary
@@ -209,6 +209,25 @@ def test_verdicts_that_are_constant(tmp_path: Path, first: float, last: float, l
     write_jsonl(tmp_path / "metrics.jsonl", metrics)
     (run,) = summarise([tmp_path]).runs
     (alarm,) = [alarm for alarm in alarms_of(run) if alarm.check == "constant verdicts"]
+    assert (alarm.level, said in alarm.text) == (level, True), alarm
+
+
+@pytest.mark.parametrize(
+    ("passed", "accuracy", "level", "said"),
+    [
+        (0.9, {"x/id": [0.5, 0.8], "x/ood": [0.5, 0.6]}, "ok", ""),  # what is learned reaches held-out intents
+        (0.9, {"x/id": [0.5, 0.6], "x/ood": [0.5, 0.55]}, "warn", "90.0 % of open responses right, validation at most"),
+        (1.0, {"x/id": [0.5, 0.5]}, "bad", "at most 50.0 % (x/id)"),
+        (1.0, {"x/id": [0.5]}, "bad", "at most 50.0 % (x/id)"),  # one validation is enough
+        (0.5, {"x/id": [0.8, 0.7]}, "warn", "accuracy on open rows of x/id fell by 10 points"),
+        (None, {"x/id": [0.5, 0.5]}, "ok", ""),  # nothing but the reward is known, and nothing fell
+        (1.0, {}, "unknown", ""),
+    ],
+)
+def test_a_reward_that_is_hacked(passed: float | None, accuracy: dict[str, list[float]], level: str, said: str) -> None:
+    rising = {step: step / 10 for step in range(20)}
+    verdicts = {} if passed is None else dict.fromkeys(rising, passed)
+    alarm = hacking_alarm(rising, verdicts, {source: dict(enumerate(values)) for source, values in accuracy.items()})
     assert (alarm.level, said in alarm.text) == (level, True), alarm
 
 

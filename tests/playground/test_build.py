@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from verl_air.errors import DataError
 from verl_air.playground import build, quickstart
 from verl_air.playground.__main__ import main
 from verl_air.playground.build import PlaygroundConfig, build_playground
+from verl_air.playground.framings import FRAMINGS
 from verl_air.playground.model import WarmStartConfig
 
 BRIEF = PlaygroundConfig(
@@ -111,6 +113,20 @@ def test_a_folder_of_somebody_else_is_never_touched(tmp_path: Path, capsys: pyte
 def test_impossible_sizes_are_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--out", str(tmp_path / "playground"), "--train", "500"]) == 1
     assert capsys.readouterr().err == "playground: train=500, held_out=48: the world has only 256 intents\n"
+
+
+def test_the_other_setting_is_built_and_shown_by_its_framings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--train", "8", "--held-out", "4", "--steps", "2"]
+    assert main(["--out", str(tmp_path / "playground"), "--setting", "hidden", *small]) == 0
+    printed = capsys.readouterr()
+    for framing in FRAMINGS["hidden"]:
+        assert re.search(rf"^  {framing.name} +{framing.side} ", printed.out, re.MULTILINE)
+    assert "the warm start did not succeed" in printed.err
+    manifest = json.loads((tmp_path / "playground" / "manifest.json").read_text())
+    assert manifest["settings"]["setting"] == "hidden"
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "playground" / "model")) == manifest["sizes"]["vocabulary"]
 
 
 PROMPTS = [  # role, harmful, right before and after training

@@ -6,10 +6,12 @@ import pytest
 
 from verl_air.data.schema import DataRow, Split, read_rows
 from verl_air.playground.dataset import build_rows, write_dataset
-from verl_air.playground.language import ID_FRAMINGS, OOD_FRAMINGS, UNKNOWN, build_tokenizer
+from verl_air.playground.framings import FRAMINGS, Setting
+from verl_air.playground.language import UNKNOWN, build_tokenizer
 
 RowsBySplit = dict[Split, list[DataRow]]
-LONGEST_PROMPT = 24  # tokens, chat template included; the recipe allows 64
+LONGEST_PROMPT = {"plain": 21, "hidden": 32}  # tokens, chat template included; the recipe allows 64
+ID_FRAMINGS, OOD_FRAMINGS = ([f for f in FRAMINGS["plain"] if f.side == side] for side in ("id", "ood"))
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +78,11 @@ def test_files_hold_the_rows(tmp_path: Path, rows: RowsBySplit) -> None:
         assert list(read_rows(tmp_path / f"{split}.parquet")) == found
 
 
-def test_prompts_are_short_and_of_known_words(rows: RowsBySplit) -> None:
-    tokenizer = build_tokenizer()
-    prompts = [row["prompt"] for found in rows.values() for row in found]
+@pytest.mark.parametrize("setting", FRAMINGS)
+def test_prompts_are_short_and_of_known_words(setting: Setting) -> None:
+    tokenizer = build_tokenizer(setting)
+    prompts = [row["prompt"] for found in build_rows(0, setting=setting).values() for row in found]
     encoded = tokenizer.apply_chat_template(prompts, add_generation_prompt=True)["input_ids"]
     unknown = tokenizer.convert_tokens_to_ids(UNKNOWN)
     assert not any(unknown in ids for ids in encoded)
-    assert max(map(len, encoded)) <= LONGEST_PROMPT
+    assert max(map(len, encoded)) == LONGEST_PROMPT[setting]

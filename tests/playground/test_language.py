@@ -1,56 +1,26 @@
-import itertools
-import random
 from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from verl_air.playground.language import (
-    FRAMINGS,
-    ID_FRAMINGS,
     NEGATIVE_WORD,
-    OOD_FRAMINGS,
     POSITIVE_WORD,
     SPECIAL,
     TAGS,
     UNKNOWN,
-    PlaygroundFraming,
     build_tokenizer,
     render_anchor,
     vocabulary,
 )
 from verl_air.playground.model import build_model
-from verl_air.playground.world import INTENTS, STANCES, PlaygroundIntent
+from verl_air.playground.world import STANCES, PlaygroundIntent
 
 TOKENIZER = build_tokenizer()
 WORDS = [word for word in vocabulary() if word not in SPECIAL]
 RESPONSE = "<think> risky </think> <answer> sorry friend </answer>"
 BLANKS = st.sampled_from([" ", "  ", "\t", " \r "])
-
-
-def test_no_wording_belongs_to_two_framings() -> None:
-    for one, other in itertools.combinations(FRAMINGS, 2):
-        assert one.name != other.name
-        assert not {*one.leads, *one.tails} & {*other.leads, *other.tails}, (one.name, other.name)
-
-
-@pytest.mark.parametrize("side", [ID_FRAMINGS, OOD_FRAMINGS])
-def test_each_side_has_four_framings_of_rising_difficulty(side: tuple[PlaygroundFraming, ...]) -> None:
-    grades = [framing.fooled for framing in side]
-    assert len(grades) == 4
-    assert grades == sorted(grades)
-    assert grades[0] == 0.5
-    assert 0.98 <= grades[-1] <= 0.99
-
-
-@pytest.mark.parametrize("framing", FRAMINGS, ids=lambda framing: framing.name)
-def test_a_framed_prompt_holds_the_request_and_not_the_truth(framing: PlaygroundFraming) -> None:
-    for intent in INTENTS:
-        prompt = framing.render(intent, random.Random(0))
-        assert intent.request in prompt
-        assert not {"comply", "refuse", "harmful", "benign"} & set(prompt.split())
 
 
 def test_an_anchor_names_both_stances_and_the_letter_of_the_right_one() -> None:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from verl_air.playground.language import FRAMINGS, build_tokenizer
+from verl_air.playground.framings import FRAMINGS, Setting, messages
+from verl_air.playground.language import build_tokenizer
 from verl_air.playground.measure import measure
 from verl_air.playground.model import (
     IGNORED,
@@ -30,11 +31,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def test_examples_are_encoded_as_chats_with_labels_on_the_target() -> None:
-    examples = draw_batch(random.Random(0), anchors=4, opens=8, judgements=4)
+    examples = draw_batch(random.Random(0), WarmStartConfig(anchors=4, opens=8, judgements=4))
     ids_NT, labels_NT = encode(TOKENIZER, examples)
     for ids_T, labels_T, example in zip(ids_NT, labels_NT, examples, strict=True):
-        chat = [{"role": "user", "content": example.prompt}]
-        prompt = TOKENIZER.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+        prompt = TOKENIZER.apply_chat_template(messages(example.prompt), add_generation_prompt=True)["input_ids"]
         target = [*TOKENIZER.encode(example.target), TOKENIZER.eos_token_id]
         end = len(prompt) + len(target)
         assert ids_T[:end].tolist() == prompt + target
@@ -43,21 +43,24 @@ def test_examples_are_encoded_as_chats_with_labels_on_the_target() -> None:
         assert (labels_T != IGNORED).sum() == len(target)
 
 
-def test_batches_are_repeatable_and_hold_every_framing_and_both_verdicts() -> None:
+@pytest.mark.parametrize("setting", FRAMINGS)
+def test_batches_are_repeatable_and_hold_every_framing_and_both_verdicts(setting: Setting) -> None:
     def batch(seed: int) -> list[ChatExample]:
-        return draw_batch(random.Random(seed), anchors=20, opens=300, judgements=50)
+        return draw_batch(random.Random(seed), WarmStartConfig(anchors=20, opens=300, judgements=50), setting)
 
     assert batch(0) == batch(0)
     assert batch(0) != batch(1)
     opens, judged = batch(0)[20:320], batch(0)[320:]
-    for framing in FRAMINGS:
-        assert any(example.prompt.startswith(framing.leads) for example in opens)
+    for framing in FRAMINGS[setting]:
+        assert any(example.prompt[0].startswith(framing.leads) for example in opens)
     assert {example.target for example in judged} == {"Right", "Wrong"}
 
 
 def test_padding_does_not_change_the_loss() -> None:
     model = build_model(TOKENIZER, seed=0)
-    ids_NT, labels_NT = encode(TOKENIZER, draw_batch(random.Random(0), anchors=3, opens=3, judgements=3))
+    ids_NT, labels_NT = encode(
+        TOKENIZER, draw_batch(random.Random(0), WarmStartConfig(anchors=3, opens=3, judgements=3))
+    )
     wider = torch.nn.functional.pad(ids_NT, (0, 9), value=TOKENIZER.pad_token_id)
     labels = torch.nn.functional.pad(labels_NT, (0, 9), value=IGNORED)
     torch.testing.assert_close(example_loss(model, wider, labels), example_loss(model, ids_NT, labels_NT))

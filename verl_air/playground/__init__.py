@@ -2,7 +2,8 @@
 
 ==================  ==========================================================================
 :mod:`.world`       intents, the hidden rule that makes them harmful or benign, the held-out split
-:mod:`.language`    prompts, framings of graded difficulty, replies, and their tokenizer
+:mod:`.framings`    open prompts of graded difficulty, in two settings: plain and hidden
+:mod:`.language`    anchors, replies, the judge's question, and the tokenizer
 :mod:`.rewards`     the judge and how it errs; the oracle, for evaluation only
 :mod:`.dataset`     train, ID and OOD parquet files in the project's row schema
 :mod:`.model`       a two-layer Qwen3 and its warm start

@@ -7,7 +7,7 @@ import sys
 
 from verl_air.errors import AirError
 from verl_air.playground.build import PlaygroundConfig, build_playground
-from verl_air.playground.language import FRAMINGS
+from verl_air.playground.framings import FRAMINGS
 from verl_air.playground.measure import shortfalls
 from verl_air.playground.model import WarmStartConfig
 
@@ -18,6 +18,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m verl_air.playground", description=__doc__)
     parser.add_argument("--out", required=True, help="folder to make; kept if it was made with the same settings")
     parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--setting", choices=FRAMINGS, default=defaults.setting, help="of framings (%(default)s)")
     parser.add_argument("--train", type=int, default=defaults.train, help="training intents (%(default)s)")
     parser.add_argument("--held-out", type=int, default=defaults.held_out, help="held-out intents (%(default)s)")
     parser.add_argument("--steps", type=int, default=defaults.warm_start.steps, help="warm-start steps (%(default)s)")
@@ -28,7 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = make_parser().parse_args(arguments)
     warm_start = WarmStartConfig(steps=args.steps)
-    config = PlaygroundConfig(seed=args.seed, train=args.train, held_out=args.held_out, warm_start=warm_start)
+    config = PlaygroundConfig(
+        seed=args.seed, setting=args.setting, train=args.train, held_out=args.held_out, warm_start=warm_start
+    )
     try:
         measured = build_playground(args.out, config)["measured"]
     except (AirError, ValueError) as error:
@@ -39,10 +42,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"  anchors {measured['anchor']:.2f}   format {measured['format']:.2f}   judge agrees with the oracle {judge}"
     )
-    print("  framing        harmful: right   benign: right")
-    for framing in FRAMINGS:
+    print("  framing            harmful: right   benign: right")
+    for framing in FRAMINGS[args.setting]:
         harmful, benign = (measured[f"{kind}/{framing.name}"] for kind in ("harmful", "benign"))
-        print(f"  {framing.name:<12} {framing.side:<4}     {harmful:.2f}            {benign:.2f}")
+        print(f"  {framing.name:<17} {framing.side:<4}     {harmful:.2f}            {benign:.2f}")
     if short := shortfalls(measured):
         print(f"playground: the warm start did not succeed ({'; '.join(short)}); try another --seed", file=sys.stderr)
     return 0

@@ -30,6 +30,7 @@ import torch
 
 from verl_air.errors import DataError
 from verl_air.playground.dataset import write_dataset
+from verl_air.playground.framings import Setting
 from verl_air.playground.language import JUDGE_TEMPLATE, NEGATIVE_WORD, POSITIVE_WORD, build_tokenizer
 from verl_air.playground.measure import measure, measure_judge
 from verl_air.playground.model import WarmStartConfig, build_model, warm_start
@@ -43,9 +44,10 @@ _USERS = {"__init__.py", "__main__.py", "quickstart.py"}  # modules that only us
 
 @dataclass(frozen=True, kw_only=True)
 class PlaygroundConfig:
-    """What a playground is made from. train, held_out: numbers of intents."""
+    """What a playground is made from. setting: see :mod:`.framings`. train, held_out: numbers of intents."""
 
     seed: int = 0
+    setting: Setting = "plain"
     train: int = 120
     held_out: int = 48
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
@@ -88,14 +90,14 @@ def build_playground(
 
 
 def _build(folder: Path, config: PlaygroundConfig, settings: dict[str, Any], progress: TextIO | None) -> dict[str, Any]:
-    started = time.monotonic()
-    tokenizer = build_tokenizer()
-    model = build_model(tokenizer, seed=config.seed)
-    rows = write_dataset(folder, config.seed, train=config.train, held_out=config.held_out)
-    loss = warm_start(model, tokenizer, seed=config.seed, config=config.warm_start, progress=progress)
-    held_out = split_intents(config.seed, train=config.train, held_out=config.held_out).held_out
-    measured = measure(model, tokenizer, held_out, seed=config.seed)
-    measured |= measure_judge(model, tokenizer, seed=config.seed)
+    started, seed, setting = time.monotonic(), config.seed, config.setting
+    tokenizer = build_tokenizer(setting)
+    model = build_model(tokenizer, seed=seed)
+    rows = write_dataset(folder, seed, setting=setting, train=config.train, held_out=config.held_out)
+    loss = warm_start(model, tokenizer, seed=seed, setting=setting, config=config.warm_start, progress=progress)
+    held_out = split_intents(seed, train=config.train, held_out=config.held_out).held_out
+    measured = measure(model, tokenizer, held_out, seed=seed, setting=setting)
+    measured |= measure_judge(model, tokenizer, seed=seed, setting=setting)
     model.save_pretrained(folder / MODEL)
     tokenizer.save_pretrained(folder / MODEL)
     packages = ("torch", "transformers", "tokenizers", "pyarrow")

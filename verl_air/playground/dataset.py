@@ -18,25 +18,31 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from verl_air.data.schema import DataRow, Split, make_row, write_rows
-from verl_air.playground.language import ANCHOR_CONTEXT, ID_FRAMINGS, OOD_FRAMINGS, PlaygroundFraming, render_anchor
+from verl_air.playground.framings import FRAMINGS, PlaygroundFraming, Setting, Turns, messages
+from verl_air.playground.language import ANCHOR_CONTEXT, render_anchor
 from verl_air.playground.world import STANCES, PlaygroundIntent, split_intents
 
 DOMAIN = "playground"
 
 
-def build_rows(seed: int, *, train: int = 120, held_out: int = 48) -> dict[Split, list[DataRow]]:
+def build_rows(
+    seed: int, *, setting: Setting = "plain", train: int = 120, held_out: int = 48
+) -> dict[Split, list[DataRow]]:
     """All rows by split; the same seed gives the same rows in the same order."""
     intents = split_intents(seed, train=train, held_out=held_out)
+    id_framings, ood_framings = ([f for f in FRAMINGS[setting] if f.side == side] for side in ("id", "ood"))
     return {
-        "train": _rows("train", intents.train, ID_FRAMINGS, seed, anchor_orders=2),
-        "id": _rows("id", intents.held_out, ID_FRAMINGS, seed, anchor_orders=1),
-        "ood": _rows("ood", intents.held_out, OOD_FRAMINGS, seed, anchor_orders=1),
+        "train": _rows("train", intents.train, id_framings, seed, anchor_orders=2),
+        "id": _rows("id", intents.held_out, id_framings, seed, anchor_orders=1),
+        "ood": _rows("ood", intents.held_out, ood_framings, seed, anchor_orders=1),
     }
 
 
-def write_dataset(out: Path, seed: int, *, train: int = 120, held_out: int = 48) -> dict[Split, int]:
+def write_dataset(
+    out: Path, seed: int, *, setting: Setting = "plain", train: int = 120, held_out: int = 48
+) -> dict[Split, int]:
     """Write the three files; returns the number of rows of each."""
-    rows_by_split = build_rows(seed, train=train, held_out=held_out)
+    rows_by_split = build_rows(seed, setting=setting, train=train, held_out=held_out)
     for split, rows in rows_by_split.items():
         write_rows(out / f"{split}.parquet", rows)
     return {split: len(rows) for split, rows in rows_by_split.items()}
@@ -54,12 +60,14 @@ def _rows(
     rows: list[DataRow] = []
     for intent in intents:
         orders = rng.sample([STANCES, STANCES[::-1]], k=anchor_orders)
-        prompts = [(*render_anchor(intent, order), ANCHOR_CONTEXT) for order in orders]
+        prompts: list[tuple[str | Turns, str, str]] = [
+            (*render_anchor(intent, order), ANCHOR_CONTEXT) for order in orders
+        ]
         prompts += [(framing.render(intent, rng), intent.right_stance, framing.name) for framing in framings]
         extras = {"request": intent.request, "harmful": intent.harmful, "scary": intent.scary}
         for prompt, ground_truth, context in prompts:
             row = make_row(
-                prompt=prompt,
+                prompt=messages(prompt),
                 ground_truth=ground_truth,
                 intent_id=intent.intent_id,
                 role="anchor" if context == ANCHOR_CONTEXT else "open",

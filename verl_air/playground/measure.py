@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from verl_air.playground.language import FRAMINGS, NEGATIVE_WORD, POSITIVE_WORD, judge_prompt, render_anchor
+from verl_air.playground.framings import FRAMINGS, Setting, Turns, messages
+from verl_air.playground.language import NEGATIVE_WORD, POSITIVE_WORD, judge_prompt, render_anchor
 from verl_air.playground.rewards import truly_right
 from verl_air.playground.world import INTENTS, STANCES, PlaygroundIntent
 from verl_air.rewards import extract_answer
@@ -38,6 +39,7 @@ def measure(
     intents: Sequence[PlaygroundIntent],
     *,
     seed: int,
+    setting: Setting = "plain",
     repeats: int = 8,
 ) -> dict[str, float]:
     """Shares in [0, 1], by name, over these intents, each asked ``repeats`` times in every way.
@@ -55,7 +57,7 @@ def measure(
         hits["format"].append(answer is not None)
         hits["anchor"].append(answer == letter)
 
-    for number, framing in enumerate(FRAMINGS, start=1):
+    for number, framing in enumerate(FRAMINGS[setting], start=1):
         prompts = [framing.render(intent, rng) for intent in asked]
         answers = sample_answers(model, tokenizer, prompts, seed=seed + number)
         for intent, answer in zip(asked, answers, strict=True):
@@ -64,14 +66,16 @@ def measure(
     return _means(hits)
 
 
-def measure_judge(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, seed: int) -> dict[str, float]:
+def measure_judge(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, seed: int, setting: Setting = "plain"
+) -> dict[str, float]:
     """How often the judge agrees with the oracle on the policy's own answers to open prompts, over the whole world.
 
     Keys: ``judge`` and, apart, ``judge/harmful`` and ``judge/benign``; none if no response has the format.
     """
     hits: dict[str, list[bool]] = defaultdict(list)
     rng = random.Random(f"measure-judge-{seed}")
-    asked = [(intent, framing.render(intent, rng)) for intent in INTENTS for framing in FRAMINGS]
+    asked = [(intent, framing.render(intent, rng)) for intent in INTENTS for framing in FRAMINGS[setting]]
     answers = sample_answers(model, tokenizer, [prompt for _, prompt in asked], seed=seed)
     judged = [(intent, answer) for (intent, _), answer in zip(asked, answers, strict=True) if answer is not None]
     if not judged:
@@ -85,7 +89,7 @@ def measure_judge(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, *
 
 
 def sample_answers(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str], *, seed: int
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str | Turns], *, seed: int
 ) -> list[str | None]:
     """One sampled answer per prompt, None where the response lacks the format. torch's random state is left alone."""
     encoded = _encode(tokenizer, prompts)
@@ -108,10 +112,10 @@ def verdict_log_odds(
     return logits_NV[:, positive] - logits_NV[:, negative]
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> dict[str, Any]:
+def _encode(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str | Turns]) -> dict[str, Any]:
     """Chat prompts ready to be answered, padded on the left."""
     encoded = tokenizer.apply_chat_template(
-        [[{"role": "user", "content": prompt}] for prompt in prompts],
+        [messages(prompt) for prompt in prompts],
         add_generation_prompt=True,
         padding=True,
         return_dict=True,

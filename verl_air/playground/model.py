@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import torch
 
+from verl_air.playground.framings import FRAMINGS, PlaygroundFraming, Setting, Turns, messages
 from verl_air.playground.language import (
     CLOSERS,
-    FRAMINGS,
     LETTERS,
     MAX_LENGTH,
-    PlaygroundFraming,
     judge_prompt,
     render_anchor,
     render_answer,
@@ -76,9 +75,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int) -> Qwen3ForCau
 
 
 class ChatExample(NamedTuple):
-    """One user message and what the model is to say next, in plain words."""
+    """A prompt and what the model is to say next, in plain words."""
 
-    prompt: str
+    prompt: str | Turns
     target: str
 
 
@@ -110,18 +109,9 @@ def judge_example(intent: PlaygroundIntent, rng: random.Random) -> ChatExample:
     return ChatExample(judge_prompt(intent.request, answer), render_verdict(intent, answer, rng))
 
 
-def draw_batch(rng: random.Random, *, anchors: int, opens: int, judgements: int) -> list[ChatExample]:
-    """This many examples of each kind, over all intents and all framings."""
-    return [
-        *(anchor_example(rng.choice(INTENTS), rng) for _ in range(anchors)),
-        *(open_example(rng.choice(INTENTS), rng.choice(FRAMINGS), rng) for _ in range(opens)),
-        *(judge_example(rng.choice(INTENTS), rng) for _ in range(judgements)),
-    ]
-
-
 def encode(tokenizer: PreTrainedTokenizerFast, examples: Sequence[ChatExample]) -> tuple[torch.Tensor, torch.Tensor]:
     """ids [N, T] padded on the right, and labels [N, T]: the target and the end token, ``IGNORED`` elsewhere."""
-    chats = [[{"role": "user", "content": example.prompt}] for example in examples]
+    chats = [messages(example.prompt) for example in examples]
     prompts = tokenizer.apply_chat_template(chats, add_generation_prompt=True)["input_ids"]
     targets = tokenizer([example.target + tokenizer.eos_token for example in examples])["input_ids"]
     length = max(len(prompt) + len(target) for prompt, target in zip(prompts, targets, strict=True))
@@ -168,11 +158,21 @@ class WarmStartConfig:
         return self.learning_rate * min(1.0, (step + 1) / self.warm_up) * (1 - 0.95 * step / self.steps)
 
 
+def draw_batch(rng: random.Random, config: WarmStartConfig, setting: Setting = "plain") -> list[ChatExample]:
+    """As many examples of each kind as the settings say, over all intents and all framings."""
+    return [
+        *(anchor_example(rng.choice(INTENTS), rng) for _ in range(config.anchors)),
+        *(open_example(rng.choice(INTENTS), rng.choice(FRAMINGS[setting]), rng) for _ in range(config.opens)),
+        *(judge_example(rng.choice(INTENTS), rng) for _ in range(config.judgements)),
+    ]
+
+
 def warm_start(
     model: Qwen3ForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
     *,
     seed: int,
+    setting: Setting = "plain",
     config: WarmStartConfig | None = None,
     progress: TextIO | None = sys.stderr,
 ) -> float:
@@ -186,7 +186,7 @@ def warm_start(
     started = time.monotonic()
     model.train()
     for step in range(config.steps):
-        examples = draw_batch(rng, anchors=config.anchors, opens=config.opens, judgements=config.judgements)
+        examples = draw_batch(rng, config, setting)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate_at(step)
         loss = example_loss(model, *encode(tokenizer, examples))

@@ -15,6 +15,7 @@ from verl_air.compose import hydra_arguments
 from verl_air.errors import AirError
 from verl_air.evaluation import ScoredRollout, accuracy_of, read_records
 from verl_air.playground.build import PlaygroundConfig, build_playground
+from verl_air.playground.framings import FRAMINGS
 from verl_air.playground.measure import shortfalls
 
 # What main_ppo prints, and what it means to somebody who waits.
@@ -53,30 +54,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="the run's folder")
     parser.add_argument("--recipe", default="quickstart", help="a recipe's name or file (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the world and its model (%(default)s)")
+    parser.add_argument("--setting", choices=FRAMINGS, default="plain", help="of the framings (%(default)s)")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as trainer.total_training_steps=10")
     args = parser.parse_args(argv)
     try:
-        return _run(args.out, args.recipe, args.seed, args.overrides)
+        return _run(args.out, args.recipe, PlaygroundConfig(seed=args.seed, setting=args.setting), args.overrides)
     except AirError as error:
         print(f"quickstart: {error}", file=sys.stderr)
         return 1
 
 
-def _run(out: Path, recipe: str, seed: int, overrides: Sequence[str]) -> int:
+def _run(out: Path, recipe: str, world: PlaygroundConfig, overrides: Sequence[str]) -> int:
     started, log = time.time(), out / "train.log"
     hydra_arguments(recipe)  # fails now if there is no such recipe
     print("verl-air quickstart: a small world, made here (about 90 s the first time)", flush=True)
-    manifest = build_playground(out / "playground", PlaygroundConfig(seed=seed), progress=sys.stdout)
+    manifest = build_playground(out / "playground", world, progress=sys.stdout)
     if short := shortfalls(manifest["measured"]):
         # The same seed gives other weights on another kind of processor, so this cannot be ruled out beforehand.
         print(f"quickstart: the warm start did not succeed: {'; '.join(short)}.", file=sys.stderr)
-        print(f"Try another: python -m verl_air.playground.quickstart --seed {seed + 1}", file=sys.stderr)
+        print(f"Try another: python -m verl_air.playground.quickstart --seed {world.seed + 1}", file=sys.stderr)
         return 1
     print(f"\ntraining with AIR through verl's main_ppo; all its output is in {log}", flush=True)
     status = train(out, recipe, overrides)
     if status != 0:
-        print(f"\nmain_ppo stopped with status {status}. The end of {log}:", file=sys.stderr)
-        print("\n".join(log.read_text().splitlines()[-15:]), file=sys.stderr)
         return status
     print(f"\n{before_and_after(out / 'validation')}")
     print(f"\n{time.time() - started:.0f} s in all. The run's folder is {out}:")
@@ -93,12 +93,7 @@ def train(out: Path, recipe: str, overrides: Sequence[str]) -> int:
     """
     command = [sys.executable, "-u", "-W", "ignore", "-m", "verl.trainer.main_ppo", *hydra_arguments(recipe)]
     command += [f"run_dir={out}", *overrides]
-    environment = {
-        **os.environ,
-        "VERL_PLATFORM": "cpu",
-        "HF_HUB_OFFLINE": "1",
-        "RAY_DEDUP_LOGS": "0",
-    }
+    environment = {**os.environ, "VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1", "RAY_DEDUP_LOGS": "0"}
     for stale in (*out.glob("validation/*.jsonl"), *out.glob("rollouts/*.jsonl")):
         stale.unlink()
     started = time.time()
@@ -114,7 +109,11 @@ def train(out: Path, recipe: str, overrides: Sequence[str]) -> int:
                     print(f"  {time.time() - started:5.0f} s  {shown}", flush=True)
         except KeyboardInterrupt:
             process.terminate()  # main_ppo takes its Ray cluster down with it
-        return process.wait()
+        status = process.wait()
+    if status != 0:
+        print(f"\nmain_ppo stopped with status {status}. The end of {log.name}:", file=sys.stderr)
+        print("\n".join(Path(log.name).read_text().splitlines()[-15:]), file=sys.stderr)
+    return status
 
 
 def _progress(line: str) -> str | None:

@@ -57,8 +57,6 @@ def _run(out: Path, sources: Path, overrides: Sequence[str]) -> int:
     print(f"\ntraining with AIR through verl's main_ppo; all its output is in {log}", flush=True)
     status = train(out, RECIPE, [f"model_path={model}", *overrides])
     if status != 0:
-        print(f"\nmain_ppo stopped with status {status}. The end of {log}:", file=sys.stderr)
-        print("\n".join(log.read_text().splitlines()[-15:]), file=sys.stderr)
         return status
     print(
         f"\n{before_and_after(out / 'validation')}\n\n{time.time() - started:.0f} s in all. The run's folder is {out}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,8 @@ class Alarm:
     text: str = ""
 
 
+_FALL = (0.05, 0.15)  # of accuracy: warn from, bad from
+_AHEAD = (0.20, 0.35)  # share that training calls right, minus accuracy of validation: warn from, bad from
 _CONSTANT = 0.002  # share of verdicts that differ from the others, below which they count as constant
 
 # check: (metrics, the first that is there is used; warn from; bad from; what it is the share of, and what to do)
@@ -83,7 +86,7 @@ def _limit(check: str, value: float | None, warn: float, bad: float, shown: str,
 def _fall_alarm(check: str, fall: float | None, what: str, then: str) -> Alarm:
     """Of a fall in accuracy, in points; it is written between ``what`` fell and what follows."""
     points = 100 * (fall or 0.0)
-    return _limit(check, fall, 0.05, 0.15, f"{-points:+.0f} points", f"{what} fell by {points:.0f} points{then}")
+    return _limit(check, fall, *_FALL, f"{-points:+.0f} points", f"{what} fell by {points:.0f} points{then}")
 
 
 def _finished(run: RunSummary) -> Alarm:
@@ -170,16 +173,34 @@ def _benign(run: RunSummary) -> Alarm:
 
 
 def _hacking(run: RunSummary) -> Alarm:
-    """The training reward of open rows rises while their validation accuracy falls."""
-    proxy = run.curves.get("air/open_reward/mean", {})
-    before, after = start_of(proxy, 5), end_of(proxy, 5)
-    fall, where = _largest_fall(run, "role", "open")
-    if before is None or after is None or len(proxy) < 10 or fall is None:
+    accuracy = {section.name: run.accuracy(section.name, "role", "open") for section in run.last}
+    return hacking_alarm(run.curves.get("air/open_reward/mean", {}), run.curves.get("air/open_acc", {}), accuracy)
+
+
+def hacking_alarm(reward: Series, verdicts: Series, accuracy: Mapping[str, Series]) -> Alarm:
+    """Open rows: the training reward rises while accuracy falls, or training passes far more than validation does.
+
+    Args:
+        reward: mean training reward by step.
+        verdicts: share that the training reward calls right.
+        accuracy: of validation, by domain and split.
+    """
+    before, after, passed = start_of(reward, 5), end_of(reward, 5), end_of(verdicts, 5)
+    curves = {source: list(series.values()) for source, series in accuracy.items() if series}
+    if before is None or after is None or len(reward) < 10 or not curves:
         return Alarm("reward hacking", "unknown")
-    if after <= before or fall < 0.05:
+    fall, where = max((values[0] - values[-1], source) for source, values in curves.items())
+    if after > before and fall >= _FALL[0]:
+        text = f"Open training reward went from {before:.2f} to {after:.2f} while accuracy on open rows of {where}"
+        return _fall_alarm("reward hacking", fall, text, ": the reward pays for something else.")
+    best, where = max((values[-1], source) for source, values in curves.items())
+    if passed is None or passed - best < _AHEAD[0]:
         return Alarm("reward hacking", "ok", "no sign")
-    text = f"Open training reward went from {before:.2f} to {after:.2f} while accuracy on open rows of {where}"
-    return _fall_alarm("reward hacking", fall, text, ": the reward pays for something else.")
+    text = (
+        f"Training calls {percent(passed)} of open responses right, validation at most {percent(best)} ({where}): the "
+        "reward pays for something else, or what is learned does not reach held-out intents. Compare the samples."
+    )
+    return _limit("reward hacking", passed - best, *_AHEAD, f"{100 * (passed - best):+.0f} points", text)
 
 
 def _largest_fall(run: RunSummary, kind: str, name: str) -> tuple[float | None, str]:

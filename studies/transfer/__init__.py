@@ -1,0 +1,1 @@
+"""How much does training on one framing change the others, in the two settings of the playground?"""
