@@ -18,7 +18,7 @@ from verl_air.errors import ConfigError
 from verl_air.rewards import ScoringPlan
 from verl_air.rewards.judge.prompts import JudgeTokenizer, fill
 from verl_air.rewards.probe import ProbedJudge, probe_judge
-from verl_air.training.preflight.inputs import check_judges_answer
+from verl_air.training.preflight.judges import check_judges_answer
 
 ASK = {"name": "verdict_judge", "template": "Is {response} good?"}
 TURNS = [{"role": "user", "content": "{request}"}, {"role": "assistant", "content": "{response}"}]

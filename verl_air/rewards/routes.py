@@ -56,13 +56,13 @@ class ScoringPlan:
         self.format = FormatRule.from_mapping(_plain(format) or {})
         self.judges = read_judges(_plain(judge), _plain(judges))
         self._known = ", ".join(sorted(map(str, routes)))
-        self._rewards: dict[Pattern, BoundReward] = {}
+        self.rewards: dict[Pattern, BoundReward] = {}
         for key, value in routes.items():
             pattern = _parse(str(key))
-            if pattern in self._rewards:
+            if pattern in self.rewards:
                 raise ConfigError(f"routes: {key!r} matches the same rows as another route; remove one of them")
-            self._rewards[pattern] = self._with_judge(key, _bind(key, value, shared))
-        self._patterns = sorted(self._rewards, key=_specificity, reverse=True)
+            self.rewards[pattern] = self._with_judge(key, _bind(key, value, shared))
+        self._patterns = sorted(self.rewards, key=_specificity, reverse=True)
         self._found: dict[Pattern, BoundReward] = {}
 
     def reward_for(self, data_source: str, extra_info: Mapping[str, Any]) -> BoundReward:
@@ -84,7 +84,7 @@ class ScoringPlan:
                     f"no route for data_source {data_source!r} (domain {place[0]!r}, role {place[1]!r}, "
                     f"split {place[2]!r}); known routes: {self._known}. Add one to reward_kwargs.routes."
                 )
-            self._found[place] = self._rewards[pattern]
+            self._found[place] = self.rewards[pattern]
         return self._found[place]
 
     def judge_of(self, bound: BoundReward) -> JudgeSettings:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -17,13 +18,9 @@ from verl_air.compose import resolve_folders
 from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
 from verl_air.training import redaction
-from verl_air.training.preflight.inputs import (
-    check_data,
-    check_judges_answer,
-    check_judges_separate,
-    check_model,
-    check_rewards,
-)
+from verl_air.training.preflight.inputs import check_data, check_rewards
+from verl_air.training.preflight.judges import check_judges_answer, check_judges_separate
+from verl_air.training.preflight.models import check_model
 from verl_air.training.preflight.sizes import check_sizes
 
 __all__ = ["MODES", "check_recipe", "check_settings", "check_sizes", "prepare"]
@@ -46,7 +43,7 @@ def prepare(config: DictConfig) -> None:
 
 
 def check_recipe(config: DictConfig) -> AirConfig | None:
-    """Check a composed recipe and what it reads.
+    """Check a composed recipe and what it reads; what could not be checked, and what judges said, goes to stderr.
 
     Returns:
         The options, or None for a recipe that is not ours.
@@ -57,12 +54,17 @@ def check_recipe(config: DictConfig) -> AirConfig | None:
     """
     air = check_settings(config)
     if air is not None:
-        check_model(config)
+        _say(check_model(config))
         check_data(config, air)
         check_rewards(config, air)
-        check_judges_answer(config)
-        check_judges_separate(config, air)
+        _say(check_judges_answer(config))
+        _say(check_judges_separate(config, air).splitlines())
     return air
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"verl-air: {line}", file=sys.stderr, flush=True)
 
 
 def check_settings(config: DictConfig) -> AirConfig | None:
