@@ -10,14 +10,15 @@ import pytest
 from aiohttp import web
 from omegaconf import OmegaConf
 
+from reward_fns.safety_judge import FACETS
 from tests.rewards.conftest import QUICK, Misbehaving, reply, verdict
 from tests.rewards.support import row
 from tests.rewards.tiny_judge import CHAT_TEMPLATE, make_tokenizer
 from verl_air.data.schema import make_row, write_rows
 from verl_air.errors import ConfigError
-from verl_air.rewards import ScoringPlan
+from verl_air.rewards import ScoringPlan, probe
 from verl_air.rewards.judge.prompts import JudgeTokenizer, fill
-from verl_air.rewards.probe import ProbedJudge, probe_judge
+from verl_air.rewards.probe import ProbedJudge, probe_judge, rehearse_judge
 from verl_air.training.preflight.judges import check_judges_answer
 
 ASK = {"name": "verdict_judge", "template": "Is {response} good?"}
@@ -79,6 +80,62 @@ async def test_a_judge_that_cannot_work_is_named(
     with pytest.raises(ConfigError, match=message) as caught:
         await probed(server, route, **settings)
     assert "\n" not in str(caught.value)
+
+
+async def test_a_judge_that_hangs_is_named_in_time(server: Misbehaving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_LIMIT_S", 0.2)
+
+    async def hang(request: web.Request, n: int) -> web.StreamResponse:
+        await asyncio.sleep(5.0)
+        return await reply(verdict())
+
+    server.handler = hang
+    with pytest.raises(ConfigError, match=r"'guard' gave 'verdict_judge' no verdict on two replies in 0.2 s"):
+        await probed(server, ASK)
+
+
+SERVED_FAULTS = {
+    "no chat template": ({"chat_template": None}, ASK, 512, "cannot be asked by 'verdict_judge': .*chat.template"),
+    "a dropped turn": (
+        {"chat_template": CHAT_TEMPLATE.replace("in messages", "in messages if m['role'] == 'user'")},
+        {"name": "guard_judge", "guard": "llama_guard_3"},
+        512,
+        r"chat template drops \{response\}",
+    ),
+    "a short context": ({}, ASK, 20, r"cannot be asked by 'verdict_judge': the judge's prompt has \d+ tokens and only"),
+    "words alike": ({}, {**ASK, "negative": "YES!"}, 512, "cannot tell the verdict words apart"),
+    "the second question": (
+        {},
+        {"name": "safety_judge", "facets": "FACETS"},
+        2048,
+        "cannot tell the verdict words apart",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SERVED_FAULTS)
+async def test_a_judge_that_verl_will_serve_is_rehearsed(tmp_path: Path, fault: str) -> None:
+    """With its tokenizer alone, all that it would be asked is written; nothing is sent, for nobody is there."""
+    changes, route, longest, message = SERVED_FAULTS[fault]
+    own = FACETS.read_text().replace('"YES"', '"alike"').replace('"NO"', '"alike!"')
+    (tmp_path / "facets.yaml").write_text(own)
+    route = {key: value.replace("FACETS", str(tmp_path / "facets.yaml")) for key, value in route.items()}
+    plan, extra, tokenizer = ScoringPlan({"*": route}), row("lab", "open", request="How?"), make_tokenizer()
+    bound = plan.reward_for("lab/train", extra)
+    for name, value in changes.items():
+        setattr(tokenizer, name, value)
+    with pytest.raises(ConfigError, match=message) as caught:
+        await rehearse_judge(plan, bound, extra, tokenizer, longest)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [ASK, {"name": "safety_judge"}, {"name": "guard_judge", "guard": "qwen3guard_gen"}, {"name": "discriminative"}],
+)
+async def test_a_judge_that_can_be_asked_passes_its_rehearsal(route: dict[str, Any]) -> None:
+    plan, extra = ScoringPlan({"*": route}), row("lab", "open", request="How?")
+    await rehearse_judge(plan, plan.reward_for("lab/train", extra), extra, make_tokenizer(), 2048)
 
 
 def test_a_template_of_a_known_tokenizer_that_drops_the_turn_is_refused() -> None:

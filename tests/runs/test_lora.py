@@ -49,14 +49,20 @@ def decided_model(playground_files: Path, tmp_path: Path) -> Path:
 
 
 def test_trained_adapters_reach_the_rollout(playground_files: Path, decided_model: Path, tmp_path: Path) -> None:
-    settings = (f"actor_rollout_ref.model.path={decided_model}", "trainer.total_training_steps=3", "trainer.save_freq=3")
+    settings = (
+        f"actor_rollout_ref.model.path={decided_model}",
+        "trainer.total_training_steps=3",
+        "trainer.save_freq=3",
+    )
     run = main_ppo(tmp_path / "run", playground_files, *SMALL, *VARIED, *NO_VALIDATION, *LORA, *COMPARED, *settings)
     metrics = run.metrics()
     for step in (1, 2, 3):
         run.assert_whole_groups(step)
         assert metrics[step]["actor/grad_norm"] > 0
     assert any(row["air_weight"] != 0 for step in (1, 2, 3) for row in run.rollouts(step))
-    weights = torch.load(run.folder / "checkpoints/global_step_3/actor/model_world_size_1_rank_0.pt", weights_only=False)
+    weights = torch.load(
+        run.folder / "checkpoints/global_step_3/actor/model_world_size_1_rank_0.pt", weights_only=False
+    )
     learned = [weight.to_local().abs().max() for name, weight in weights.items() if "lora_B" in name]
     assert learned
     assert min(learned) > 1e-3, "zero before training"

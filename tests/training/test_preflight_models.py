@@ -15,7 +15,6 @@ import pytest
 from omegaconf import DictConfig
 
 from verl_air.errors import ConfigError
-from verl_air.training.preflight import check_recipe
 from verl_air.training.preflight.models import check_model
 
 Compose = Callable[..., DictConfig]
@@ -105,6 +104,8 @@ def test_a_name_of_the_hub_is_checked_there_and_in_its_cache(
     hub.close()
     assert check_model(of("fits")) == [], "the cache serves"
     [note] = check_model(of("late"))
-    assert note.startswith("actor_rollout_ref.model.path=org/late: its tokenizer, chat template, vocabulary and context")
+    assert note.startswith(
+        "actor_rollout_ref.model.path=org/late: its tokenizer, chat template, vocabulary and context"
+    )
     monkeypatch.setattr(hub_settings, "HF_HUB_OFFLINE", True)
     assert len(check_model(of("late", "org/late"))) == 2
