@@ -101,6 +101,15 @@ async def test_a_cap_stops_the_run_and_outlives_it(
     assert server.requests == sent, "nothing is sent that would pass the cap"
 
 
+async def test_judges_of_one_server_have_caps_of_their_own(server: Misbehaving, tmp_path: Path) -> None:
+    route = {"name": "verdict_judge", "template": "Is {response} good?"}
+    limits = {"usage": str(tmp_path / "judge.sqlite"), "max_requests": 1}
+    for model in ("large", "small"):
+        assert (await scored(server, route, "x", row(), **limits, model=model))["acc"] == 1.0
+    with pytest.raises(RewardError, match=r"may ask small at http://.* for 1 requests"):
+        await scored(server, route, "x", row(), **limits, model="small")
+
+
 def test_caps_need_a_file_to_count_in() -> None:
     with pytest.raises(ConfigError, match=r"usage: \$\{run_dir\}"):
         JudgeSettings(base_url="http://judge", max_requests=3)

@@ -108,15 +108,6 @@ class ScoringPlan:
         return replace(bound, judge=name)
 
 
-def validate_routes(routes: Mapping[str, Any], **settings: Any) -> None:
-    """Check a recipe's ``reward_kwargs`` before anything starts; needs neither verl nor a server.
-
-    Raises:
-        ConfigError: what is wrong and what is registered.
-    """
-    ScoringPlan(routes, **settings)
-
-
 _PLANS: dict[tuple[int, ...], tuple[tuple[Any, ...], ScoringPlan]] = {}
 
 

@@ -70,7 +70,7 @@ class JudgeServer:
         self._path: str | None = None
         self._identity: tuple[str | None, ...] | None = None
         self._closed_until = 0.0
-        self._usage = Usage(settings, self._root) if settings.usage else None
+        self._usage = Usage(settings, f"{settings.model or 'judge'} at {self._root}") if settings.usage else None
         self.requests = self.tokens = self.prompt_tokens = 0
         self._asking = asyncio.Lock()
 
