@@ -15,6 +15,7 @@ import pytest
 from omegaconf import DictConfig
 
 from verl_air.errors import ConfigError
+from verl_air.training.preflight import check_recipe
 from verl_air.training.preflight.models import check_model
 
 Compose = Callable[..., DictConfig]
@@ -74,6 +75,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def edit(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+
+def test_what_was_not_checked_is_said_at_the_start(compose: Compose, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_recipe(compose("actor_rollout_ref.model.path=org/elsewhere")) is not None
+    lines = capsys.readouterr().err.splitlines()
+    assert "verl-air: actor_rollout_ref.model.path=org/elsewhere: its tokenizer, chat template, vocabulary" in lines[0]
+    assert any(line.endswith("not checked: verl serves it, in training only (verdict_judge)") for line in lines)
 
 
 def test_a_name_of_the_hub_is_checked_there_and_in_its_cache(

@@ -26,11 +26,11 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 class _Kind(NamedTuple):
-    """Rows of the training data that one route scores. row: ``extra_info`` of one of them. count: of rows."""
+    """Rows of the training data that one route scores. row: ``extra_info`` of one of them."""
 
     bound: BoundReward
     row: dict[str, Any]
-    count: int
+    rows: int
 
 
 def check_judges_answer(config: DictConfig) -> list[str]:
@@ -52,16 +52,16 @@ def check_judges_answer(config: DictConfig) -> list[str]:
     kinds = _kinds(config, plan)
     judged = [kind for kind in kinds if kind.bound.judge is not None]
     _rehearse_served(config, plan, [kind for kind in judged if not plan.judge_of(kind.bound).is_elsewhere])
-    total, batch = sum(kind.count for kind in kinds), int(config.data.train_batch_size)
+    total, batch = sum(kind.rows for kind in kinds), int(config.data.train_batch_size)
     steps = config.trainer.total_training_steps or config.trainer.total_epochs * total // batch
     completions = int(steps) * batch * int(config.actor_rollout_ref.rollout.n)
     asked: dict[tuple[str, str], list[float]] = {}
-    for bound, row, count in judged:
+    for bound, row, number in judged:
         if not plan.judge_of(bound).is_elsewhere:
             continue
         found = asyncio.run(probe_judge(plan, bound, row, int(config.data.max_response_length)))
         if found.address is not None:
-            sums, share = asked.setdefault((found.name, found.address), [0.0, 0.0]), completions * count / total
+            sums, share = asked.setdefault((found.name, found.address), [0.0, 0.0]), completions * number / total
             sums[:] = sums[0] + share * found.requests, sums[1] + share * found.tokens
     return [
         f"judge {name!r} answers at {address}; requests and responses "
