@@ -13,9 +13,9 @@ disk_cache     at_once again over the same rows, with verdicts stored in a file
 Part `in_process`: ten facets of an exchange of 300 tokens, read in this process from --model. Target: at least 5 times
 the loop.
 
-Parts `served_guard`, `served_facets`: rows per second of `guard_judge` (one question: HarmBench's classifier) and of
-`safety_judge` (ten facets in one request) through compute_score, against the same requests posted to the same server as
-they are, equally many in flight. Target: at least 0.8 of it at each number of --in-flight. With it, what a row takes.
+Part `served`: rows per second of `guard_judge` (one question: HarmBench's classifier) and of `safety_judge` (ten facets
+in one request) through compute_score, against the same requests posted to the same server as they are, equally many in
+flight; and how long a row takes. Target: at least 0.8 of the rate at each number of --in-flight.
 
 Each round asks about new responses in every way, one after the other, so that other load of the machine affects all
 of them; a ratio is the median over rounds of a way's rate to its reference in the same round.
@@ -48,7 +48,7 @@ from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, Sample, Sco
 from verl_air.rewards.judge import close_clients
 from verl_air.rewards.judge.in_process import InProcessJudge
 
-TARGETS = {"facets": 5.0, "in_process": 5.0, "served_guard": 0.8, "served_facets": 0.8}
+TARGETS = {"facets": 5.0, "in_process": 5.0, "served": 0.8}
 WAYS = ("looped", "at_once", "no_prefix", "one_by_one", "disk_cache")
 SERVER = ("--logprobs-mode", "processed_logprobs", "--block-size", "32")
 JUDGES = {
@@ -238,37 +238,43 @@ async def bare(address: str, number: int, requests: list[Request]) -> Timed:
         return await in_flight(number, ask, requests[1:])
 
 
-def against(judge: str, levels: Sequence[int], rounds: int, hidden: int, layers: int) -> dict[str, Any]:
-    """Throughput and latency with and without us; every text is new to the server's prefix cache."""
-    found: dict[str, Any] = {}
+def served_ratios(
+    judges: Sequence[str], levels: Sequence[int], rounds: int, hidden: int, layers: int
+) -> dict[str, Any]:
+    """Throughput and latency with and without us, by judge and number in flight."""
+    found: dict[str, Any] = {judge: {} for judge in judges}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         model, _ = make_models(folder, hidden=hidden, layers=layers)
         address = stack.enter_context(serve(model, *SERVER)).address
-        for number in levels:
-            rates, seconds = defaultdict(list), defaultdict(list)
-            end = time.monotonic() + LEVEL_S
-            for turn in range(rounds + 1):  # the first, of few rows, warms up
-                if turn > 2 and time.monotonic() > end:
-                    break
-                count = max(32, number) if turn else 8
-                texts = {
-                    way: [f"{number} {turn} {way} {i}: {REFUSAL}" for i in range(count + 1)] for way in ("bare", "ours")
-                }
-                requests = asyncio.run(recorded(model, JUDGES[judge], texts["bare"]))
-                ways = {
-                    "bare": partial(bare, address, number, requests),
-                    "ours": partial(ours, address, JUDGES[judge], number, texts["ours"]),
-                }
-                for way in sorted(ways, reverse=turn % 2 == 0):
-                    whole, each = asyncio.run(ways[way]())
-                    if turn:
-                        rates[way].append(count / whole)
-                        seconds[way] += each
-            latency = {way: {f"p{p}": percentile(each, p) for p in (50, 99)} for way, each in seconds.items()}
-            found[str(number)] = report(rates, "ours", "bare") | {"rows": count, "latency_ms": latency}
-            print(f"{judge}, {number} in flight: {json.dumps(found[str(number)])}", file=sys.stderr, flush=True)
-    return found | {"ratio": min(level["ratio"] for level in found.values())}
+        for judge, number in ((judge, number) for judge in judges for number in levels):
+            found[judge][str(number)] = level = against(judge, number, rounds, model, address)
+            print(f"{judge}, {number} in flight: {json.dumps(level)}", file=sys.stderr, flush=True)
+    return found | {"ratio": min(level["ratio"] for judge in judges for level in found[judge].values())}
+
+
+def against(judge: str, number: int, rounds: int, model: Path, address: str) -> dict[str, Any]:
+    """In alternating order, after a short round that warms up; every text is new to the server's prefix cache."""
+    rates: dict[str, list[float]] = {"bare": [], "ours": []}
+    seconds: dict[str, list[float]] = {"bare": [], "ours": []}
+    end = time.monotonic() + LEVEL_S
+    for turn in range(rounds + 1):
+        if turn > 2 and time.monotonic() > end:
+            break
+        count = max(32, number) if turn else 8
+        texts = {way: [f"{number} {turn} {way} {i}: {REFUSAL}" for i in range(count + 1)] for way in rates}
+        requests = asyncio.run(recorded(model, JUDGES[judge], texts["bare"]))
+        ways = {
+            "bare": partial(bare, address, number, requests),
+            "ours": partial(ours, address, JUDGES[judge], number, texts["ours"]),
+        }
+        for way in sorted(ways, reverse=turn % 2 == 0):
+            whole, each = asyncio.run(ways[way]())
+            if turn:
+                rates[way].append(count / whole)
+                seconds[way] += each
+    latency = {way: {f"p{share}": percentile(each, share) for share in (50, 99)} for way, each in seconds.items()}
+    return report(rates, "ours", "bare") | {"rows": count, "latency_ms": latency}
 
 
 def percentile(seconds: list[float], share: int) -> float:
@@ -291,16 +297,16 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(TARGETS)}; all by default")
     parser.add_argument("--model", type=Path, help="a judge of real size, for in_process: SmolLM2-135M-Instruct")
     parser.add_argument("--responses", type=int, default=32)
+    parser.add_argument("--judges", nargs="+", choices=JUDGES, default=list(JUDGES), help="for served")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--in-flight", type=int, nargs="+", default=[8, 64], metavar="N", help="rows, for served_*")
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[8, 64], metavar="N", help="rows, for served")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     args = parser.parse_args()
     parts = {
         "facets": lambda: facets(args.responses, args.hidden, args.layers, args.rounds),
         "in_process": lambda: in_process(args.model, max(1, args.responses // 16), args.rounds),
-        "served_guard": lambda: against("guard", args.in_flight, args.rounds, args.hidden, args.layers),
-        "served_facets": lambda: against("facets", args.in_flight, args.rounds, args.hidden, args.layers),
+        "served": lambda: served_ratios(args.judges, args.in_flight, args.rounds, args.hidden, args.layers),
     }
     measured = {
         part: parts[part]() for part in args.parts or (name for name in parts if name != "in_process" or args.model)

@@ -152,7 +152,14 @@ class JudgeTokenizer:
 
     def encode(self, messages: Sequence[ChatMessage], how: Rendering = CHAT) -> list[int]:
         """Token ids of a prompt."""
-        return self._tokenizer.encode(self._render(messages, how), add_special_tokens=how.bos and not how.chat)
+        return self._ids(self._render(messages, how), special=how.bos and not how.chat)
+
+    def _ids(self, text: str, special: bool = False) -> list[int]:
+        """As ``tokenizer.encode``, without the offsets, which cost half of its time."""
+        fast = getattr(self._tokenizer, "backend_tokenizer", None)
+        if fast is None or fast.truncation is not None or fast.padding is not None:
+            return self._tokenizer.encode(text, add_special_tokens=special)
+        return fast.encode_batch_fast([text], add_special_tokens=special)[0].ids
 
     def _render(self, messages: Sequence[ChatMessage], how: Rendering) -> str:
         if not how.chat:
@@ -198,7 +205,7 @@ class JudgeTokenizer:
 
     def _spell(self, word: str) -> list[tuple[int, ...]]:
         unknown = self._tokenizer.unk_token_id
-        encoded = [tuple(self._tokenizer.encode(text, add_special_tokens=False)) for text in (word, f" {word}")]
+        encoded = [tuple(self._ids(text)) for text in (word, f" {word}")]
         # A SentencePiece tokenizer encodes with a blank in front; the piece without it follows a line break.
         pieces = [self._tokenizer.convert_tokens_to_ids(f"{blank}{word}") for blank in ("", "\u2581", "\u0120")]
         found = [*encoded, *((piece,) for piece in pieces if isinstance(piece, int))]
@@ -211,7 +218,7 @@ class JudgeTokenizer:
 
     def first_tokens(self, text: str, count: int) -> str:
         """The part of a text that its first tokens hold."""
-        ids = self._tokenizer.encode(text, add_special_tokens=False)
+        ids = self._ids(text)
         return text if len(ids) <= count else self._tokenizer.decode(ids[:count])
 
     def safe(self, text: str) -> str:
