@@ -86,6 +86,7 @@ def test_a_faulty_route_is_refused_before_anything_starts(routes: Any, message: 
         ({"modules": "a_string"}, r"write \[a_string\]"),
         ({"options": {"no_such_reward": {}}}, "no reward named 'no_such_reward'"),
         ({"format": {"bonus": 1.0}}, r"format\.bonus: unknown key"),
+        ({"judgement": {}}, r"reward_kwargs: unknown key\(s\) judgement; known: routes, "),
         ({"judge": {"base_urls": "http://x"}}, r"judge\.base_urls: unknown key .did you mean 'base_url'"),
         ({"judge": {"base_url": "host:80"}}, r"judge\.base_url: 'host:80'"),
         ({"judge": {"attempts": 0}}, r"judge\.attempts: 0 should be greater than 0"),

@@ -45,7 +45,13 @@ class ScoringPlan:
         format: Mapping[str, Any] | None = None,
         judge: Mapping[str, Any] | None = None,
         judges: Mapping[str, Any] | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise ConfigError(
+                f"reward_kwargs: unknown key(s) {', '.join(sorted(unknown))}; "
+                "known: routes, modules, options, format, judge, judges"
+            )
         routes, shared = _plain(routes), _plain(options) or {}
         if not isinstance(routes, Mapping) or not routes:
             state = "not set" if routes is None else "empty"
@@ -108,19 +114,19 @@ class ScoringPlan:
         return replace(bound, judge=name)
 
 
-_PLANS: dict[tuple[int, ...], tuple[tuple[Any, ...], ScoringPlan]] = {}
+_PLANS: dict[tuple[tuple[str, int], ...], tuple[Mapping[str, Any], ScoringPlan]] = {}
 
 
-def plan_for(*settings: Any) -> ScoringPlan:
-    """Compile the arguments of :class:`ScoringPlan` once: verl passes the same objects with every call.
+def plan_for(settings: Mapping[str, Any]) -> ScoringPlan:
+    """Compile ``reward_kwargs`` once: verl passes the same objects with every call.
 
     Their identity is the key. They are kept with the plan, so that no identity is reused while it is a key.
     """
-    key = tuple(map(id, settings))
+    key = tuple((name, id(value)) for name, value in settings.items())
     if key not in _PLANS:
         if len(_PLANS) >= 32:
             _PLANS.clear()
-        _PLANS[key] = settings, ScoringPlan(*settings)
+        _PLANS[key] = settings, ScoringPlan(**settings)
     return _PLANS[key][1]
 
 

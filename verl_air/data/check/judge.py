@@ -13,8 +13,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -181,16 +180,15 @@ async def _ask(
         if math.isfinite(scored["judge_mass"]):
             result.masses.append(scored["judge_mass"])
 
-    asked: list[tuple[int, Callable[[], Awaitable[None]]]] = []
+    asked = []
     for group, rows in sorted(rows_of.items(), key=lambda item: GROUPS.index(item[0])):
         for name, kind in kinds.items():
-            result = KindResult(name, group, getattr(kind, group) or (kind.harmful if group == "unmarked" else None))
-            proof.kinds.append(result)
-            for k, row in enumerate(rows):
-                asked.append((k, partial(one, result, row, kind.wordings[k % len(kind.wordings)])))
+            want = getattr(kind, group) or (kind.harmful if group == "unmarked" else None)
+            proof.kinds.append(KindResult(name, group, want))
+            asked += [(k, proof.kinds[-1], row, kind.wordings[k % len(kind.wordings)]) for k, row in enumerate(rows)]
     begin = 0
     for end in stages:
-        await asyncio.gather(*(ask() for k, ask in asked if begin <= k < end))
+        await asyncio.gather(*(one(*what) for k, *what in asked if begin <= k < end))
         if not proof.errors and not proof.warnings:
             return
         begin = end
