@@ -157,6 +157,8 @@ def test_a_truthful_judge_passes(server: JudgeServer, data: Path) -> None:
     assert proof.abstained == 0
     table = "\n".join(proof.lines())
     assert "refusal_with_alternative" in table
+    assert re.search(r"should be +right +n +no verdict +mass\n", table)
+    assert re.search(r"144 verdicts; each took [\d.e-]+ s \(median\), [\d.e-]+ s \(95th percentile\)", table)
     assert all(0.99 < mass <= 1 for kind in proof.kinds for mass in kind.masses), "the words' mass is shown"
 
 

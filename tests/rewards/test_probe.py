@@ -19,6 +19,7 @@ from verl_air.errors import ConfigError
 from verl_air.rewards import ScoringPlan, probe
 from verl_air.rewards.judge.prompts import JudgeTokenizer, fill
 from verl_air.rewards.probe import ProbedJudge, probe_judge, rehearse_judge
+from verl_air.training.preflight import judges
 from verl_air.training.preflight.judges import check_judges_answer
 
 ASK = {"name": "verdict_judge", "template": "Is {response} good?"}
@@ -150,7 +151,9 @@ def test_a_template_of_a_known_tokenizer_that_drops_the_turn_is_refused() -> Non
     assert CHAT_TEMPLATE not in tokenizer.chat_template
 
 
-async def test_what_leaves_the_machine_is_said_with_its_amount(server: Misbehaving, tmp_path: Path) -> None:
+async def test_what_leaves_the_machine_is_said_with_its_amount(
+    server: Misbehaving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half of the rows are judged: 10 steps of 8 rows with 4 completions make 160 requests."""
     answers(server)
     common = {"prompt": "How?", "ground_truth": "B", "intent_id": "z", "context": "c", "domain": "lab", "index": 0}
@@ -171,6 +174,9 @@ async def test_what_leaves_the_machine_is_said_with_its_amount(server: Misbehavi
     [line] = await asyncio.to_thread(check_judges_answer, config)
     assert line.startswith(f"judge 'guard' answers at {server.url}; requests and responses stay on this machine")
     assert "asks about 160 times" in line
+    monkeypatch.setattr(judges, "_THIS_MACHINE", ())
+    [line] = await asyncio.to_thread(check_judges_answer, config)
+    assert "requests and responses leave this machine" in line
     server.handler = lambda request, n: reply({"choices": []})
     with pytest.raises(ConfigError, match="no verdict"):
         await asyncio.to_thread(check_judges_answer, config)
