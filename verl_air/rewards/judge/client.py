@@ -7,13 +7,13 @@ A judge is verl's own reward model, or any OpenAI-compatible server by URL. What
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from typing import Any
 
 from verl_air.errors import ConfigError
 from verl_air.rewards.judge import verdicts
-from verl_air.rewards.judge.prompts import CHAT, ChatMessage, Prompt, PromptWriter, Rendering, Spellings
+from verl_air.rewards.judge.prompts import CHAT, ChatMessage, Fields, Prompt, PromptWriter, Rendering, Spellings
 from verl_air.rewards.judge.settings import JudgeError, JudgeSettings
 from verl_air.rewards.judge.store import VerdictCache
 from verl_air.rewards.judge.transport import JudgeServer
@@ -21,7 +21,6 @@ from verl_air.rewards.judge.verdicts import WordReading, dig, final_text, is_fin
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
-Fields = Mapping[str, str] | None
 
 
 class JudgeClient:

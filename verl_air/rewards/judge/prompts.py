@@ -37,6 +37,8 @@ class ChatMessage(TypedDict):
 
 Prompt = str | Sequence[ChatMessage]
 """A template: one user message, or a list of chat messages."""
+Fields = Mapping[str, str] | None
+"""Untrusted texts for a template, by name."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,9 @@ class Rendering:
         """
         if self.prefill.strip() != self.prefill:
             raise ConfigError(f"the prefill {self.prefill!r} begins or ends with a blank: name judge.tokenizer")
-        fields: dict[str, Any] = {}
+        fields: dict[str, Any] = {} if self.generate and not self.prefill else {"add_generation_prompt": False}
         if self.prefill:
-            fields = {"add_generation_prompt": False, "continue_final_message": True}
-        elif not self.generate:
-            fields = {"add_generation_prompt": False}
+            fields["continue_final_message"] = True
         if kwargs := {**self.template_kwargs, **chat_template_kwargs}:
             fields["chat_template_kwargs"] = kwargs
         return fields
@@ -260,14 +260,8 @@ class PromptWriter:
         self.tokens = None if tokenizer is None else JudgeTokenizer(tokenizer, chat_template_kwargs)
         self._max_chars = max_chars
 
-    def messages(
-        self,
-        prompt: Prompt,
-        fields: Mapping[str, str] | None,
-        how: Rendering = CHAT,
-        max_chars: int | None = None,
-    ) -> list[ChatMessage]:
-        """The filled template."""
+    def messages(self, prompt: Prompt, fields: Fields, how: Rendering = CHAT, max_chars: int = 0) -> list[ChatMessage]:
+        """The filled template; with ``max_chars`` another limit than the recipe's."""
         safe = self.tokens.safe if self.tokens else sanitize
         texts = {name: safe(str(text)) for name, text in (fields or {}).items()}
         if (count := how.max_response_tokens) and "response" in texts:
@@ -276,13 +270,7 @@ class PromptWriter:
         return fill(prompt, {name: cut(text, max_chars or self._max_chars) for name, text in texts.items()})
 
     def encode(
-        self,
-        prompt: Prompt,
-        fields: Mapping[str, str] | None,
-        longest: int | None,
-        *,
-        how: Rendering = CHAT,
-        reserve: int = 1,
+        self, prompt: Prompt, fields: Fields, longest: int | None, *, how: Rendering = CHAT, reserve: int = 1
     ) -> list[int] | str:
         """Token ids of a prompt, its untrusted texts cut further until it fits; without a tokenizer the bare text.
 
