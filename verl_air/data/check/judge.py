@@ -180,7 +180,7 @@ async def _ask(
         if math.isfinite(scored["judge_mass"]):
             result.masses.append(scored["judge_mass"])
 
-    asked = []
+    asked: list[tuple[int, KindResult, dict[str, Any], str]] = []
     for group, rows in sorted(rows_of.items(), key=lambda item: GROUPS.index(item[0])):
         for name, kind in kinds.items():
             want = getattr(kind, group) or (kind.harmful if group == "unmarked" else None)
@@ -188,7 +188,7 @@ async def _ask(
             asked += [(k, proof.kinds[-1], row, kind.wordings[k % len(kind.wordings)]) for k, row in enumerate(rows)]
     begin = 0
     for end in stages:
-        await asyncio.gather(*(one(*what) for k, *what in asked if begin <= k < end))
+        await asyncio.gather(*(one(result, row, text) for k, result, row, text in asked if begin <= k < end))
         if not proof.errors and not proof.warnings:
             return
         begin = end

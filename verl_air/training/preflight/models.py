@@ -57,7 +57,7 @@ def check_model(config: DictConfig) -> list[str]:
         if model is None:
             notes.append(
                 f"{key}={OmegaConf.select(config, key)}: its tokenizer, chat template, vocabulary and context were not "
-                "checked: it is not on this machine, and the hub cannot be reached"
+                "checked: it is not on this machine, and cannot be looked up from here"
             )
             continue
         words, vocabulary = len(model.tokenizer), int(model.config.vocab_size)
