@@ -18,7 +18,7 @@ from verl_air.data.schema import make_row, write_rows
 from verl_air.errors import ConfigError
 from verl_air.rewards import ScoringPlan, probe
 from verl_air.rewards.judge.prompts import JudgeTokenizer, fill
-from verl_air.rewards.probe import ProbedJudge, probe_judge, rehearse_judge
+from verl_air.rewards.probe import probe_judge, rehearse_judge
 from verl_air.training.preflight import judges
 from verl_air.training.preflight.judges import check_judges_answer
 
@@ -26,7 +26,7 @@ ASK = {"name": "verdict_judge", "template": "Is {response} good?"}
 TURNS = [{"role": "user", "content": "{request}"}, {"role": "assistant", "content": "{response}"}]
 
 
-async def probed(server: Misbehaving, route: dict[str, Any], **settings: Any) -> ProbedJudge:
+async def probed(server: Misbehaving, route: dict[str, Any], **settings: Any) -> tuple[int, int]:
     plan = ScoringPlan({"*": route}, judges={"guard": {"base_url": server.url, **QUICK, **settings}})
     extra = row("lab", "open", request="How?")
     return await probe_judge(plan, plan.reward_for("lab/train", extra), extra, max_tokens=256)
@@ -50,9 +50,9 @@ def answers(server: Misbehaving, tokens: list[int] | None = None, drops: str = "
 
 async def test_a_judge_that_works_is_measured(server: Misbehaving) -> None:
     answers(server)
-    found = await probed(server, ASK)
-    assert (found.name, found.address, found.requests) == ("guard", server.url, 1)
-    assert 100 < found.tokens < 256
+    requests, tokens = await probed(server, ASK)
+    assert requests == 1
+    assert 100 < tokens < 256
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from verl_air.errors import AirError, ConfigError
@@ -23,23 +22,18 @@ _SHORT = "I cannot help with that."
 _LIMIT_S = 120.0
 
 
-@dataclass(frozen=True)
-class ProbedJudge:
-    """address: of the server; None if the judge runs in this process. requests, tokens: for one row, at most about."""
-
-    name: str
-    address: str | None
-    requests: int
-    tokens: int
-
-
-async def probe_judge(plan: ScoringPlan, bound: BoundReward, row: Mapping[str, Any], max_tokens: int) -> ProbedJudge:
+async def probe_judge(
+    plan: ScoringPlan, bound: BoundReward, row: Mapping[str, Any], max_tokens: int
+) -> tuple[int, int]:
     """Have a route's reward judge a short and a long response to a row, through a judge that is elsewhere.
 
     Args:
         plan, bound: the recipe's, and the route's reward.
         row: its ``extra_info``.
         max_tokens: of a response.
+
+    Returns:
+        Requests and tokens for one row, at most about.
 
     Raises:
         ConfigError: nobody answers in time, the tokenizer is another one, the answer holds no verdict (no log-probs,
@@ -57,7 +51,7 @@ async def probe_judge(plan: ScoringPlan, bound: BoundReward, row: Mapping[str, A
 
 async def _probe(
     plan: ScoringPlan, bound: BoundReward, row: Mapping[str, Any], max_tokens: int, where: str
-) -> ProbedJudge:
+) -> tuple[int, int]:
     settings = plan.judge_of(bound)
     if settings.cache is not None:
         await VerdictCache(settings.cache).get([])  # it can be opened
@@ -86,7 +80,7 @@ async def _probe(
                 f"{where} does not see the response: short or long, it makes a prompt of {prompts[0]:g} tokens. "
                 "Its chat template drops the assistant's turn; correct the template that it is served with"
             )
-        return ProbedJudge(str(bound.judge), settings.base_url, *used)
+        return used
     finally:
         await client.close()
 

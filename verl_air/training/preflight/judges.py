@@ -57,12 +57,13 @@ def check_judges_answer(config: DictConfig) -> list[str]:
     completions = int(steps) * batch * int(config.actor_rollout_ref.rollout.n)
     asked: dict[tuple[str, str], list[float]] = {}
     for bound, row, number in judged:
-        if not plan.judge_of(bound).is_elsewhere:
+        judge = plan.judge_of(bound)
+        if not judge.is_elsewhere:
             continue
-        found = asyncio.run(probe_judge(plan, bound, row, int(config.data.max_response_length)))
-        if found.address is not None:
-            sums, share = asked.setdefault((found.name, found.address), [0.0, 0.0]), completions * number / total
-            sums[:] = sums[0] + share * found.requests, sums[1] + share * found.tokens
+        requests, tokens = asyncio.run(probe_judge(plan, bound, row, int(config.data.max_response_length)))
+        if judge.base_url is not None:
+            sums, count = asked.setdefault((str(bound.judge), judge.base_url), [0.0, 0.0]), completions * number / total
+            sums[:] = sums[0] + count * requests, sums[1] + count * tokens
     return [
         f"judge {name!r} answers at {address}; requests and responses "
         f"{'stay on' if urlsplit(address).hostname in _THIS_MACHINE else 'leave'} this machine; the run asks about "
