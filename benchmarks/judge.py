@@ -163,7 +163,7 @@ def in_process(model: Path, responses: int, rounds: int) -> dict[str, Any]:
             rates["looped"].append(len(found) / (middle - start))
             rates["in_process"].append(len(found) / (time.process_time() - middle))
         apart = max(apart, *(abs(a - b) for a, b in zip(expected, found, strict=True)))
-    tokens = len(judge._encode(prompts[0], fields))
+    tokens = len(asyncio.run(judge._encode(prompts[:1], fields))[0])
     return report(rates, "in_process", "looped") | {"prompt_tokens": tokens, "max_difference_of_log_odds": apart}
 
 
