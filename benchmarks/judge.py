@@ -27,6 +27,7 @@ import argparse
 import asyncio
 import json
 import math
+import signal
 import statistics
 import sys
 import tempfile
@@ -261,7 +262,7 @@ def against(judge: str, number: int, rounds: int, model: Path, address: str) -> 
     for turn in range(rounds + 1):
         if turn > 2 and time.monotonic() > end:
             break
-        count = max(32, number) if turn else 8
+        count = max(32, min(4 * number, 512)) if turn else 8
         texts = {way: [f"{number} {turn} {way} {i}: {REFUSAL}" for i in range(count + 1)] for way in rates}
         requests = asyncio.run(recorded(model, JUDGES[judge], texts["bare"]))
         ways = {
@@ -303,6 +304,7 @@ def main() -> int:
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers end with us
     parts = {
         "facets": lambda: facets(args.responses, args.hidden, args.layers, args.rounds),
         "in_process": lambda: in_process(args.model, max(1, args.responses // 16), args.rounds),
