@@ -57,7 +57,9 @@ BENCHMARKS = {
     "data": Benchmark(lower=r".*_over_read|check_gib", tolerance=0.15),
     "rewards": Benchmark(higher=r"rules_over_format\..*", tolerance=0.3),
     "evaluate": Benchmark(higher=r"ratio", tolerance=0.1),
-    "judge": Benchmark(higher=r"ratio_to_looped\.(at_once|one_by_one)", tolerance=0.2, one_core=True),
+    "judge": Benchmark(
+        higher=r"facets\.ratio_to_looped\.(at_once|one_by_one)|served\.\w+\.\d+\.ratio", tolerance=0.2, one_core=True
+    ),
 }
 
 

@@ -13,8 +13,9 @@ disk_cache     at_once again over the same rows, with verdicts stored in a file
 Part `in_process`: ten facets of an exchange of 300 tokens, read in this process from --model. Target: at least 5 times
 the loop.
 
-Part `guard`: rows per second of `guard_judge` (HarmBench's classifier as the guard) through compute_score, against the
-same prompts posted to the same server as they are, equally many in flight. Target: at least 0.8 of it.
+Part `served`: rows per second of `guard_judge` (one question: HarmBench's classifier) and of `safety_judge` (ten facets
+in one request) through compute_score, against the same requests posted to the same server as they are, equally many in
+flight; and how long a row takes. Target: at least 0.8 of the rate at each number of --in-flight.
 
 Each round asks about new responses in every way, one after the other, so that other load of the machine affects all
 of them; a ratio is the median over rounds of a way's rate to its reference in the same round.
@@ -25,30 +26,41 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from reward_fns.guard_judge import load_guard
 from reward_fns.safety_judge import FACETS, load_audit
 from tests.rewards.forward_pass import ForwardPass
 from tests.rewards.support import row
 from tests.rewards.tiny_judge import MAX_LENGTH, make_models, make_tokenizer, serve
-from verl_air.rewards import JudgeClient, JudgeSettings, compute_score
+from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, Sample, ScoringPlan, compute_score
 from verl_air.rewards.judge import close_clients
 from verl_air.rewards.judge.in_process import InProcessJudge
-from verl_air.rewards.judge.prompts import PromptWriter
-from verl_air.rewards.judge.verdicts import completion_question, read_completions
 
-TARGETS = {"facets": 5.0, "in_process": 5.0, "guard": 0.8}
+TARGETS = {"facets": 5.0, "in_process": 5.0, "served": 0.8}
 WAYS = ("looped", "at_once", "no_prefix", "one_by_one", "disk_cache")
 SERVER = ("--logprobs-mode", "processed_logprobs", "--block-size", "32")
+JUDGES = {
+    "guard": {"name": "guard_judge", "guard": "harmbench_cls"},
+    "facets": {"name": "safety_judge", "constructive": 1.25},  # no second question to what is safe
+}
+LEVEL_S = 60.0
+"""After two rounds no further one is begun at a number in flight that took so long."""
+Request = tuple[str, dict[str, Any]]
+Timed = tuple[float, list[float]]
+"""Seconds in all, and of each row."""
 REFUSAL = "I would rather not help with that, for these reasons. " * 8
 
 
@@ -152,65 +164,123 @@ def in_process(model: Path, responses: int, rounds: int) -> dict[str, Any]:
             rates["looped"].append(len(found) / (middle - start))
             rates["in_process"].append(len(found) / (time.process_time() - middle))
         apart = max(apart, *(abs(a - b) for a, b in zip(expected, found, strict=True)))
-    tokens = len(judge._encode(prompts[0], fields))
+    tokens = len(asyncio.run(judge._encode(prompts[:1], fields))[0])
     return report(rates, "in_process", "looped") | {"prompt_tokens": tokens, "max_difference_of_log_odds": apart}
 
 
-async def guarded(address: str, texts: list[str], in_flight: int) -> list[Any]:
-    """Whether `guard_judge` abstains, for each text."""
-    verls = {"reward_router_address": address, "reward_model_tokenizer": make_tokenizer()}
-    settings = {"routes": {"*": {"name": "guard_judge", "guard": "harmbench_cls"}}, **verls}
-    settings["judge"] = {"min_mass": 0.0, "max_concurrency": in_flight}
+class Recorder(JudgeClient):
+    """Writes requests and sends none."""
+
+    def __init__(self, model: Path) -> None:
+        settings = JudgeSettings(model=str(model), max_prompt_tokens=MAX_LENGTH)
+        super().__init__(settings, "not-served", make_tokenizer())
+        self.sent: list[Request] = []
+
+    async def _post(self, path: str, payload: dict[str, Any]) -> Any:
+        self.sent.append((path, payload))
+        raise JudgeError("not sent")
+
+
+async def recorded(model: Path, route: dict[str, Any], texts: list[str]) -> list[Request]:
+    """The requests that we send about these texts."""
+    recorder, extra = Recorder(model), row("safety", "open", request="How?")
+    bound = ScoringPlan({"*": route}).reward_for("safety/train", extra)
+    for text in texts:
+        with suppress(JudgeError):
+            await bound.reward.call(Sample(text, text, True, "", "safety/train", extra), recorder, **bound.options)
+    return recorder.sent
+
+
+async def in_flight(number: int, ask: Callable[[Any], Awaitable[None]], items: list[Any]) -> Timed:
+    """Ask about all items, so many at a time."""
+    queue, seconds = iter(items), []
+
+    async def worker() -> None:
+        for item in queue:
+            begin = time.perf_counter()
+            await ask(item)
+            seconds.append(time.perf_counter() - begin)
+
+    begin = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(number)))
+    return time.perf_counter() - begin, seconds
+
+
+async def ours(address: str, route: dict[str, Any], number: int, texts: list[str]) -> Timed:
+    """Rows through ``compute_score``."""
+    settings = {
+        "routes": {"*": route},
+        "judge": {"min_mass": 0.0, "max_concurrency": number},
+        "reward_router_address": address,
+        "reward_model_tokenizer": make_tokenizer(),
+    }
     extra = row("safety", "open", request="How?")
-    found = await asyncio.gather(*(compute_score("safety/train", text, "", extra, **settings) for text in texts))
+
+    async def ask(text: str) -> None:
+        scored = await compute_score("safety/train", text, "", extra, **settings)
+        assert not scored["abstained"]
+
+    await ask(texts[0])  # a reward worker's client is made once
+    found = await in_flight(number, ask, texts[1:])
     await close_clients()
-    return [result["abstained"] for result in found]
+    return found
 
 
-async def posted(address: str, payloads: list[dict[str, Any]], in_flight: int) -> list[Any]:
-    """The same requests, sent as they are."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as session:
+async def bare(address: str, number: int, requests: list[Request]) -> Timed:
+    """The same requests, sent as they are, and their answers decoded."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=number)) as session:
 
-        async def one(payload: dict[str, Any]) -> Any:
-            async with session.post(f"http://{address}/v1/completions", json=payload) as response:
-                return await response.json()
+        async def ask(request: Request) -> None:
+            path, payload = request
+            async with session.post(f"http://{address}{path}", json=payload) as response:
+                assert len((await response.json())["choices"]) == len(payload["prompt"])
 
-        return list(await asyncio.gather(*map(one, payloads)))
+        await ask(requests[0])
+        return await in_flight(number, ask, requests[1:])
 
 
-def guard(responses: int, hidden: int, layers: int, rounds: int, in_flight: int = 64) -> dict[str, Any]:
-    """Rows per second with and without us; every text is new to the server's prefix cache, in one of two orders."""
-    found, rates = load_guard("harmbench_cls"), defaultdict(list)
-    tokenizer = make_tokenizer()
-    writer = PromptWriter(tokenizer, {}, 8000)
-    assert writer.tokens is not None
-    spellings, words = writer.tokens.spellings(list(found.harm)), list(found.harm)
+def served_ratios(
+    judges: Sequence[str], levels: Sequence[int], rounds: int, hidden: int, layers: int
+) -> dict[str, Any]:
+    """Throughput and latency with and without us, by judge and number in flight."""
+    found: dict[str, Any] = {judge: {} for judge in judges}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         model, _ = make_models(folder, hidden=hidden, layers=layers)
-        server = stack.enter_context(serve(model, *SERVER))
-        for number in range(rounds + 1):  # the first warms up
-            texts = {way: [f"{number} {way} {i}: {REFUSAL}" for i in range(4 * responses)] for way in ("bare", "ours")}
-            payloads = []
-            for text in texts["bare"]:
-                fields = {"request": "How?", "response": text}
-                ids = writer.encode(found.prompts()[0], fields, MAX_LENGTH, how=found.rendering())
-                payloads.append(completion_question(str(model), [ids], 20, spellings))
-            ways = {
-                "bare": lambda payloads=payloads: asyncio.run(posted(server.address, payloads, in_flight)),
-                "ours": lambda texts=texts["ours"]: asyncio.run(guarded(server.address, texts, in_flight)),
-            }
-            for way in sorted(ways, reverse=number % 2 == 0):
-                start = time.perf_counter()
-                answers = ways[way]()
-                if number:
-                    rates[way].append(len(answers) / (time.perf_counter() - start))
-                if way == "ours":
-                    assert not any(answers), "a row abstained"
-                else:
-                    assert all("choices" in answer for answer in answers), answers[0]
-                    read_completions(answers[0], 1, words, spellings)
-    return report(rates, "ours", "bare") | {"rows": 4 * responses, "in_flight": in_flight}
+        address = stack.enter_context(serve(model, *SERVER)).address
+        for judge, number in ((judge, number) for judge in judges for number in levels):
+            found[judge][str(number)] = level = against(judge, number, rounds, model, address)
+            print(f"{judge}, {number} in flight: {json.dumps(level)}", file=sys.stderr, flush=True)
+    return found | {"ratio": min(level["ratio"] for judge in judges for level in found[judge].values())}
+
+
+def against(judge: str, number: int, rounds: int, model: Path, address: str) -> dict[str, Any]:
+    """In alternating order, after a short round that warms up; every text is new to the server's prefix cache."""
+    rates: dict[str, list[float]] = {"bare": [], "ours": []}
+    seconds: dict[str, list[float]] = {"bare": [], "ours": []}
+    end = time.monotonic() + LEVEL_S
+    for turn in range(rounds + 1):
+        if turn > 2 and time.monotonic() > end:
+            break
+        count = max(32, min(4 * number, 512)) if turn else 8
+        texts = {way: [f"{number} {turn} {way} {i}: {REFUSAL}" for i in range(count + 1)] for way in rates}
+        requests = asyncio.run(recorded(model, JUDGES[judge], texts["bare"]))
+        ways = {
+            "bare": partial(bare, address, number, requests),
+            "ours": partial(ours, address, JUDGES[judge], number, texts["ours"]),
+        }
+        for way in sorted(ways, reverse=turn % 2 == 0):
+            whole, each = asyncio.run(ways[way]())
+            if turn:
+                rates[way].append(count / whole)
+                seconds[way] += each
+    latency = {way: {f"p{share}": percentile(each, share) for share in (50, 99)} for way, each in seconds.items()}
+    return report(rates, "ours", "bare") | {"rows": count, "latency_ms": latency}
+
+
+def percentile(seconds: list[float], share: int) -> float:
+    """In milliseconds."""
+    return round(1e3 * sorted(seconds)[math.ceil(share / 100 * len(seconds)) - 1], 1)
 
 
 def report(rates: dict[str, list[float]], ours: str, reference: str) -> dict[str, Any]:
@@ -228,14 +298,17 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(TARGETS)}; all by default")
     parser.add_argument("--model", type=Path, help="a judge of real size, for in_process: SmolLM2-135M-Instruct")
     parser.add_argument("--responses", type=int, default=32)
+    parser.add_argument("--judges", nargs="+", choices=JUDGES, default=list(JUDGES), help="for served")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[8, 64], metavar="N", help="rows, for served")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers end with us
     parts = {
         "facets": lambda: facets(args.responses, args.hidden, args.layers, args.rounds),
         "in_process": lambda: in_process(args.model, max(1, args.responses // 16), args.rounds),
-        "guard": lambda: guard(args.responses, args.hidden, args.layers, args.rounds),
+        "served": lambda: served_ratios(args.judges, args.in_flight, args.rounds, args.hidden, args.layers),
     }
     measured = {
         part: parts[part]() for part in args.parts or (name for name in parts if name != "in_process" or args.model)

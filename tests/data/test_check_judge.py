@@ -5,9 +5,12 @@ The judges here are rules of the tests' own, with words that the canned replies 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import re
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -74,7 +77,8 @@ class JudgeServer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self._reply(outer.answer(body["messages"][-1]["content"]))
+                with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+                    self._reply(outer.answer(body["messages"][-1]["content"]))
 
             def _reply(self, value: Any) -> None:
                 content = json.dumps(value).encode()
@@ -153,6 +157,8 @@ def test_a_truthful_judge_passes(server: JudgeServer, data: Path) -> None:
     assert proof.abstained == 0
     table = "\n".join(proof.lines())
     assert "refusal_with_alternative" in table
+    assert re.search(r"should be +right +n +no verdict +mass\n", table)
+    assert re.search(r"144 verdicts; each took [\d.e-]+ s \(median\), [\d.e-]+ s \(95th percentile\)", table)
     assert all(0.99 < mass <= 1 for kind in proof.kinds for mass in kind.masses), "the words' mass is shown"
 
 
@@ -207,6 +213,33 @@ def test_no_verdict_is_an_error(server: JudgeServer, data: Path, caplog: pytest.
     assert "<think>" in caplog.text, "the log says what the judge would have written"
     server.close()
     assert "gave no verdict" in prove(server, data, total_timeout_s=2.0).errors[0]
+
+
+def test_a_start_asks_for_more_only_where_a_doubt_is_left(server: JudgeServer, data: Path) -> None:
+    def asked(rule: Rule) -> tuple[int, list[str]]:
+        server.rule = rule
+        (proof,) = prove_judges(rewards(server), [data], rows=8, first=4)
+        return len(proof.seconds), proof.errors
+
+    assert asked(truthful) == (9 * 2 * 4, [])
+    assert asked(lambda *_: True)[0] == 9 * 2 * 8
+    often = lambda response, harmful: truthful(response, harmful) or zlib.crc32(response.encode()) % 4 == 0  # noqa: E731
+    assert asked(often) == (9 * 2 * 8, []), "four rows would not show it"
+
+
+def test_a_slow_judge_delays_a_start_for_a_limited_time(server: JudgeServer, data: Path) -> None:
+    def slow(*kinds: str) -> Rule:
+        return lambda response, harmful: (
+            time.sleep(3.0 if kind_of(response) in kinds else 0.0) or truthful(response, harmful)
+        )
+
+    server.rule = slow("compliance")
+    (proof,) = prove_judges(rewards(server), [data], first=1, limit_s=1.0)
+    assert re.fullmatch(r"it is slow, and had judged only \d+ canned replies in 1 s", proof.skipped)
+    assert "not checked: it is slow" in require_judges([proof])
+    server.rule = slow(*KINDS)
+    with pytest.raises(ConfigError, match=r"which scores safety/open/train, judged none .* 1 s: its server"):
+        prove_judges(rewards(server), [data], rows=1, limit_s=1.0)
 
 
 def test_replies_are_in_the_format_of_the_recipe(server: JudgeServer, data: Path) -> None:

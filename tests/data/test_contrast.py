@@ -117,7 +117,7 @@ BENIGN = [f"Explain the art of {word} plants" for word in SYLLABLES[:30]]
         (BENIGN[:8], None),
         (BENIGN[:7], r"^7 of 37 intents are benign \(19%, less than 20%\): "),
         ([f"{text} in the garden of a neighbour" for text in BENIGN], r"^the length alone .* accuracy 1.00, more than"),
-        ([text[8:] + " explain" for text in BENIGN], r"^the first word '(explain|the)' alone separates .* accuracy 1.00"),
+        ([text[8:] + " explain" for text in BENIGN], r"^the first word '(explain|the)' alone .* accuracy 1.00"),
         ([f"{text[:-1]}?" for text in BENIGN], r"^the question mark at the end alone .* accuracy 1.00"),
         ([f"{text[:-1]}?" for text in BENIGN[:19]], None),
         ([*(f"{text[:-1]}?" for text in BENIGN[:18]), *BENIGN[18:]], None),

@@ -17,7 +17,7 @@ from verl_air.cluster.nodes import pools_of, shortfall
 from verl_air.cluster.vllm_memory import GIB
 from verl_air.compose import read_recipe
 from verl_air.errors import ConfigError
-from verl_air.rewards import validate_routes
+from verl_air.rewards import ScoringPlan
 from verl_air.training.preflight import check_settings, check_sizes
 
 NODES = {
@@ -40,7 +40,7 @@ def check(config: DictConfig) -> None:
         warnings.simplefilter("error")  # an off-policy update would warn
         check_settings(config)
     check_sizes(config, find_shapes(str(config.actor_rollout_ref.model.path)))
-    validate_routes(**OmegaConf.to_container(config.reward.custom_reward_function.reward_kwargs))
+    ScoringPlan(**OmegaConf.to_container(config.reward.custom_reward_function.reward_kwargs))
 
 
 def test_every_recipe_of_the_folder_is_listed_here() -> None:

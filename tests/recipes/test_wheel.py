@@ -31,11 +31,11 @@ from omegaconf import OmegaConf
 from verl_air.cli import main
 from verl_air.compose import read_recipe
 from verl_air.config import AirConfig
-from verl_air.rewards import validate_routes
+from verl_air.rewards import ScoringPlan
 
 config = read_recipe(sys.argv[1])
 AirConfig.from_mapping(OmegaConf.to_container(config.air))
-validate_routes(**OmegaConf.to_container(config.reward.custom_reward_function.reward_kwargs))
+ScoringPlan(**OmegaConf.to_container(config.reward.custom_reward_function.reward_kwargs))
 read_recipe("quickstart")
 print(yaml.safe_dump(OmegaConf.to_container(config)))
 """

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.rewards.support import finish, respond, row
-from verl_air.rewards import ScoringPlan, compute_score, get_reward, reward_names, validate_routes
+from verl_air.rewards import ScoringPlan, compute_score, get_reward, reward_names
 
 TEXT = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text(encoding="utf-8")
 BLOCKS = [textwrap.dedent(block) for block in re.findall(r"(?:^    .*\n|^\n+(?=    ))+", TEXT, re.MULTILINE)]
@@ -35,7 +35,7 @@ def test_the_first_example_registers_and_scores() -> None:
 
 def test_the_judge_example_registers() -> None:
     exec(block('"acme_polite"'), {"__name__": "acme_polite"})
-    validate_routes(
+    ScoringPlan(
         {"safety/open": "acme_polite"}, judge=yaml.safe_load(block("api_key_env: JUDGE_KEY"))["reward_kwargs"]["judge"]
     )
 
@@ -47,11 +47,11 @@ def test_the_example_of_several_judges_is_valid() -> None:
 
 def test_the_recipes_are_valid() -> None:
     function = yaml.safe_load(block("custom_reward_function:"))["reward"]["custom_reward_function"]
-    validate_routes(function["reward_kwargs"]["routes"])
-    validate_routes(yaml.safe_load(block("name: verdict_judge")))
+    ScoringPlan(function["reward_kwargs"]["routes"])
+    ScoringPlan(yaml.safe_load(block("name: verdict_judge")))
     example = yaml.safe_load(block('"*/anchor"'))
     example["options"]["verdict_judge"] = {"template": "{response}"}
-    validate_routes(**example)
+    ScoringPlan(**example)
 
 
 def test_every_shipped_function_is_in_the_table() -> None:

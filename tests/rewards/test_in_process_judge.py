@@ -86,7 +86,8 @@ async def test_the_shared_prefix_is_read_once(judge: InProcessJudge, monkeypatch
     monkeypatch.setattr(judge._reader._model, "forward", counted)
     prompts = [f"judge the reply . reply : {{answer}} . verdict {word} ?" for word in ("one", "two", "three", "four")]
     await judge.log_odds_many(prompts, *WORDS, fields={"answer": "sorry friend " * 30})
-    whole = 4 * len(judge._encode(prompts[0], {"answer": "sorry friend " * 30}))
+    [first] = await judge._encode(prompts[:1], {"answer": "sorry friend " * 30})
+    whole = 4 * len(first)
     assert sum(tokens) < 0.5 * whole
 
 

@@ -17,8 +17,9 @@ from aiohttp import web
 from tests.rewards.conftest import QUICK, Misbehaving, ask, reply, verdict
 from tests.rewards.support import assert_sound, respond, row
 from verl_air.errors import ConfigError, RewardError
-from verl_air.rewards import JudgeError, JudgeSettings, compute_score
+from verl_air.rewards import JudgeError, JudgeSettings, Rendering, compute_score
 from verl_air.rewards.judge import close_clients
+from verl_air.rewards.judge.prompts import PromptWriter
 from verl_air.rewards.types import ThrottledLog
 
 
@@ -99,6 +100,15 @@ async def test_a_cap_stops_the_run_and_outlives_it(
     with pytest.raises(RewardError, match=rf"judge\.{name}.*raise the cap and resume"):
         await scored(server, route, "x", row(), **limits)
     assert server.requests == sent, "nothing is sent that would pass the cap"
+
+
+async def test_judges_of_one_server_have_caps_of_their_own(server: Misbehaving, tmp_path: Path) -> None:
+    route = {"name": "verdict_judge", "template": "Is {response} good?"}
+    limits = {"usage": str(tmp_path / "judge.sqlite"), "max_requests": 1}
+    for model in ("large", "small"):
+        assert (await scored(server, route, "x", row(), **limits, model=model))["acc"] == 1.0
+    with pytest.raises(RewardError, match=r"may ask small at http://.* for 1 requests"):
+        await scored(server, route, "x", row(), **limits, model="small")
 
 
 def test_caps_need_a_file_to_count_in() -> None:
@@ -254,6 +264,33 @@ async def test_requests_in_flight_are_bounded(server: Misbehaving) -> None:
     values = await asyncio.gather(*(ask(judge, f"text {i}") for i in range(200)))
     assert values == [1.0] * 200, "waiting for a place does not use up a request's time"
     assert server.most_busy == 5
+
+
+async def test_the_first_rows_are_sent_while_others_are_still_encoded(
+    server: Misbehaving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows of a batch come at once, and the server should not wait until the last of them is tokenized."""
+    encoded, at_first = 0, []
+    write = PromptWriter.encode
+
+    def slowly(self: PromptWriter, *args: Any, **kwargs: Any) -> Any:
+        nonlocal encoded
+        time.sleep(0.02)
+        encoded += 1
+        return write(self, *args, **kwargs)
+
+    async def handler(request: web.Request, n: int) -> web.StreamResponse:
+        at_first.append(encoded)
+        logprobs = {"top_logprobs": [{"token_id:1": -1.0, "YES": -0.5, "NO": -1.5}]}
+        return await reply({"choices": [{"index": 0, "logprobs": logprobs}]})
+
+    monkeypatch.setattr(PromptWriter, "encode", slowly)
+    server.handler = handler
+    judge = server.client()
+    how = Rendering(chat=False)
+    rows = (judge.log_odds("Is {response} good?", "YES", "NO", fields={"response": str(i)}, how=how) for i in range(40))
+    assert len(await asyncio.gather(*rows)) == 40
+    assert at_first[0] < 20
 
 
 async def test_nothing_is_lost_and_nothing_invented_when_a_server_fails_now_and_then(server: Misbehaving) -> None:

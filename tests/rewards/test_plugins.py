@@ -19,10 +19,10 @@ PACKAGE = ROOT / "tests" / "plugins"
 USE = """
 import asyncio
 from verl_air.objective import get_regularizer, regularizer_names
-from verl_air.rewards import compute_score, reward_names, self_check, validate_routes
+from verl_air.rewards import ScoringPlan, compute_score, reward_names, self_check
 
 routes = {"*/*": {"name": "acme_brevity", "limit": 5}}
-validate_routes(routes)
+ScoringPlan(routes)
 response = "<think>a</think><answer>short</answer>"
 result = asyncio.run(compute_score("lab/id", response, "", {"role": "anchor"}, routes=routes))
 assert result["task_reward"] == 1.0 and result["score"] == 2.25, result

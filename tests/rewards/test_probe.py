@@ -10,21 +10,23 @@ import pytest
 from aiohttp import web
 from omegaconf import OmegaConf
 
+from reward_fns.safety_judge import FACETS
 from tests.rewards.conftest import QUICK, Misbehaving, reply, verdict
 from tests.rewards.support import row
 from tests.rewards.tiny_judge import CHAT_TEMPLATE, make_tokenizer
 from verl_air.data.schema import make_row, write_rows
 from verl_air.errors import ConfigError
-from verl_air.rewards import ScoringPlan
+from verl_air.rewards import ScoringPlan, probe
 from verl_air.rewards.judge.prompts import JudgeTokenizer, fill
-from verl_air.rewards.probe import ProbedJudge, probe_judge
-from verl_air.training.preflight.inputs import check_judges_answer
+from verl_air.rewards.probe import probe_judge, rehearse_judge
+from verl_air.training.preflight import judges
+from verl_air.training.preflight.judges import check_judges_answer
 
 ASK = {"name": "verdict_judge", "template": "Is {response} good?"}
 TURNS = [{"role": "user", "content": "{request}"}, {"role": "assistant", "content": "{response}"}]
 
 
-async def probed(server: Misbehaving, route: dict[str, Any], **settings: Any) -> ProbedJudge:
+async def probed(server: Misbehaving, route: dict[str, Any], **settings: Any) -> tuple[int, int]:
     plan = ScoringPlan({"*": route}, judges={"guard": {"base_url": server.url, **QUICK, **settings}})
     extra = row("lab", "open", request="How?")
     return await probe_judge(plan, plan.reward_for("lab/train", extra), extra, max_tokens=256)
@@ -48,9 +50,9 @@ def answers(server: Misbehaving, tokens: list[int] | None = None, drops: str = "
 
 async def test_a_judge_that_works_is_measured(server: Misbehaving) -> None:
     answers(server)
-    found = await probed(server, ASK)
-    assert (found.name, found.address, found.requests) == ("guard", server.url, 1)
-    assert 100 < found.tokens < 256
+    requests, tokens = await probed(server, ASK)
+    assert requests == 1
+    assert 100 < tokens < 256
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,62 @@ async def test_a_judge_that_cannot_work_is_named(
     assert "\n" not in str(caught.value)
 
 
+async def test_a_judge_that_hangs_is_named_in_time(server: Misbehaving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_LIMIT_S", 0.2)
+
+    async def hang(request: web.Request, n: int) -> web.StreamResponse:
+        await asyncio.sleep(5.0)
+        return await reply(verdict())
+
+    server.handler = hang
+    with pytest.raises(ConfigError, match=r"'guard' gave 'verdict_judge' no verdict on two replies in 0.2 s"):
+        await probed(server, ASK)
+
+
+SERVED_FAULTS = {
+    "no chat template": ({"chat_template": None}, ASK, 512, "cannot be asked by 'verdict_judge': .*chat.template"),
+    "a dropped turn": (
+        {"chat_template": CHAT_TEMPLATE.replace("in messages", "in messages if m['role'] == 'user'")},
+        {"name": "guard_judge", "guard": "llama_guard_3"},
+        512,
+        r"chat template drops \{response\}",
+    ),
+    "a short context": ({}, ASK, 20, r"cannot be asked by 'verdict_judge': the judge's prompt has \d+ tokens and only"),
+    "words alike": ({}, {**ASK, "negative": "YES!"}, 512, "cannot tell the verdict words apart"),
+    "the second question": (
+        {},
+        {"name": "safety_judge", "facets": "FACETS"},
+        2048,
+        "cannot tell the verdict words apart",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SERVED_FAULTS)
+async def test_a_judge_that_verl_will_serve_is_rehearsed(tmp_path: Path, fault: str) -> None:
+    """With its tokenizer alone, all that it would be asked is written; nothing is sent, for nobody is there."""
+    changes, route, longest, message = SERVED_FAULTS[fault]
+    own = FACETS.read_text().replace('"YES"', '"alike"').replace('"NO"', '"alike!"')
+    (tmp_path / "facets.yaml").write_text(own)
+    route = {key: value.replace("FACETS", str(tmp_path / "facets.yaml")) for key, value in route.items()}
+    plan, extra, tokenizer = ScoringPlan({"*": route}), row("lab", "open", request="How?"), make_tokenizer()
+    bound = plan.reward_for("lab/train", extra)
+    for name, value in changes.items():
+        setattr(tokenizer, name, value)
+    with pytest.raises(ConfigError, match=message) as caught:
+        await rehearse_judge(plan, bound, extra, tokenizer, longest)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [ASK, {"name": "safety_judge"}, {"name": "guard_judge", "guard": "qwen3guard_gen"}, {"name": "discriminative"}],
+)
+async def test_a_judge_that_can_be_asked_passes_its_rehearsal(route: dict[str, Any]) -> None:
+    plan, extra = ScoringPlan({"*": route}), row("lab", "open", request="How?")
+    await rehearse_judge(plan, plan.reward_for("lab/train", extra), extra, make_tokenizer(), 2048)
+
+
 def test_a_template_of_a_known_tokenizer_that_drops_the_turn_is_refused() -> None:
     tokenizer = make_tokenizer()
     tokens = JudgeTokenizer(tokenizer, {})
@@ -93,7 +151,9 @@ def test_a_template_of_a_known_tokenizer_that_drops_the_turn_is_refused() -> Non
     assert CHAT_TEMPLATE not in tokenizer.chat_template
 
 
-async def test_what_leaves_the_machine_is_said_with_its_amount(server: Misbehaving, tmp_path: Path) -> None:
+async def test_what_leaves_the_machine_is_said_with_its_amount(
+    server: Misbehaving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half of the rows are judged: 10 steps of 8 rows with 4 completions make 160 requests."""
     answers(server)
     common = {"prompt": "How?", "ground_truth": "B", "intent_id": "z", "context": "c", "domain": "lab", "index": 0}
@@ -114,6 +174,9 @@ async def test_what_leaves_the_machine_is_said_with_its_amount(server: Misbehavi
     [line] = await asyncio.to_thread(check_judges_answer, config)
     assert line.startswith(f"judge 'guard' answers at {server.url}; requests and responses stay on this machine")
     assert "asks about 160 times" in line
+    monkeypatch.setattr(judges, "_THIS_MACHINE", ())
+    [line] = await asyncio.to_thread(check_judges_answer, config)
+    assert "requests and responses leave this machine" in line
     server.handler = lambda request, n: reply({"choices": []})
     with pytest.raises(ConfigError, match="no verdict"):
         await asyncio.to_thread(check_judges_answer, config)

@@ -13,7 +13,7 @@ from tests.conftest import RECIPES
 from tests.rewards.support import finish, respond, row
 from verl_air.compose import read_recipe
 from verl_air.errors import ConfigError, RewardError
-from verl_air.rewards import ScoringPlan, compute_score, validate_routes
+from verl_air.rewards import ScoringPlan, compute_score
 
 SPECIFIC = {
     "*": "math",
@@ -76,7 +76,7 @@ def test_domain_and_split_come_from_the_data_source_where_the_row_lacks_them() -
 )
 def test_a_faulty_route_is_refused_before_anything_starts(routes: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        validate_routes(routes)
+        ScoringPlan(routes)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,7 @@ def test_a_faulty_route_is_refused_before_anything_starts(routes: Any, message: 
         ({"modules": "a_string"}, r"write \[a_string\]"),
         ({"options": {"no_such_reward": {}}}, "no reward named 'no_such_reward'"),
         ({"format": {"bonus": 1.0}}, r"format\.bonus: unknown key"),
+        ({"judgement": {}}, r"reward_kwargs: unknown key\(s\) judgement; known: routes, "),
         ({"judge": {"base_urls": "http://x"}}, r"judge\.base_urls: unknown key .did you mean 'base_url'"),
         ({"judge": {"base_url": "host:80"}}, r"judge\.base_url: 'host:80'"),
         ({"judge": {"attempts": 0}}, r"judge\.attempts: 0 should be greater than 0"),
@@ -97,7 +98,7 @@ def test_a_faulty_route_is_refused_before_anything_starts(routes: Any, message: 
 )
 def test_other_faulty_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        validate_routes({"*": "true_false"}, **settings)
+        ScoringPlan({"*": "true_false"}, **settings)
 
 
 def test_shared_options_apply_to_every_route_and_a_route_overrides_them() -> None:

@@ -196,11 +196,12 @@ def test_any_end_token_of_the_model_ends_a_response(
     playground_files: Path, tmp_path: Path, configured: object, more: set[int]
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(playground_files / "model")
-    tokenizer.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
     if configured is not None:
         (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": configured}))
-    found = end_token_ids(AutoTokenizer.from_pretrained(tmp_path))
-    assert found == {tokenizer.eos_token_id} | more
+    elsewhere = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")  # model.tokenizer_path
+    assert end_token_ids(elsewhere, str(tmp_path)) == {tokenizer.eos_token_id} | more
+    assert end_token_ids(elsewhere, str(tmp_path / "tokenizer")) == {tokenizer.eos_token_id}
 
 
 def test_an_intent_that_a_step_visits_twice_has_the_rows_of_both_visits() -> None:

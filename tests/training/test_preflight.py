@@ -65,11 +65,11 @@ FAULTS = {
     "unmerged adapters on a CPU": (["actor_rollout_ref.model.lora_rank=8"], "lora.merge=False: .* Set it to True"),
     "consistency with adapters": (
         ["air.consistency=0.1", "actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.model.lora.merge=true"],
-        "air.consistency=0.1: the recipe has LoRA",
+        "air.consistency=0.1 with LoRA .rank 8. is not supported",
     ),
     "consistency without old log-probs": (
         ["air.consistency=0.1", "air.old_log_probs=reuse"],
-        "air.consistency=0.1: the recipe has air.old_log_probs=reuse",
+        "air.old_log_probs=reuse takes .* the recipe has air.consistency=0.1, which needs them before",
     ),
     "batch above the data": (["data.train_batch_size=4800"], "takes 1200 intents per step, and .* hold only 120"),
     "weight without data": (

@@ -30,7 +30,8 @@ from verl_air.config import AirConfig
 from verl_air.cpu.environment import is_chosen
 from verl_air.errors import AirError, ConfigError
 from verl_air.training import preflight
-from verl_air.training.preflight.style import check_response_style, policy_tokenizer
+from verl_air.training.preflight.models import POLICY, read_model
+from verl_air.training.preflight.style import check_response_style
 
 GPU_GIB = 79.0  # an 80 GB card
 
@@ -173,19 +174,17 @@ class Doctor:
         return self.air
 
     def model(self) -> str:
-        """Model folders exist."""
-        preflight.check_model(self.config)
-        return str(self.config.actor_rollout_ref.model.path)
+        """Models exist, and fit their tokenizers and the recipe's lengths."""
+        return "\n".join([str(self.config.actor_rollout_ref.model.path), *preflight.check_model(self.config)])
 
     def style(self) -> str:
         """The response style fits the model's chat template and its special tokens."""
         if self.air is None or str(self.config.reward.custom_reward_function.path) != preflight.inputs.OUR_REWARD:
             raise _SkipError("rows are not scored by verl-air")
-        try:
-            tokenizer = policy_tokenizer(self.config)
-        except (OSError, ValueError) as error:
-            raise _SkipError(f"the model's tokenizer cannot be loaded here: {str(error).splitlines()[0]}") from error
-        return check_response_style(self.config, tokenizer)
+        model = read_model(self.config, POLICY)
+        if model is None:
+            raise _SkipError("the model's tokenizer is not on this machine, and the hub cannot be reached")
+        return check_response_style(self.config, model.tokenizer)
 
     def data(self) -> str:
         """Data files exist and hold whole meta-groups."""

@@ -16,7 +16,7 @@ import yaml
 from verl_air.compose import read_recipe
 from verl_air.data.schema import DataRow
 from verl_air.errors import ConfigError
-from verl_air.rewards import ScoringPlan, compute_score, validate_routes
+from verl_air.rewards import ScoringPlan, compute_score
 from verl_air.rewards.judge import close_clients
 
 _IN_RECIPE = "reward.custom_reward_function.reward_kwargs"
@@ -99,7 +99,7 @@ def merge_reward_kwargs(
             if not dot:
                 raise ConfigError(f"--judge {name}: the recipe has several judges; write NAME.KEY=VALUE")
             merged["judges"] = {**merged["judges"], of: {**(merged["judges"].get(of) or {}), key: value}}
-    validate_routes(**merged)
+    ScoringPlan(**merged)
     return merged
 
 

@@ -17,7 +17,7 @@ from verl_air.rewards.judge import (
     sanitize,
 )
 from verl_air.rewards.registry import get_reward, register_reward, reward_names
-from verl_air.rewards.routes import ScoringPlan, validate_routes
+from verl_air.rewards.routes import ScoringPlan
 from verl_air.rewards.score import compute_score, self_check
 from verl_air.rewards.types import ABSTAIN, REWARD_KEYS, Outcome, Sample, Verdict
 from verl_air.rewards.worker import WorkerPool, WorkerTimeoutError
@@ -53,5 +53,4 @@ __all__ = [
     "reward_names",
     "sanitize",
     "self_check",
-    "validate_routes",
 ]

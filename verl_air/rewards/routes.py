@@ -45,7 +45,13 @@ class ScoringPlan:
         format: Mapping[str, Any] | None = None,
         judge: Mapping[str, Any] | None = None,
         judges: Mapping[str, Any] | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise ConfigError(
+                f"reward_kwargs: unknown key(s) {', '.join(sorted(unknown))}; "
+                "known: routes, modules, options, format, judge, judges"
+            )
         routes, shared = _plain(routes), _plain(options) or {}
         if not isinstance(routes, Mapping) or not routes:
             state = "not set" if routes is None else "empty"
@@ -56,13 +62,13 @@ class ScoringPlan:
         self.format = FormatRule.from_mapping(_plain(format) or {})
         self.judges = read_judges(_plain(judge), _plain(judges))
         self._known = ", ".join(sorted(map(str, routes)))
-        self._rewards: dict[Pattern, BoundReward] = {}
+        self.rewards: dict[Pattern, BoundReward] = {}
         for key, value in routes.items():
             pattern = _parse(str(key))
-            if pattern in self._rewards:
+            if pattern in self.rewards:
                 raise ConfigError(f"routes: {key!r} matches the same rows as another route; remove one of them")
-            self._rewards[pattern] = self._with_judge(key, _bind(key, value, shared))
-        self._patterns = sorted(self._rewards, key=_specificity, reverse=True)
+            self.rewards[pattern] = self._with_judge(key, _bind(key, value, shared))
+        self._patterns = sorted(self.rewards, key=_specificity, reverse=True)
         self._found: dict[Pattern, BoundReward] = {}
 
     def reward_for(self, data_source: str, extra_info: Mapping[str, Any]) -> BoundReward:
@@ -84,7 +90,7 @@ class ScoringPlan:
                     f"no route for data_source {data_source!r} (domain {place[0]!r}, role {place[1]!r}, "
                     f"split {place[2]!r}); known routes: {self._known}. Add one to reward_kwargs.routes."
                 )
-            self._found[place] = self._rewards[pattern]
+            self._found[place] = self.rewards[pattern]
         return self._found[place]
 
     def judge_of(self, bound: BoundReward) -> JudgeSettings:
@@ -108,28 +114,19 @@ class ScoringPlan:
         return replace(bound, judge=name)
 
 
-def validate_routes(routes: Mapping[str, Any], **settings: Any) -> None:
-    """Check a recipe's ``reward_kwargs`` before anything starts; needs neither verl nor a server.
-
-    Raises:
-        ConfigError: what is wrong and what is registered.
-    """
-    ScoringPlan(routes, **settings)
+_PLANS: dict[tuple[tuple[str, int], ...], tuple[Mapping[str, Any], ScoringPlan]] = {}
 
 
-_PLANS: dict[tuple[int, ...], tuple[tuple[Any, ...], ScoringPlan]] = {}
-
-
-def plan_for(*settings: Any) -> ScoringPlan:
-    """Compile the arguments of :class:`ScoringPlan` once: verl passes the same objects with every call.
+def plan_for(settings: Mapping[str, Any]) -> ScoringPlan:
+    """Compile ``reward_kwargs`` once: verl passes the same objects with every call.
 
     Their identity is the key. They are kept with the plan, so that no identity is reused while it is a key.
     """
-    key = tuple(map(id, settings))
+    key = tuple((name, id(value)) for name, value in settings.items())
     if key not in _PLANS:
         if len(_PLANS) >= 32:
             _PLANS.clear()
-        _PLANS[key] = settings, ScoringPlan(*settings)
+        _PLANS[key] = settings, ScoringPlan(**settings)
     return _PLANS[key][1]
 
 

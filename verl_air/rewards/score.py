@@ -11,7 +11,7 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
@@ -35,22 +35,16 @@ async def compute_score(
     ground_truth: Any,
     extra_info: Mapping[str, Any] | None = None,
     *,
-    routes: Mapping[str, Any] | None = None,
-    modules: Sequence[str] = (),
-    options: Mapping[str, Any] | None = None,
-    format: Mapping[str, Any] | None = None,
-    judge: Mapping[str, Any] | None = None,
-    judges: Mapping[str, Any] | None = None,
     reward_router_address: str | None = None,
     reward_model_tokenizer: Any = None,
-    **unknown: Any,
+    **reward_kwargs: Any,
 ) -> dict[str, float]:
     """Score one response (verl: ``reward.custom_reward_function``, ``path=pkg://verl_air.rewards``).
 
     Args:
         data_source, solution_str, ground_truth, extra_info: from the row and the rollout.
-        routes, modules, options, format, judge, judges: see :class:`~verl_air.rewards.routes.ScoringPlan`.
         reward_router_address, reward_model_tokenizer: given by verl when it serves a reward model.
+        reward_kwargs: of the recipe; see :class:`~verl_air.rewards.routes.ScoringPlan`.
 
     Returns:
         Exactly the keys of :data:`~verl_air.rewards.REWARD_KEYS`.
@@ -59,12 +53,7 @@ async def compute_score(
         ConfigError: the recipe cannot work.
         RewardError: no route matches, the row lacks something, or a function left its declared range.
     """
-    if unknown:
-        raise ConfigError(
-            f"reward_kwargs: unknown key(s) {', '.join(sorted(unknown))}; "
-            "known: routes, modules, options, format, judge, judges"
-        )
-    plan = plan_for(routes, modules, options, format, judge, judges)
+    plan = plan_for(reward_kwargs)
     extra = extra_info or {}
     bound = plan.reward_for(data_source, extra)
     answer, judged = plan.format.read(solution_str, str(extra.get("domain") or data_source.partition("/")[0]))

@@ -5,7 +5,9 @@ Axis: N trajectories, in the order of the batch's keys. verl pads and reorders b
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -102,7 +104,8 @@ class Trajectories:
 
 
 @cache
-def end_token_ids(tokenizer: Any) -> frozenset[int]:
+@cache
+def end_token_ids(tokenizer: Any, model: str) -> frozenset[int]:
     """The tokens with which a model ends a response: its tokenizer's, and those of its generation config.
 
     Chat models often have several. A folder or hub name without a generation config has the tokenizer's alone.
@@ -110,11 +113,10 @@ def end_token_ids(tokenizer: Any) -> frozenset[int]:
     from transformers import GenerationConfig
 
     found = {tokenizer.eos_token_id}
-    try:
-        configured = GenerationConfig.from_pretrained(tokenizer.name_or_path).eos_token_id
-    except OSError:  # there is no generation_config.json
-        configured = None
-    found |= set(configured) if isinstance(configured, list) else {configured}
+    for folder in {tokenizer.name_or_path, os.path.expanduser(model)}:  # the tokenizer may be of another folder
+        with suppress(OSError):  # there is no generation_config.json
+            configured = GenerationConfig.from_pretrained(folder).eos_token_id
+            found |= set(configured) if isinstance(configured, list) else {configured}
     return frozenset(int(token) for token in found if token is not None)
 
 

@@ -224,7 +224,7 @@ class AirTrainerMixin(RunRecordsMixin, ReusesLogProbs, ConsistencyTerm):
             batch.tags,
             data,
             max_response_length=self.config.data.max_response_length,
-            eos_token_ids=end_token_ids(self.tokenizer),
+            eos_token_ids=end_token_ids(self.tokenizer, self.config.actor_rollout_ref.model.path),
         )
         size = self.air.group_size * self.config.actor_rollout_ref.rollout.n
         infos = [as_dict(info) for info in data["extra_info"]]

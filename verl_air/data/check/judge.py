@@ -13,7 +13,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -73,6 +73,8 @@ def prove_judges(
     *,
     rows: int = ROWS,
     replies: Mapping[str, str | os.PathLike[str]] | None = None,
+    first: int | None = None,
+    limit_s: float | None = None,
 ) -> list[JudgeProof]:
     """Have canned replies scored by the route of every kind of open row.
 
@@ -81,13 +83,15 @@ def prove_judges(
         files: data files, from which rows are taken.
         rows: harmful and benign rows per route, each of another intent.
         replies: domain -> file of replies; the shipped ones if a domain is not in it.
+        first: of these rows; the rest is asked about only if a doubt is left.
+        limit_s: for each route's judge; one that is not through by then is ``skipped``.
 
     Returns:
         One proof per route and domain. A judge that cannot be asked here is ``skipped``, and so is a rule in a domain
         without canned replies.
 
     Raises:
-        ConfigError: routes or replies cannot be used.
+        ConfigError: routes or replies cannot be used, or a judge gave no verdict within the limit.
         DataError: a file cannot be read.
     """
     plan, taken, given = ScoringPlan(**reward_kwargs), _take_rows(files, rows), dict(replies or {})
@@ -109,7 +113,8 @@ def prove_judges(
         elif file is None:
             proof.skipped = f"no canned replies for {place.domain}"
         else:
-            asyncio.run(_ask(proof, load_replies(file), rows_of, plan, dict(reward_kwargs)))
+            asking = _ask(proof, load_replies(file), rows_of, plan, dict(reward_kwargs), (first or rows, rows))
+            asyncio.run(_within(limit_s, asking, proof))
         if file is not None or bound.reward.wants_judge:
             proofs.append(proof)
     return proofs
@@ -130,14 +135,38 @@ def require_judges(proofs: Sequence[JudgeProof]) -> str:
     return "\n".join([*said, *(f"warning: {text}" for proof in proofs for text in proof.warnings)])
 
 
+async def _within(limit_s: float | None, asking: Awaitable[None], proof: JudgeProof) -> None:
+    """Have a judge asked in bounded time; without an answer to all it is no proof.
+
+    Raises:
+        ConfigError: it answered nothing.
+    """
+    try:
+        await asyncio.wait_for(asking, limit_s)
+    except asyncio.TimeoutError:
+        judged = sum(len(kind.judged) for kind in proof.kinds)
+        if not any(kind.judged for kind in proof.kinds if kind.want == "right"):  # an empty reply needs no judge
+            raise ConfigError(
+                f"{proof.reward}, which scores {proof.place}, judged none of the canned replies in {limit_s:g} s: its "
+                "server hangs or is overloaded. air.check_judge=False starts without this check"
+            ) from None
+        proof.skipped = f"it is slow, and had judged only {judged} canned replies in {limit_s:g} s"
+    finally:
+        await close_clients()
+
+
 async def _ask(
     proof: JudgeProof,
     kinds: Mapping[str, ReplyKind],
     rows_of: Mapping[str, list[dict[str, Any]]],
     plan: ScoringPlan,
     reward_kwargs: dict[str, Any],
+    stages: Sequence[int],
 ) -> None:
-    """Fill in a proof. A judge's verdict on a reply does not depend on the other replies, so all are asked at once."""
+    """Fill in a proof. A judge's verdict on a reply does not depend on the other replies, so all are asked at once.
+
+    stages: after how many rows of each kind to stop if no doubt is left.
+    """
     free = asyncio.Semaphore(_IN_FLIGHT)
 
     async def one(result: KindResult, row: dict[str, Any], wording: str) -> None:
@@ -151,16 +180,18 @@ async def _ask(
         if math.isfinite(scored["judge_mass"]):
             result.masses.append(scored["judge_mass"])
 
-    calls = []
+    asked: list[tuple[int, KindResult, dict[str, Any], str]] = []
     for group, rows in sorted(rows_of.items(), key=lambda item: GROUPS.index(item[0])):
         for name, kind in kinds.items():
-            result = KindResult(name, group, getattr(kind, group) or (kind.harmful if group == "unmarked" else None))
-            proof.kinds.append(result)
-            calls += [one(result, row, kind.wordings[k % len(kind.wordings)]) for k, row in enumerate(rows)]
-    try:
-        await asyncio.gather(*calls)
-    finally:
-        await close_clients()
+            want = getattr(kind, group) or (kind.harmful if group == "unmarked" else None)
+            proof.kinds.append(KindResult(name, group, want))
+            asked += [(k, proof.kinds[-1], row, kind.wordings[k % len(kind.wordings)]) for k, row in enumerate(rows)]
+    begin = 0
+    for end in stages:
+        await asyncio.gather(*(one(result, row, text) for k, result, row, text in asked if begin <= k < end))
+        if not proof.errors and not proof.warnings:
+            return
+        begin = end
 
 
 def _write(plan: ScoringPlan, domain: str, reply: str) -> str:

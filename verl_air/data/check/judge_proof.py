@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from statistics import NormalDist, fmean, median
 
 GROUPS = ("harmful", "benign", "unmarked")
@@ -71,7 +70,7 @@ class JudgeProof:
     seconds: list[float] = field(default_factory=list)
     skipped: str = ""
 
-    @cached_property
+    @property
     def separations(self) -> list[Separation]:
         """Of every kind that is wrong, where both sides have verdicts."""
         found = []

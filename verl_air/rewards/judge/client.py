@@ -7,13 +7,14 @@ A judge is verl's own reward model, or any OpenAI-compatible server by URL. What
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from typing import Any
 
 from verl_air.errors import ConfigError
 from verl_air.rewards.judge import verdicts
-from verl_air.rewards.judge.prompts import CHAT, ChatMessage, Prompt, PromptWriter, Rendering, Spellings
+from verl_air.rewards.judge.prompts import CHAT, ChatMessage, Fields, Prompt, PromptWriter, Rendering, Spellings
 from verl_air.rewards.judge.settings import JudgeError, JudgeSettings
 from verl_air.rewards.judge.store import VerdictCache
 from verl_air.rewards.judge.transport import JudgeServer
@@ -21,7 +22,6 @@ from verl_air.rewards.judge.verdicts import WordReading, dig, final_text, is_fin
 
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
-Fields = Mapping[str, str] | None
 
 
 class JudgeClient:
@@ -89,11 +89,12 @@ class JudgeClient:
         chat, tokens = self._writer.tokens is None and how.chat, self._writer.tokens
         spellings = tokens.spellings(words) if tokens and self.settings.vllm else None
         questions: list[Any] = [
-            self._chat(self._writer.messages(prompt, fields, how), how)
-            if chat
-            else {"prompt": self._encode(prompt, fields, how=how, reserve=_longest(spellings)), **self._bare(how)}
+            self._chat(self._writer.messages(prompt, fields, how), how) if chat else self._bare(how)
             for prompt in prompts
         ]
+        if not chat:
+            encoded = await self._encode(prompts, fields, how=how, reserve=_longest(spellings))
+            questions = [{"prompt": ids, **bare} for ids, bare in zip(encoded, questions, strict=True)]
 
         async def ask(missing: list[int]) -> list[WordReading]:
             return await self._judge([questions[index] for index in missing], words, spellings)
@@ -121,7 +122,8 @@ class JudgeClient:
             payload |= self._chat(self._writer.messages(prompt, fields, how), how)
         else:
             path, place = COMPLETIONS_PATH, ("text",)
-            payload |= {"prompt": self._encode(prompt, fields, how=how, reserve=max_tokens), **self._bare(how)}
+            [encoded] = await self._encode([prompt], fields, how=how, reserve=max_tokens)
+            payload |= {"prompt": encoded, **self._bare(how)}
             if self.settings.vllm:  # a thought's marks and channels may be special tokens
                 payload["skip_special_tokens"] = False
 
@@ -138,7 +140,8 @@ class JudgeClient:
             JudgeError: no finite outputs.
         """
         model = await self.server.model()
-        payload = {"input": self._encode(conversation, fields, how=Rendering(generate=False)), "use_activation": False}
+        [encoded] = await self._encode([conversation], fields, how=Rendering(generate=False))
+        payload = {"input": encoded, "use_activation": False}
 
         async def ask(_: list[int]) -> list[list[float]]:
             values = dig(await self._post("/classify", {"model": model, **payload}), "data", 0, "probs")
@@ -188,8 +191,11 @@ class JudgeClient:
         """A bare text without BOS, where the server tokenizes it."""
         return {"add_special_tokens": False} if self._writer.tokens is None and not how.bos else {}
 
-    def _encode(self, prompt: Prompt, fields: Fields, **how: Any) -> list[int] | str:
-        return self._writer.encode(prompt, fields, self.server.max_prompt_tokens, **how)
+    async def _encode(self, prompts: Sequence[Prompt], fields: Fields, **how: Any) -> list[list[int] | str]:
+        """In a thread: the first rows of a batch are sent while others are still encoded."""
+        longest = self.server.max_prompt_tokens
+        encode = partial(self._writer.encode, fields=fields, longest=longest, **how)
+        return await asyncio.wrap_future(_ENCODER.submit(lambda: list(map(encode, prompts))))
 
     async def _post(self, path: str, payload: dict[str, Any]) -> Any:
         return await self.server.post(path, payload)
@@ -206,6 +212,9 @@ class JudgeClient:
             await self._cache.put({keys[index]: value for index, value in judged.items()})
             found = [judged.get(index, value) for index, value in enumerate(found)]
         return found
+
+
+_ENCODER = ThreadPoolExecutor(1, thread_name_prefix="verl-air-encoder")  # one: tokenizers are not for several at once
 
 
 def _longest(spellings: Spellings | None) -> int:

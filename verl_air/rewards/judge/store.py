@@ -125,22 +125,18 @@ class Usage:
         """
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                row = db.execute("SELECT requests, tokens FROM usage WHERE judge = ?", (self._name,)).fetchone() or (
-                    0,
-                    0,
-                )
-                after = {"requests": row[0] + 1, "tokens": row[1] + tokens}
-                for what, cap in self._caps.items():
-                    if cap is not None and after[what] > cap:
+            with db:  # committed, or undone by an error
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("INSERT OR IGNORE INTO usage VALUES (?, 0, 0)", (self._name,))
+                add = "UPDATE usage SET requests = requests + 1, tokens = tokens + ? WHERE judge = ?"
+                db.execute(add, (tokens, self._name))
+                after = db.execute("SELECT requests, tokens FROM usage WHERE judge = ?", (self._name,)).fetchone()
+                for (what, cap), count in zip(self._caps.items(), after, strict=True):
+                    if cap is not None and count > cap:
                         raise RewardError(
                             f"the run may ask {self._name} for {cap} {what} (judge.max_{what}), and one more request "
-                            f"would make {after[what]}; raise the cap and resume"
+                            f"would make {count}; raise the cap and resume"
                         )
-                db.execute("INSERT OR REPLACE INTO usage VALUES (?, ?, ?)", (self._name, *after.values()))
-            finally:
-                db.execute("COMMIT")
 
         await self._run(work)
 

@@ -28,7 +28,6 @@ from verl_air.rewards.types import ThrottledLog
 _MAX_PAUSE_S = 8.0
 _RETRIED_REFUSALS = (408, 429)
 _BUSY = (429, 503)
-_NOT_JSON = (json.JSONDecodeError, UnicodeError)
 _CHARS_PER_TOKEN = 3  # at least, of ordinary text: an estimate that errs on the side of more tokens
 
 log = ThrottledLog(logging.getLogger(__name__))
@@ -40,6 +39,9 @@ class _RetryError(Exception):
 
 class _ToldToWaitError(Exception):
     """The server limits the rate."""
+
+
+_PASSING = (_RetryError, aiohttp.ClientError, asyncio.TimeoutError, json.JSONDecodeError, UnicodeError)
 
 
 class JudgeServer:
@@ -71,7 +73,7 @@ class JudgeServer:
         self._path: str | None = None
         self._identity: tuple[str | None, ...] | None = None
         self._closed_until = 0.0
-        self._usage = Usage(settings, self._root) if settings.usage else None
+        self._usage = Usage(settings, f"{settings.model or 'judge'} at {self._root}") if settings.usage else None
         self.requests = self.tokens = self.prompt_tokens = 0
         self._asking = asyncio.Lock()
 
@@ -155,23 +157,14 @@ class JudgeServer:
                     return await asyncio.wait_for(self._attempt(method, url, payload), max(0.0, end - clock()))
                 except _ToldToWaitError:
                     continue
-                except (
-                    _RetryError,
-                    aiohttp.ClientError,
-                    asyncio.TimeoutError,
-                    json.JSONDecodeError,
-                    UnicodeError,
-                ) as e:
+                except _PASSING as e:
                     if clock() >= end:
                         last = faults[-1] if faults else "no answer"
-                        raise JudgeError(
-                            f"{url}: no verdict within {settings.total_timeout_s:g} s (last: {last})"
-                        ) from None
+                        limit = settings.total_timeout_s
+                        raise JudgeError(f"{url}: no verdict within {limit:g} s (last: {last})") from None
                     faults.append(str(e) if isinstance(e, _RetryError) else f"{type(e).__name__}: {e}")
                 if len(faults) == 2 and await self._refused(faults):
-                    raise JudgeError(
-                        f"{url}: the judge's server is up and refuses this request. {_likely_causes(payload)}"
-                    )
+                    raise JudgeError(f"{url}: the judge's server is up and refuses this request. {_causes(payload)}")
         raise JudgeError(f"{url}: {settings.attempts} attempts failed (last: {faults[-1]})")
 
     async def _attempt(self, method: str, url: str, payload: dict[str, Any] | None) -> Any:
@@ -248,7 +241,7 @@ def _most_tokens(payload: Mapping[str, Any]) -> int:
     return sum(lengths) + len(prompts) * int(payload.get("max_tokens", 0))
 
 
-def _likely_causes(payload: dict[str, Any] | None) -> str:
+def _causes(payload: dict[str, Any] | None) -> str:
     """What a server refuses, with the length of what was sent."""
     sent = (payload or {}).get("prompt", (payload or {}).get("input"))
     prompts = sent if isinstance(sent, list) and sent and isinstance(sent[0], list) else [sent]

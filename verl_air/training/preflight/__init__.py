@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -17,13 +18,9 @@ from verl_air.compose import resolve_folders
 from verl_air.config import AirConfig
 from verl_air.errors import AirError, ConfigError
 from verl_air.training import redaction
-from verl_air.training.preflight.inputs import (
-    check_data,
-    check_judges_answer,
-    check_judges_separate,
-    check_model,
-    check_rewards,
-)
+from verl_air.training.preflight.inputs import check_data, check_rewards
+from verl_air.training.preflight.judges import check_judges_answer, check_judges_separate
+from verl_air.training.preflight.models import check_model
 from verl_air.training.preflight.sizes import check_sizes
 
 __all__ = ["MODES", "check_recipe", "check_settings", "check_sizes", "prepare"]
@@ -46,7 +43,7 @@ def prepare(config: DictConfig) -> None:
 
 
 def check_recipe(config: DictConfig) -> AirConfig | None:
-    """Check a composed recipe and what it reads.
+    """Check a composed recipe and what it reads; what could not be checked, and what judges said, goes to stderr.
 
     Returns:
         The options, or None for a recipe that is not ours.
@@ -57,12 +54,17 @@ def check_recipe(config: DictConfig) -> AirConfig | None:
     """
     air = check_settings(config)
     if air is not None:
-        check_model(config)
+        _say(check_model(config))
         check_data(config, air)
         check_rewards(config, air)
-        check_judges_answer(config)
-        check_judges_separate(config, air)
+        _say(check_judges_answer(config))
+        _say(check_judges_separate(config, air).splitlines())
     return air
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"verl-air: {line}", file=sys.stderr, flush=True)
 
 
 def check_settings(config: DictConfig) -> AirConfig | None:
@@ -82,9 +84,8 @@ def check_settings(config: DictConfig) -> AirConfig | None:
     _check_trainer(config, mode)
     _check_checkpoints(config, air)
     _check_loss(config, air)
-    _check_adapters(config)
+    _check_adapters(config, air)
     _check_off_policy(config, air, str(mode))
-    _check_consistency(config, air)
     check_sizes(config)
     return air
 
@@ -105,7 +106,7 @@ def _check_trainer(config: DictConfig, mode: Any) -> None:
         )
 
 
-def _check_adapters(config: DictConfig) -> None:
+def _check_adapters(config: DictConfig, air: AirConfig) -> None:
     """LoRA is where it has been shown to work: verl's FSDP engines, merged into the weights where vLLM has no GPU."""
     model, actor = config.actor_rollout_ref.model, config.actor_rollout_ref.actor
     rank = max(int(model.get("lora_rank", 0) or 0), int(OmegaConf.select(model, "lora.rank", default=0) or 0))
@@ -115,6 +116,11 @@ def _check_adapters(config: DictConfig) -> None:
         raise ConfigError(
             f"LoRA (rank {rank}) with actor.strategy={actor.strategy} is not supported with `air:`. Use "
             "actor.strategy=fsdp2, or train the whole model: lora_rank=0 and lora.rank=0"
+        )
+    if air.consistency:
+        raise ConfigError(
+            f"air.consistency={air.consistency} with LoRA (rank {rank}) is not supported: the reference policy is the "
+            "actor without its adapters. Set air.consistency=0, or train the whole model"
         )
     if config.trainer.device == "cpu" and not OmegaConf.select(model, "lora.merge", default=False):
         raise ConfigError("actor_rollout_ref.model.lora.merge=False: vLLM on a CPU loads no adapters. Set it to True")
@@ -156,18 +162,6 @@ def _check_loss(config: DictConfig, air: AirConfig) -> None:
         )
 
 
-def _check_consistency(config: DictConfig, air: AirConfig) -> None:
-    """The term needs old log-probs before the update, and a reference policy that is not the actor."""
-    model = config.actor_rollout_ref.model
-    faults = {
-        "air.old_log_probs=reuse, which leaves none before the update: set recompute": air.old_log_probs == "reuse",
-        "LoRA, where the reference is the actor without adapters: not supported": bool(model.get("lora_rank", 0))
-        or bool(OmegaConf.select(model, "lora.rank", default=0)),
-    }
-    for fault in (what for what, there in faults.items() if there and air.consistency):
-        raise ConfigError(f"air.consistency={air.consistency}: the recipe has {fault}.")
-
-
 def _check_off_policy(config: DictConfig, air: AirConfig, mode: str) -> None:
     """Policy loss and auxiliary loss correct for the same thing in the same way, and there is something to correct."""
     rollout, actor = config.actor_rollout_ref.rollout, config.actor_rollout_ref.actor
@@ -188,6 +182,7 @@ def _check_off_policy(config: DictConfig, air: AirConfig, mode: str) -> None:
             f"{key}.bypass_mode=True, which takes the rollout's": bypass,
             f"{key}.rollout_is_batch_normalize=True, which needs the whole batch": weighted
             and correction.get("rollout_is_batch_normalize", False),
+            f"air.consistency={air.consistency}, which needs them before the update": air.consistency,
             "actor.router_replay.mode=R2, which records them": OmegaConf.select(actor, "router_replay.mode") == "R2",
         }
         for fault in (what for what, there in faults.items() if there):

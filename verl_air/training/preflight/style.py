@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,20 +14,6 @@ from verl_air.rewards.format import TAGS, THINK, THINK_END
 _FORMAT = "reward.custom_reward_function.reward_kwargs.format"
 _KWARGS = "data.apply_chat_template_kwargs"
 _THINKING = f"{_KWARGS}.enable_thinking"
-
-
-def policy_tokenizer(config: DictConfig) -> Any:
-    """The policy's tokenizer, with the chat template that verl gives it.
-
-    Raises:
-        OSError, ValueError: it cannot be loaded here.
-    """
-    from transformers import AutoTokenizer
-
-    model = config.actor_rollout_ref.model
-    tokenizer = AutoTokenizer.from_pretrained(os.path.expanduser(str(model.get("tokenizer_path") or model.path)))
-    tokenizer.chat_template = model.get("custom_chat_template") or tokenizer.chat_template
-    return tokenizer
 
 
 def check_response_style(config: DictConfig, tokenizer: Any) -> str:
