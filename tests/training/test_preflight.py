@@ -22,9 +22,11 @@ from omegaconf import DictConfig
 from tests.conftest import ROOT
 from verl_air.cluster.model_shapes import find_shapes
 from verl_air.compose import resolve_folders
+from verl_air.config import AirConfig
 from verl_air.data import read_rows, write_rows
 from verl_air.errors import ConfigError, DataError, RewardError
 from verl_air.training.preflight import check_recipe, check_settings, check_sizes
+from verl_air.training.preflight.inputs import check_data
 
 Compose = Callable[..., DictConfig]
 
@@ -243,10 +245,10 @@ def test_open_rows_without_a_plain_request_are_named(compose: Compose, playgroun
     rows = list(read_rows(playground_files / "train.parquet"))
     rows[2]["extra_info"]["extras"] = "{}"
     write_rows(tmp_path / "train.parquet", rows)
-    overrides = [f"data.train_files=[{tmp_path / 'train.parquet'}]", "air.check_judge=false"]
-    check_recipe(compose(*overrides))
+    config = compose(f"data.train_files=[{tmp_path / 'train.parquet'}]")
+    check_data(config, AirConfig())
     with pytest.raises(DataError, match=r"train.parquet, row 2: air.consistency needs the plain request"):
-        check_recipe(compose(*overrides, "air.consistency=0.1"))
+        check_data(config, AirConfig(consistency=0.1))
 
 
 def test_prompts_of_another_response_style_are_named(compose: Compose, playground_files: Path, tmp_path: Path) -> None:
