@@ -6,16 +6,40 @@ import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("VERL_PLATFORM", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes"
+
+# Folders whose files share what is slow to start: worlds of ranks, one real run at a time.
+TOGETHER = ("tests/engines", "tests/runs")
+
+
+class ByFile(LoadScopeScheduling):
+    """With ``-n``, the tests of a file, or of a folder of ``TOGETHER``, run in one process and share its fixtures."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::")[0]
+        return next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    config.option.loadscopereorder = False  # in the order below
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In several processes what takes longest begins first, or the last process would be left alone with it."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (not item.get_closest_marker("verl_run"), not item.get_closest_marker("slow")))
 
 
 @pytest.fixture(scope="session")
