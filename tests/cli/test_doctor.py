@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import RECIPES, ROOT
+from tests.conftest import RECIPES, ROOT, composed, edited
 from verl_air.cli import main
 from verl_air.cli.doctor import check_recipe_settings
-from verl_air.compose import read_recipe
 from verl_air.errors import ConfigError
 
 FSDP, MEGATRON = "grpo-qwen2.5_14b-1x8-fsdp2", "grpo-qwen2.5_14b-2x8-megatron"
@@ -136,7 +135,7 @@ def test_sizes_are_compared_with_those_of_a_hub_model(name: str) -> None:
     """preflight alone finds the sizes of local models only."""
     overrides, message = SIZES[name]
     with pytest.raises(ConfigError, match=message):
-        check_recipe_settings(read_recipe(MEGATRON, overrides, config_dir=RECIPES))
+        check_recipe_settings(edited(composed(MEGATRON), *overrides))
 
 
 def test_what_depends_on_a_failed_check_is_skipped_with_the_reason(doctor) -> None:
@@ -196,6 +195,7 @@ def test_versions_that_do_not_work_are_named_with_the_fix(monkeypatch: pytest.Mo
     assert "matplotlib" not in out
 
 
+@pytest.mark.slow
 def test_a_real_process_prints_the_doctors_lines_only() -> None:
     """No line of other packages on stdout or stderr; --verbose shows them."""
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from tests.conftest import RECIPES
+from tests.conftest import RECIPES, composed, edited
 from verl_air.cluster.cpu_plan import (
     MICRO_BATCH_BYTES,
     CpuPlan,
@@ -33,24 +33,22 @@ SPEED = CpuSpeed(flops=100e9, bandwidth=10e9, threads=2)
 
 
 def plan(*overrides: str, gib: float = 24.0, speed: CpuSpeed = SPEED, free: float = 1.0) -> CpuPlan:
-    recipe = read_recipe("smollm2-135m-cpu", overrides, config_dir=RECIPES)
-    return plan_cpu(recipe, gib * GIB, speed, free * gib * GIB)
+    return plan_cpu(edited(composed("smollm2-135m-cpu"), *overrides), gib * GIB, speed, free * gib * GIB)
 
 
-def test_the_quickstarts_sizes_are_what_they_were(playground_files: Path) -> None:
-    recipe = read_recipe("quickstart", [f"playground={playground_files}"], config_dir=RECIPES)
-    sizes = {key: OmegaConf.select(recipe, key) for key in (BUCKET, f"{ROLE}.{CACHE}", f"{JUDGE}.{CACHE}")}
+def test_the_quickstarts_sizes_are_what_they_were(quickstart_recipe: DictConfig) -> None:
+    sizes = {key: OmegaConf.select(quickstart_recipe, key) for key in (BUCKET, f"{ROLE}.{CACHE}", f"{JUDGE}.{CACHE}")}
     assert list(sizes.values()) == [16, 64 * 2**20, 64 * 2**20]
 
 
 @pytest.mark.parametrize("model", [SMOLLM2, QWEN])
 def test_sizes_follow_the_model(model: str) -> None:
-    recipe = read_recipe("smollm2-135m-cpu", [f"model_path={model}"], config_dir=RECIPES)
+    config = edited(composed("smollm2-135m-cpu"), f"model_path={model}")
     shapes = find_shapes(model)
-    assert OmegaConf.select(recipe, BUCKET) * 2**20 >= 4 * shapes.embedding
-    assert OmegaConf.select(recipe, f"{ROLE}.{CACHE}") >= 4 / 2 * shapes.kv_bytes_per_token() * 384 * 16
-    micro = recipe.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu
-    assert micro == recipe.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu
+    assert OmegaConf.select(config, BUCKET) * 2**20 >= 4 * shapes.embedding
+    assert OmegaConf.select(config, f"{ROLE}.{CACHE}") >= 4 / 2 * shapes.kv_bytes_per_token() * 384 * 16
+    micro = config.actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu
+    assert micro == config.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu
     assert 24 % micro == 0
     assert micro == 1 or micro * 384 * token_bytes(shapes) <= MICRO_BATCH_BYTES
 
