@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,20 @@ import pytest
 from tests.conftest import RECIPES, ROOT, composed, edited
 from verl_air.cli import main
 from verl_air.cli.doctor import check_recipe_settings
+from verl_air.cluster.cpu_plan import measure_speed
 from verl_air.errors import ConfigError
 
 FSDP, MEGATRON = "grpo-qwen2.5_14b-1x8-fsdp2", "grpo-qwen2.5_14b-2x8-megatron"
 ROLE = "actor_rollout_ref"
 CORE = f"{ROLE}.actor.megatron"
+MEASURED = cache(measure_speed)  # once for all tests
 JUDGE_SERVER = "++reward.custom_reward_function.reward_kwargs.judge.base_url"
 
 
 @pytest.fixture
-def doctor(playground_files: Path, capsys: pytest.CaptureFixture[str]):
+def doctor(playground_files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Run it on a recipe of this project: exit status, and the status and text of each check."""
+    monkeypatch.setattr("verl_air.cli.doctor.measure_speed", MEASURED)
 
     def run(recipe: str, *arguments: str) -> tuple[int, dict[str, tuple[str, str]]]:
         overrides = [f"playground={playground_files}"] if recipe.startswith("quickstart") else []
