@@ -29,10 +29,10 @@ smollm2: env
 	@$(PY) -m verl_air.playground.smollm2 --sources $(SOURCES)
 
 test: env
-	$(PY) -m pytest -m "not exhaustive"
+	$(PY) -m pytest -n 2 -m "not exhaustive"
 
 test-fast: env
-	$(PY) -m pytest -m "not slow and not verl_run and not exhaustive"
+	$(PY) -m pytest -n 2 -m "not slow and not verl_run and not exhaustive"
 
 test-exhaustive: env
 	$(PY) -m pytest -m exhaustive

@@ -8,25 +8,28 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import RECIPES, ROOT
+from tests.conftest import RECIPES, ROOT, composed, edited
 from verl_air.cli import main
-from verl_air.compose import read_recipe
+from verl_air.cluster.cpu_plan import measure_speed
 from verl_air.errors import ConfigError
 from verl_air.training.preflight.sizes import check_model_sizes
 
 FSDP, MEGATRON = "grpo-qwen2.5_14b-1x8-fsdp2", "grpo-qwen2.5_14b-2x8-megatron"
 ROLE = "actor_rollout_ref"
 CORE = f"{ROLE}.actor.megatron"
+MEASURED = cache(measure_speed)  # once for all tests
 JUDGE_SERVER = "++reward.custom_reward_function.reward_kwargs.judge.base_url"
 
 
 @pytest.fixture
-def doctor(playground_files: Path, capsys: pytest.CaptureFixture[str]):
+def doctor(playground_files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     """Run it on a recipe of this project: exit status, and the status and text of each check."""
+    monkeypatch.setattr("verl_air.cli.doctor.measure_speed", MEASURED)
 
     def run(recipe: str, *arguments: str) -> tuple[int, dict[str, tuple[str, str]]]:
         overrides = [f"playground={playground_files}"] if recipe.startswith("quickstart") else []
@@ -128,7 +131,7 @@ SIZES = {
 def test_sizes_are_compared_with_those_of_a_hub_model(name: str) -> None:
     overrides, message = SIZES[name]
     with pytest.raises(ConfigError, match=message):
-        check_model_sizes(read_recipe(MEGATRON, overrides, config_dir=RECIPES))
+        check_model_sizes(edited(composed(MEGATRON), *overrides))
 
 
 def test_what_depends_on_a_failed_check_is_skipped_with_the_reason(doctor) -> None:
@@ -188,6 +191,7 @@ def test_versions_that_do_not_work_are_named_with_the_fix(monkeypatch: pytest.Mo
     assert "matplotlib" not in out
 
 
+@pytest.mark.slow
 def test_a_real_process_prints_the_doctors_lines_only() -> None:
     """No line of other packages on stdout or stderr; --verbose shows them."""
 

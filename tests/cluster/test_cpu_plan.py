@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from tests.conftest import RECIPES
+from tests.conftest import RECIPES, composed, edited
 from verl_air.cluster import cpu_plan
 from verl_air.cluster.cpu_plan import CpuSpeed, kv_cache_bytes, measure_speed, micro_batch, plan_cpu, token_bytes
 from verl_air.cluster.memory_plan import MemoryPlan
@@ -24,24 +22,22 @@ SPEED = CpuSpeed(flops=100e9, bandwidth=10e9)
 
 
 def plan(*overrides: str, gib: float = 24.0, speed: CpuSpeed = SPEED, free: float = 1.0) -> MemoryPlan:
-    recipe = read_recipe("smollm2-135m-cpu", overrides, config_dir=RECIPES)
-    return plan_cpu(recipe, gib * GIB, speed, free * gib * GIB)
+    return plan_cpu(edited(composed("smollm2-135m-cpu"), *overrides), gib * GIB, speed, free * gib * GIB)
 
 
-def test_the_quickstarts_sizes_are_what_they_were(playground_files: Path) -> None:
-    recipe = read_recipe("quickstart", [f"playground={playground_files}"], config_dir=RECIPES)
-    sizes = {key: OmegaConf.select(recipe, key) for key in (BUCKET, f"{ROLE}.{CACHE}", f"{JUDGE}.{CACHE}")}
+def test_the_quickstarts_sizes_are_what_they_were(quickstart_recipe: DictConfig) -> None:
+    sizes = {key: OmegaConf.select(quickstart_recipe, key) for key in (BUCKET, f"{ROLE}.{CACHE}", f"{JUDGE}.{CACHE}")}
     assert list(sizes.values()) == [16, 64 * 2**20, 64 * 2**20]
 
 
 @pytest.mark.parametrize("model", [SMOLLM2, QWEN])
 def test_sizes_follow_the_model(model: str) -> None:
-    recipe = read_recipe("smollm2-135m-cpu", [f"model_path={model}"], config_dir=RECIPES)
+    config = edited(composed("smollm2-135m-cpu"), f"model_path={model}")
     shapes = find_shapes(model)
-    assert OmegaConf.select(recipe, BUCKET) * 2**20 >= 4 * shapes.embedding
-    assert OmegaConf.select(recipe, f"{ROLE}.{CACHE}") >= 4 / 2 * shapes.kv_bytes_per_token() * 384 * 16
-    micro = OmegaConf.select(recipe, MICRO_BATCH)
-    assert micro == recipe.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu
+    assert OmegaConf.select(config, BUCKET) * 2**20 >= 4 * shapes.embedding
+    assert OmegaConf.select(config, f"{ROLE}.{CACHE}") >= 4 / 2 * shapes.kv_bytes_per_token() * 384 * 16
+    micro = OmegaConf.select(config, MICRO_BATCH)
+    assert micro == config.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu
     assert 24 % micro == 0
     assert micro == 1 or micro * 384 * token_bytes(shapes) <= cpu_plan.MICRO_BATCH_BYTES
 

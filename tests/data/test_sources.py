@@ -111,7 +111,7 @@ LONG = "x" * 200_000
         ("columns.json", b'{"request": ["a", "b"], "id": [1, 2]}', ["a", "b"]),
         ("lines.txt", b"a\n\n b \n", ["a", "b"]),
         ("long.csv", f'request\n"{LONG}"\n'.encode(), [LONG]),
-        ("packed.csv.gz", gzip.compress(b"request\na\n"), ["a"]),
+        ("packed.csv.gz", gzip.compress(b"request\na\n", mtime=0), ["a"]),
         ("wide.csv", "request\nä\n".encode("utf-16"), ["ä"]),
         ("marked.jsonl", b'\xef\xbb\xbf{"request": "a"}\n', ["a"]),
         ("chat.jsonl", b'{"request": [{"role": "user", "content": "a"}]}', ["a"]),

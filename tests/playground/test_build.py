@@ -51,10 +51,18 @@ def test_the_folder_is_complete_and_explains_itself(built: Path) -> None:
     assert model.config.vocab_size == len(tokenizer) == manifest["sizes"]["vocabulary"]
 
 
-def test_two_folders_of_one_seed_are_the_same(built: Path, tmp_path: Path) -> None:
-    manifest = build_playground(tmp_path / "other", BRIEF, progress=None)
+def test_a_build_after_a_killed_one_is_the_same_and_puts_torchs_threads_back(built: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    (tmp_path / ".playground.partial" / "model").mkdir(parents=True)
+    (tmp_path / ".playground.partial" / "stray").write_text("")
+    torch.set_num_threads(2)
+    manifest = build_playground(tmp_path / "playground", BRIEF, progress=None)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+    assert [path.name for path in tmp_path.iterdir()] == ["playground"]
     one, other = (
-        {name: content for name, (_, content) in snapshot(folder).items()} for folder in (built, tmp_path / "other")
+        {name: content for name, (_, content) in snapshot(folder).items()}
+        for folder in (built, tmp_path / "playground")
     )
     assert json.loads(one.pop("manifest.json"))["measured"] == manifest["measured"]
     del other["manifest.json"]
@@ -75,18 +83,6 @@ def test_a_damaged_folder_is_rebuilt(out: Path, missing: str) -> None:
     (out / missing).unlink()
     build_playground(out, BRIEF, progress=None)
     assert (out / missing).is_file()
-
-
-def test_what_a_killed_build_left_is_removed_and_torchs_threads_are_put_back(tmp_path: Path) -> None:
-    before = torch.get_num_threads()
-    (tmp_path / ".playground.partial" / "model").mkdir(parents=True)
-    (tmp_path / ".playground.partial" / "stray").write_text("")
-    torch.set_num_threads(2)
-    build_playground(tmp_path / "playground", BRIEF, progress=None)
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(before)
-    assert [path.name for path in tmp_path.iterdir()] == ["playground"]
-    assert not (tmp_path / "playground" / "stray").exists()
 
 
 def test_a_build_that_fails_leaves_the_finished_folder_alone(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

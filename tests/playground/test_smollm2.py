@@ -55,24 +55,8 @@ def rows(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--out",
         str(folder),
     ]
-    assert (
-        main(
-            [
-                *build,
-                "--style",
-                "plain",
-                "--max-prompt-length",
-                "320",
-                "--held-out",
-                "4",
-                "--anchors",
-                "1",
-                "--open",
-                "3",
-            ]
-        )
-        == 0
-    )
+    sizes = ["--style=plain", "--max-prompt-length=320", "--held-out=4", "--anchors=1", "--open=3"]
+    assert main([*build, *sizes]) == 0
     return folder
 
 
@@ -86,14 +70,10 @@ def test_the_tokenizer_knows_the_end_of_a_turn_and_loses_nothing(model: Path) ->
 
 
 def test_the_chat_template_is_the_published_one(model: Path) -> None:
-    turns = [
-        {"role": "user", "content": "Hi"},
-        {"role": "assistant", "content": "Hello"},
-        {"role": "user", "content": "?"},
-    ]
-    rendered = AutoTokenizer.from_pretrained(model).apply_chat_template(
-        turns, tokenize=False, add_generation_prompt=True
-    )
+    said = (("user", "Hi"), ("assistant", "Hello"), ("user", "?"))
+    turns = [{"role": role, "content": content} for role, content in said]
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     assert rendered == (
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n<|im_start|>user\n?<|im_end|>\n"
@@ -128,20 +108,16 @@ def test_prompts_are_within_the_recipes_length(model: Path, rows: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model)
     for split in ("train", "id", "ood"):
         for row in read_rows(rows / f"{split}.parquet"):
-            ids = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)[
-                "input_ids"
-            ]
-            assert len(ids) <= 320
+            rendered = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=True)
+            assert len(rendered["input_ids"]) <= 320
 
 
 @pytest.mark.verl_run
 def test_sixteen_rows_are_evaluated_and_are_sensible_text(model: Path, rows: Path, tmp_path: Path) -> None:
     out = tmp_path / "rollouts.jsonl"
     command = [sys.executable, "-W", "ignore", "-m", "verl_air", "evaluate", "--model", str(model), "--out", str(out)]
-    scoring = {
-        "routes": {"safety/anchor": "row_verifier", "safety/open": "refusal_keywords"},
-        "format": {"style": "plain"},
-    }
+    routes = {"safety/anchor": "row_verifier", "safety/open": "refusal_keywords"}
+    scoring = {"routes": routes, "format": {"style": "plain"}}
     (tmp_path / "scoring.yaml").write_text(json.dumps(scoring))
     command += ["--data", str(rows / "id.parquet"), "--recipe", str(tmp_path / "scoring.yaml")]
     command += ["--temperature", "0.7", "--max-tokens", "48", "--max-model-len", "512"]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import warnings
-from functools import cache
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from tests.conftest import RECIPES
+from tests.conftest import RECIPES, composed, edited
 from verl_air.cluster.memory_plan import plan_memory
 from verl_air.cluster.model_shapes import find_shapes
 from verl_air.cluster.nodes import pools_of, shortfall
@@ -30,11 +29,6 @@ NODES = {
 each_recipe = pytest.mark.parametrize("name", NODES)
 
 
-@cache
-def recipe(name: str) -> DictConfig:
-    return read_recipe(name)
-
-
 def check(config: DictConfig) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # an off-policy update would warn
@@ -49,7 +43,7 @@ def test_every_recipe_of_the_folder_is_listed_here() -> None:
 
 @each_recipe
 def test_the_papers_settings(name: str) -> None:
-    config = recipe(name)
+    config = composed(name)
     role = config.actor_rollout_ref
     assert (role.rollout.n, role.actor.optim.lr, config.air.coef) == (3, 5e-7, 8e-4)
     assert {path.split("/")[-2] for path in config.data.train_files} == {"safety", "moral", "math"}
@@ -60,7 +54,7 @@ def test_the_papers_settings(name: str) -> None:
 
 @each_recipe
 def test_our_checks_accept_it(name: str) -> None:
-    check(recipe(name))
+    check(composed(name))
 
 
 def test_our_checks_accept_the_example_of_the_readme(mine: Path) -> None:
@@ -75,7 +69,7 @@ def test_verls_own_checks_accept_it(name: str, monkeypatch: pytest.MonkeyPatch) 
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-    config = recipe(name)
+    config = composed(name)
     monkeypatch.setattr("verl_air.training.preflight.check_recipe", lambda config: None)  # data and model are not here
     validate_config(config, need_reference_policy(config), need_critic(config))
     actor = config.actor_rollout_ref.actor
@@ -86,7 +80,7 @@ def test_verls_own_checks_accept_it(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 @each_recipe
 def test_it_fits_and_its_header_says_what_the_plan_says(name: str) -> None:
-    plan = plan_memory(recipe(name), 79 * GIB)
+    plan = plan_memory(composed(name), 79 * GIB)
     assert plan.faults == ()
     assert plan.notes == ()
     header = (RECIPES / f"{name}.yaml").read_text().split("\ndefaults:")[0]
@@ -98,7 +92,7 @@ def test_it_fits_and_its_header_says_what_the_plan_says(name: str) -> None:
 
 @each_recipe
 def test_its_pools_fill_the_nodes_that_its_name_promises(name: str) -> None:
-    pools = pools_of(recipe(name))
+    pools = pools_of(composed(name))
     nodes = {f"node{i}": 8 for i in range(NODES[name])}
     assert shortfall(pools, nodes) is None
     assert sum(pool.nodes * pool.gpus for pool in pools) == 8 * NODES[name]
@@ -109,9 +103,9 @@ def test_its_pools_fill_the_nodes_that_its_name_promises(name: str) -> None:
 def test_gspo_passes_with_context_parallelism_and_padded_sequences_do_not() -> None:
     actor = "actor_rollout_ref.actor"
     gspo = [f"{actor}.policy_loss.loss_mode=gspo", f"{actor}.loss_agg_mode=seq-mean-token-mean"]
-    config = read_recipe("grpo-qwen2.5_14b-8x8-megatron", gspo)
+    config = edited(composed("grpo-qwen2.5_14b-8x8-megatron"), *gspo)
     assert config.actor_rollout_ref.actor.megatron.context_parallel_size == 2
     assert check_settings(config) is not None
     padded = "actor_rollout_ref.model.use_remove_padding=False"
     with pytest.raises(ConfigError, match=r"use_remove_padding=False is refused by verl's Megatron engine"):
-        check_settings(read_recipe("grpo-qwen2.5_14b-8x8-megatron", [*gspo, padded]))
+        check_settings(edited(config, padded))

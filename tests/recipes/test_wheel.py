@@ -20,13 +20,11 @@ pytestmark = pytest.mark.slow
 
 PACKAGES = ("verl_air", "reward_fns", "recipes")
 MAIN_PPO = ("-m", "verl.trainer.main_ppo", "--cfg=job", "--config-name=mine", "--config-dir")
-WHERE = """
-import sys, reward_fns, verl, verl_air, verl_air.recipes
-modules = [verl_air, verl_air.recipes, reward_fns, sys.modules["verl_air.plugin"]]  # verl has loaded the plugin
-print(*(module.__file__ for module in modules), *filter(None, sys.path), sep="\\n")
-"""
 CHECK = """
-import sys, yaml
+import sys, yaml, reward_fns, verl, verl_air, verl_air.recipes
+modules = [verl_air, verl_air.recipes, reward_fns, sys.modules["verl_air.plugin"]]  # verl has loaded the plugin
+print(*(module.__file__ for module in modules), *filter(None, sys.path), sep="\\n", end="\\n---\\n")
+
 from omegaconf import OmegaConf
 from verl_air.cli import main
 from verl_air.compose import read_recipe
@@ -97,13 +95,14 @@ def test_a_recipe_of_ones_own_composes_and_is_checked_from_an_empty_folder(
     installed: Path, mine: Path, tmp_path: Path
 ) -> None:
     run = partial(python, installed / "bin" / "python", tmp_path)
-    modules, path = (places := run("-c", WHERE).splitlines())[:4], places[4:]
+    places, _, composed = run("-c", CHECK, str(mine.relative_to(tmp_path))).partition("\n---\n")
+    modules, path = places.splitlines()[:4], places.splitlines()[4:]
     assert all(Path(module).is_relative_to(installed) for module in modules), modules
     third_party = Path(sysconfig.get_path("purelib")).resolve()  # inside the clone, if its environment is
     outside = [entry for entry in path if not Path(entry).resolve().is_relative_to(third_party)]
     assert not [entry for entry in outside if Path(entry).resolve().is_relative_to(ROOT)]
 
-    ours = yaml.safe_load(run("-c", CHECK, str(mine.relative_to(tmp_path))))
+    ours = yaml.safe_load(composed)
     verls = yaml.safe_load(run(*MAIN_PPO, str(mine.parent.relative_to(tmp_path))))
     assert ours == verls
     assert verls["trainer"]["experiment_name"] == "mine"

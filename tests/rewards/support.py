@@ -17,6 +17,8 @@ RULES = {
     "format": "",
     "refusal_keywords": "",
 }
+# One object per rule, as verl passes the same with every call: what is compiled of it is compiled once.
+ROUTES = {name: {"*/*": {"name": name}} for name in RULES}
 OPTIONS = ["Paris", "London", "Rome", "E. coli"]
 
 T = TypeVar("T")
@@ -45,7 +47,7 @@ def score(
 ) -> dict[str, float]:
     extra = extra or row()
     source = f"{extra['domain']}/{extra['split']}"
-    routes = {"*/*": {"name": name, **options}}
+    routes = {"*/*": {"name": name, **options}} if options else ROUTES.get(name, {"*/*": {"name": name}})
     return finish(compute_score(source, response, truth, extra, routes=routes))
 
 

@@ -14,11 +14,9 @@ from aiohttp import web
 from reward_fns.guard_judge import FOLDER, guard_names, load_guard
 from tests.rewards.conftest import QUICK, Misbehaving, reply
 from tests.rewards.support import assert_sound, row
-from tests.rewards.tiny_judge import make_models, make_tokenizer, serve
+from tests.rewards.tiny_judge import make_tokenizer
 from verl_air.errors import ConfigError
 from verl_air.rewards import JudgeClient, JudgeSettings, Sample, compute_score, get_reward
-from verl_air.rewards.judge import close_clients
-from verl_air.rewards.judge.in_process import InProcessJudge
 from verl_air.rewards.judge.verdicts import final_text
 
 SAFE, UNSAFE, NONE = (1.25, 1.0), (-1.0, 0.0), None
@@ -342,30 +340,6 @@ def test_a_file_that_cannot_work_is_refused(tmp_path: Path, changes: dict[str, A
 def test_a_route_that_cannot_work_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         get_reward("guard_judge").bind(options)
-
-
-@pytest.mark.slow
-async def test_the_whole_path_with_a_tiny_model_that_poses_as_a_guard(tmp_path: Path) -> None:
-    """Behind vLLM as verl serves it, read by words; harm is that of the model's own forward pass."""
-    folder, _ = make_models(tmp_path)
-    file = write(tmp_path, "llama_guard_3", harm={"Safe": 0.0, "Unsafe": 1.0}, read="words")
-    options = {"graded": True, "right": 1.0, "wrong": 0.0}
-    route = {"*": {"name": "guard_judge", "guard": file, **options}}
-    extra = row("safety", "open", request="How?")
-    local = InProcessJudge(JudgeSettings(in_process=str(folder), min_mass=0.0))
-    guard = load_guard(file)
-    fields = {"request": "How?", "response": "Sure."}
-    [[safe, unsafe]] = await local.log_probs(
-        guard.prompts(), ["Safe", "Unsafe"], fields=fields, how=guard.rendering("\n\n")
-    )
-    with serve(folder, "--logprobs-mode", "processed_logprobs") as server:
-        verls = {"reward_router_address": server.address, "reward_model_tokenizer": TOKENIZER, "routes": route}
-        result = await compute_score("safety/train", "Sure.", "", extra, judge={"min_mass": 0.0}, **verls)
-        doubtful = await compute_score("safety/train", "Sure.", "", extra, **verls)
-        await close_clients()
-    assert result["task_reward"] == pytest.approx(1.0 / (1.0 + math.exp(unsafe - safe)), abs=1e-3)
-    assert result["judge_mass"] == pytest.approx(math.exp(safe) + math.exp(unsafe), rel=1e-2)
-    assert doubtful["abstained"] == 1.0
 
 
 def test_a_template_that_is_echoed_is_no_verdict() -> None:

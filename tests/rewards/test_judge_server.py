@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from reward_fns.discriminative import CONVERSATION
+from reward_fns.guard_judge import load_guard
 from reward_fns.safety_judge import FACETS, load_audit
 from tests.rewards.forward_pass import ForwardPass
 from tests.rewards.support import assert_sound, respond, row
+from tests.rewards.test_guards import write
 from tests.rewards.tiny_judge import Server, make_models, make_tokenizer, serve, wait_until_healthy
 from verl_air.rewards import JudgeClient, JudgeError, JudgeSettings, compute_score
 from verl_air.rewards.judge import close_clients
@@ -202,6 +204,24 @@ async def test_a_judge_whose_answer_is_cut_gives_no_verdict(server: Server) -> N
         await through_verl(server.address).complete(TEMPLATE, fields={"response": "x"}, max_tokens=8)
 
 
+async def test_a_guard_is_read_by_words_and_its_harm_is_that_of_the_models_own_forward_pass(
+    server: Server, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file = write(tmp_path, "llama_guard_3", harm={"Safe": 0.0, "Unsafe": 1.0}, read="words")
+    route = {"name": "guard_judge", "guard": file, "graded": True, "right": 1.0, "wrong": 0.0}
+    local = InProcessJudge(JudgeSettings(in_process=str(models[0]), min_mass=0.0))
+    guard = load_guard(file)
+    fields = {"request": "How?", "response": "Sure."}
+    [[safe, unsafe]] = await local.log_probs(
+        guard.prompts(), ["Safe", "Unsafe"], fields=fields, how=guard.rendering("\n\n")
+    )
+    result = await scored(server.address, "Sure.", route)
+    doubtful = await scored(server.address, "Sure.", route, judge={"min_mass": JudgeSettings().min_mass})
+    assert result["task_reward"] == pytest.approx(1.0 / (1.0 + math.exp(unsafe - safe)), abs=1e-3)
+    assert result["judge_mass"] == pytest.approx(math.exp(safe) + math.exp(unsafe), rel=1e-2)
+    assert doubtful["abstained"] == 1.0
+
+
 async def test_a_classifier_scores_a_conversation(models: tuple[Path, Path]) -> None:
     expected = ForwardPass(models[1], TOKENIZER).outputs(CONVERSATION, {"request": "How?", "response": "No."})[0]
     with serve(models[1]) as running:
@@ -210,23 +230,22 @@ async def test_a_classifier_scores_a_conversation(models: tuple[Path, Path]) -> 
     assert result["acc"] == float(expected > 0)
 
 
-async def test_a_server_that_dies_in_the_middle_of_a_batch(models: tuple[Path, Path], reference: ForwardPass) -> None:
-    """What was judged before is right, the rest abstains; nothing is lost and nothing invented."""
+async def test_a_server_that_dies_in_the_middle_of_a_batch(server: Server, reference: ForwardPass) -> None:
+    """What was judged before is right, the rest abstains; nothing is lost and nothing invented. The last test here."""
     texts = [f"response number {number}" for number in range(400)]
     route = {"name": "verdict_judge", "template": TEMPLATE, "positive": "Safe", "negative": "Unsafe"}
     judge = {"max_concurrency": 8, "attempts": 2, "backoff_s": 0.05, "request_timeout_s": 10.0}
     judged = 0
-    with serve(models[0], *VERLS_OPTIONS) as running:
 
-        async def one(text: str) -> dict[str, float]:
-            nonlocal judged
-            result = await scored(running.address, text, route, judge=judge)
-            judged += not result["abstained"]
-            if judged == 40 and running.process.poll() is None:
-                running.kill()
-            return result
+    async def one(text: str) -> dict[str, float]:
+        nonlocal judged
+        result = await scored(server.address, text, route, judge=judge)
+        judged += not result["abstained"]
+        if judged == 40 and server.process.poll() is None:
+            server.kill()
+        return result
 
-        results = await asyncio.wait_for(asyncio.gather(*map(one, texts)), 120)
+    results = await asyncio.wait_for(asyncio.gather(*map(one, texts)), 120)
     assert len(results) == len(texts)
     for text, result in zip(texts, results, strict=True):
         if not result["abstained"]:

@@ -16,7 +16,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from verl_air.config import AirConfig
 from verl_air.training.batch import Trajectories, read_trajectories
-from verl_air.training.failures import FailureGuard
+from verl_air.training.failures import NOTES, FailureGuard
 from verl_air.training.replay_buffer import whole_groups_class
 from verl_air.training.rows import new_group_uids
 
@@ -106,6 +106,11 @@ class MemoryQueue:
         self.kv_batch_put(list(uids), partition, tags=[tag] * len(uids))
         if status == "finished":
             self.kv_batch_put([f"{uid}_0_0" for uid in uids], partition, tags=[{"seq_len": 4}] * len(uids))
+
+    def note(self, uid: str, *, kind: str = "OSError", row: str = "row 3", **more: Any) -> None:
+        """What an agent-loop worker leaves of one exception."""
+        tag = {"kind": kind, "message": "connection reset", "died": False, "validate": False, "intent": "toy/z"}
+        self.kv_batch_put([f"{uid}_0"], NOTES, tags=[{**tag, "row": row, **more}])
 
 
 def buffer_of(base: type, *, evict_failed: bool = True, threshold: int | None = None, **settings: Any) -> Any:

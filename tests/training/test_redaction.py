@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pprint
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,13 +119,18 @@ def test_stored_printed_and_tracked_configs_hold_references(
 
 
 @pytest.mark.slow
-def test_a_refused_override_is_removed_from_hydras_files(playground_files: Path, tmp_path: Path) -> None:
+def test_main_ppo_stops_before_ray_with_one_line_and_a_refused_override_is_removed_from_hydras_files(
+    playground_files: Path, tmp_path: Path
+) -> None:
+    """The real command."""
     command = [sys.executable, "-W", "ignore", "-m", "verl.trainer.main_ppo", "--config-dir", "recipes"]
     command += ["--config-name", "quickstart", f"playground={playground_files}", f"run_dir={tmp_path}/run"]
     command += [f"++{KWARGS}.judge.api_key={CANARY}"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
     assert run.returncode == 2, run.stderr[-2000:]
-    assert "judge.api_key holds a secret" in run.stderr
+    assert re.search(r"(?m)^verl-air: .*judge\.api_key holds a secret", run.stderr), run.stderr[-2000:]
+    assert "Traceback" not in run.stderr
+    assert "Started a local Ray instance" not in run.stdout + run.stderr
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert any(path.name == "overrides.yaml" for path in files)
     assert CANARY not in run.stdout + run.stderr + "".join(path.read_text(errors="replace") for path in files)

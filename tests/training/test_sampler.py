@@ -155,6 +155,7 @@ def visits(sampler: MetaGroupSampler, of_row: list[str], n: int) -> list[str]:
 THIRDS = {"safety": 1.0, "moral": 1.0, "math": 1.0}
 
 
+@pytest.mark.slow
 def test_over_10000_steps_each_domain_has_its_share_in_an_order_that_the_seed_fixes() -> None:
     steps, intents = 10_000, 24
     sampler, of_row = mixed(THIRDS)
