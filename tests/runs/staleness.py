@@ -126,9 +126,7 @@ class Measurement:
                 ratios[level] = importance_ratio(new_MT, new_MT, correction)
         parameters, found = list(policy.parameters()), {}
         for name, ratio_MT in ratios.items():
-            loss = surrogate_loss(
-                new_MT, weight_N[taken_M], mask_MT, num_trajectories=len(weight_N), ratio_NT=ratio_MT
-            )
+            loss = surrogate_loss(new_MT, weight_N[taken_M], mask_MT, num_trajectories=len(weight_N), ratio_NT=ratio_MT)
             found[name] = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters, retain_graph=True)])
         return found
 
