@@ -21,11 +21,10 @@ import pyarrow.parquet as pq
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
 
 from verl_air import AirConfig
-from verl_air.evaluation.checkpoints import model_folder
 from verl_air.objective import importance_ratio, surrogate_loss, trajectory_weights, unit_scale
 from verl_air.rewards import compute_score
 
@@ -158,6 +157,15 @@ class Measurement:
         return total_N / REGROUPINGS
 
 
+def load_policy(run: Path, step: int) -> Any:
+    """As it was trained: verl's merger rounds weights to bf16, which is as coarse as an update."""
+    actor = run / "checkpoints" / f"global_step_{step}" / "actor"
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(actor / "huggingface"), dtype=torch.float32)
+    shard = torch.load(actor / "model_world_size_1_rank_0.pt", weights_only=False)
+    model.load_state_dict({name: getattr(value, "_local_tensor", value) for name, value in shard.items()})
+    return model.eval()
+
+
 def bias_by_staleness(run: Path, step: int, lags: tuple[int, ...], batches: int) -> dict[int, dict[str, Estimate]]:
     """The bias of the gradient at a step's checkpoint, by updates between rollout and update, and correction.
 
@@ -167,13 +175,16 @@ def bias_by_staleness(run: Path, step: int, lags: tuple[int, ...], batches: int)
     torch.set_num_threads(1)
     try:
         measured = Measurement(OmegaConf.load(run / "checkpoints" / "config.yaml"))
-        load = {s: AutoModelForCausalLM.from_pretrained(model_folder(run, str(s))) for s in
-                (step, *(step - lag for lag in lags))}  # fmt: skip
-        on_BP = torch.stack([measured.gradients(load[step], load[step], seed)["none"] for seed in range(batches)])
-        control = [measured.gradients(load[step], load[step], seed)["none"] for seed in range(batches, 2 * batches)]
+        policies = {s: load_policy(run, s) for s in (step, *(step - lag for lag in lags))}
+        on_BP = torch.stack(
+            [measured.gradients(policies[step], policies[step], seed)["none"] for seed in range(batches)]
+        )
+        control = [
+            measured.gradients(policies[step], policies[step], seed)["none"] for seed in range(batches, 2 * batches)
+        ]
         table = {0: {"none": relative_norm(torch.stack(control) - on_BP, on_BP)}}
         for lag in lags:
-            off = [measured.gradients(load[step - lag], load[step], seed) for seed in range(batches)]
+            off = [measured.gradients(policies[step - lag], policies[step], seed) for seed in range(batches)]
             table[lag] = {
                 name: relative_norm(torch.stack([found[name] for found in off]) - on_BP, on_BP) for name in CORRECTIONS
             }
