@@ -59,5 +59,4 @@ def test_the_ratio_follows_staleness(mode: tuple[str, ...], section: str, playgr
     assert effective[1] > 0.9999, "the first rollouts are the policy's own"
     assert effective[stalest] < 0.95, "the policy has moved since"
     bias = bias_by_staleness(tmp_path, STEPS, (AHEAD,), batches=8)
-    assert bias[0]["none"].low == 0, "a bias where there is none"
-    assert bias[AHEAD]["none"].low > 0, "the bias of stale rollouts is lost in noise"
+    assert bias[AHEAD]["none"].low > bias[0]["none"].low, "a bias that the control shows too, or lost in noise"
