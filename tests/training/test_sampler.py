@@ -15,7 +15,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from verl_air.data.groups import GroupIndex, build_group_index
 from verl_air.data.mixing import mix
 from verl_air.errors import ConfigError, DataError
-from verl_air.training.sampler import MetaGroupSampler
+from verl_air.training.sampler import MetaGroupSampler, report_left_out
 
 
 def index_of(intents: int, anchors: int, opens: int) -> tuple[GroupIndex, list[str], list[str]]:
@@ -277,3 +277,27 @@ def test_checkpoints_with_and_without_weights() -> None:
         plain.load_state_dict(iterator.state_dict())
     with pytest.raises(ConfigError, match=r"order of prompts is that of verl-air 0\.1"):
         plain.load_state_dict({"epoch": 1, "yielded": 12})
+
+
+# ------------------------------------------------------------------ intents that verl's prompt filter leaves incomplete
+
+
+def report(intents: int, batch: int) -> None:
+    """Of so many intents, the first six lost a row to the filter."""
+    ids = [f"safety/{z}" for z in range(intents) for _ in range(3 if z < 6 else 4)]
+    roles = [role for z in range(intents) for role in ("anchor", *["open"] * (2 if z < 6 else 3))]
+    index = build_group_index(ids, roles, anchors=1, open_=3, source="x", leave_out_incomplete=True)
+    report_left_out(index, batch // 4, max_prompt_length=64)
+
+
+def test_intents_left_out_are_counted_and_named() -> None:
+    message = r"max_prompt_length=64 leaves 6 intents with fewer rows .*: safety/0, safety/1, .* safety/4, \.\.\."
+    with pytest.warns(UserWarning, match=message):
+        report(intents=10, batch=16)
+
+
+def test_too_few_intents_left_stop_the_run() -> None:
+    with pytest.raises(
+        DataError, match=r"leaves 6 intents .* The other 4 are fewer than the 5 of a step: raise the limit"
+    ):
+        report(intents=10, batch=20)
