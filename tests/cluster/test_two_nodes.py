@@ -134,7 +134,7 @@ def test_a_lost_node_is_reported_and_the_same_command_resumes(
     log = cluster.log.read_text(errors="replace")
     assert status == 75, log[-4000:]
     assert time.monotonic() - killed < NOTICED_WITHIN
-    assert "doctor: no fault on 2 node(s), versions equal" in log
+    assert "doctor: no fault on 2 node(s); versions, variables and folders equal" in log
     assert re.search(r"verl-air launch: lost during the training: .*id [0-9a-f]{6}", log)
     assert "the same command resumes from the last checkpoint" in log
     assert {"head.ray.log", "local-1.ray.log", "head.ray-session"} <= {
