@@ -1,4 +1,4 @@
-"""What a run leaves to read, as a mixin of verl's trainers: its record, its metrics, its rollouts, its best checkpoint."""
+"""What a run leaves to read, as a mixin of verl's trainers: its record, metrics, rollouts and best checkpoint."""
 
 from __future__ import annotations
 
