@@ -13,10 +13,17 @@ from verl_air.errors import ConfigError
 SECRET = "canary-of-a-node"
 
 
-def test_a_recipes_judge_adds_the_variable_of_its_key() -> None:
-    kwargs = {"reward_kwargs": {"judge": {"api_key_env": "MY_JUDGE"}}}
-    config = OmegaConf.create({"reward": {"custom_reward_function": kwargs}})
-    assert variables_of(config) == (*FORWARDED, "MY_JUDGE")
+@pytest.mark.parametrize(
+    ("settings", "variables"),
+    [
+        ({"judge": {"api_key_env": "MY_JUDGE"}}, ("MY_JUDGE",)),
+        ({"judges": {"verl": None, "a": {"api_key_env": "A_KEY"}, "b": {"api_key_env": "B_KEY"}}}, ("A_KEY", "B_KEY")),
+        ({}, ()),
+    ],
+)
+def test_a_recipes_judges_add_the_variables_of_their_keys(settings: dict, variables: tuple[str, ...]) -> None:
+    config = OmegaConf.create({"reward": {"custom_reward_function": {"reward_kwargs": settings}}})
+    assert variables_of(config) == (*FORWARDED, *variables)
     assert variables_of(OmegaConf.create({})) == FORWARDED
     assert {"WANDB_API_KEY", "HF_TOKEN", "VERL_FILE_LOGGER_PATH"} <= set(FORWARDED)
 

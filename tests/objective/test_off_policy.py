@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from verl.trainer.ppo.rollout_corr_helper import compute_rollout_correction_weights
 
+from tests.runs.staleness import relative_norm
 from verl_air.objective import importance_ratio, surrogate_loss, trajectory_weights
 
 K, CONTEXTS = 2, 2
@@ -148,6 +149,22 @@ def test_on_policy_every_correction_is_exact(correction: Correction) -> None:
     """Where the rollouts are the policy's own the ratio is 1, and the estimator is the one without it."""
     world = World(seed=0, drift=0.0)
     assert error(world.expected_gradient(correction), world.stale_gap_gradient()) < EXACT
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.3, 1.0])
+def test_the_intervals_of_real_runs_tell_bias_from_noise(bias: float) -> None:
+    """``tests.runs.staleness``, which has no enumeration to go by: noise is larger than what is measured."""
+    generator = torch.Generator().manual_seed(0)
+    batches, size, repeats = 16, 50, 200
+    truth_P = torch.zeros(size)
+    truth_P[0] = 4.0
+    estimates = []
+    for _ in range(repeats):
+        noise_BP, other_BP = torch.randn(2, batches, size, generator=generator)
+        estimates.append(relative_norm(bias * truth_P + noise_BP, truth_P + other_BP))
+    assert sum(found.low <= bias <= found.high for found in estimates) >= 0.9 * repeats
+    seen = sum(found.low > 0 for found in estimates)
+    assert seen <= 0.1 * repeats if bias == 0 else seen > 0.1 * repeats
 
 
 def table() -> str:

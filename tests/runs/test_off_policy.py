@@ -1,7 +1,8 @@
 """Real asynchronous runs with staleness forced: three batches of prompts are in flight before the first step.
 
 A rollout is then zero steps old in step 1, one in step 2, and three in step 4. The ratio that the actor used is
-checked against that, and the bias of each correction is measured with the checkpoints that the run went through.
+checked against that, and the bias is measured with the checkpoints that the run went through: docs/estimators.md has a
+table of more of it.
 """
 
 from __future__ import annotations
@@ -57,6 +58,5 @@ def test_the_ratio_follows_staleness(mode: tuple[str, ...], section: str, playgr
     assert stale[stalest] == AHEAD  # colocate_async catches up later, when rollouts outrun the steps
     assert effective[1] > 0.9999, "the first rollouts are the policy's own"
     assert effective[stalest] < 0.95, "the policy has moved since"
-    bias = bias_by_staleness(tmp_path, 4, (1, 2, AHEAD), repeats=8)
-    assert bias[AHEAD]["none"] > 0.05, "nothing to correct: the measurement shows nothing"
-    assert bias[AHEAD]["sequence"] < bias[AHEAD]["none"]
+    bias = bias_by_staleness(tmp_path, STEPS, (AHEAD,), batches=8)
+    assert bias[AHEAD]["none"].low > bias[0]["none"].low, "a bias that the control shows too, or lost in noise"

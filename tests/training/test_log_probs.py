@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -81,6 +82,41 @@ def test_the_losses_gradient_is_that_of_recomputed_log_probs(data: TensorDict, o
         assert 0 < metrics["air_ratio/effective"] <= 1
     assert found[0].any()
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("rollout_weights", "old", "ratios"),
+    [
+        ([[0.5], [1.5, 1.5, 1.5]], [[-1.1], [-1.2, -1.3, -1.4]], [0.5, 1.5, 1.5]),
+        (None, [[-1.1 + math.log(2.0)], [-1.2 - math.log(1.1), -1.3 - math.log(2.0), -1.4]], [0.5, 1.1, 1.3]),
+    ],
+    ids=["verl's weights", "the rollout's log-probs, in bypass mode"],
+)
+def test_both_terms_have_the_same_correction_and_its_distribution_is_logged(
+    data: TensorDict, output: dict[str, torch.Tensor], rollout_weights: Any, old: Any, ratios: list[float]
+) -> None:
+    """The policy loss is clipped by verl at its own limits, ours at ``importance_clip``."""
+    advantage, weight, coef = torch.tensor([0.7, -0.4, -0.4]), torch.tensor([2.0, 3.0, 3.0]), 0.5
+    data["advantages"], data["air_weight"] = nested([0.7], [-0.4] * 3), nested([2.0], [3.0] * 3)
+    data["old_log_probs"] = nested(*old)
+    if rollout_weights:
+        data["rollout_is_weights"] = nested(*rollout_weights)
+    tu.assign_non_tensor(data, dp_size=1, batch_num_tokens=3, global_batch_size=2)
+    config = ActorConfig(
+        strategy="fsdp2", rollout_n=1, ppo_micro_batch_size_per_gpu=1, clip_ratio_low=0.9, clip_ratio_high=9.0
+    )
+    air = AirConfig(coef=coef, importance="ratio", importance_clip=1.3)
+    loss, metrics = air_actor_loss(config, output, data, air=air)
+    gradient = torch.autograd.grad(loss, output["log_probs"])[0].values()
+    ratio = torch.tensor(ratios)
+    policy_ratio = torch.tensor(ratios if rollout_weights else [0.5, 1.1, 2.0])
+    torch.testing.assert_close(
+        gradient[[1, 3, 4]], -(policy_ratio * advantage / 3 + coef * ratio * weight / 2), rtol=1e-5, atol=1e-6
+    )
+    found = {name.removeprefix("air_ratio/"): value for name, value in metrics.items() if "air_ratio" in name}
+    expected = {"mean": ratio.mean(), "min": ratio.min(), "max": ratio.max()}
+    expected |= {"effective": ratio.mean() ** 2 / (ratio**2).mean(), "clipped": 0 if rollout_weights else 1 / 3}
+    assert found == pytest.approx({name: float(value) for name, value in expected.items()}, rel=1e-5)
 
 
 class Verls:

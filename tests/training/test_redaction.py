@@ -75,6 +75,7 @@ def carried(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> tuple[DictConf
     import ray
 
     monkeypatch.setenv("FROM_ENVIRONMENT", CANARY)
+    monkeypatch.setenv(redaction.PATH_VARIABLE, "here/metrics.jsonl")
     config = compose(f"{ENV_VARS}.NCCL_DEBUG=canary-for-ray", "trainer.experiment_name=${trainer.project_name}-1")
     OmegaConf.update(config, "trainer.project_name", "${oc.env:FROM_ENVIRONMENT}")
     monkeypatch.setattr(ray, "init", lambda **kwargs: kwargs)
@@ -93,6 +94,7 @@ def test_ray_gets_its_variables_and_verl_prints_none_of_them(carried: tuple[Dict
     assert references["trainer.project_name"] == "${oc.env:FROM_ENVIRONMENT}"
     assert references["trainer.experiment_name"] == "${trainer.project_name}-1"
     assert "trainer.default_local_dir" not in references
+    assert given[redaction.PATH_VARIABLE] == str(Path.cwd() / "here/metrics.jsonl"), "the trainer may work elsewhere"
 
 
 def test_stored_printed_and_tracked_configs_hold_references(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from itertools import islice
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from verl_air.data.groups import GroupIndex, build_group_index
 from verl_air.data.mixing import mix
 from verl_air.errors import ConfigError, DataError
-from verl_air.training.sampler import MetaGroupSampler
+from verl_air.training.sampler import MetaGroupSampler, report_left_out
 
 
 def index_of(intents: int, anchors: int, opens: int) -> tuple[GroupIndex, list[str], list[str]]:
@@ -37,8 +36,8 @@ def test_every_visit_is_one_whole_intent(
     index, ids, roles = index_of(intents, anchors, opens)
     m, n = data.draw(st.integers(1, anchors)), data.draw(st.integers(1, opens))
     sampler = MetaGroupSampler(index, anchors=m, open_=n, shuffle=True, seed=seed)
-    rows = list(sampler)
-    assert len(rows) == len(sampler) == intents * (m + n)
+    assert len(sampler) == intents * (m + n)
+    rows = list(islice(sampler, len(sampler)))
     seen = []
     for start in range(0, len(rows), m + n):
         visit = rows[start : start + m + n]
@@ -54,18 +53,21 @@ def test_the_seed_decides_and_epochs_differ() -> None:
 
     def epochs(seed: int) -> list[list[int]]:
         sampler = MetaGroupSampler(index, anchors=1, open_=3, shuffle=True, seed=seed)
-        return [list(sampler) for _ in range(3)]
+        rows = iter(sampler)
+        return [list(islice(rows, len(sampler))) for _ in range(3)]
 
     first = epochs(1)
     assert first == epochs(1)
     assert first != epochs(2)
     assert first[0] != first[1] != first[2]
+    intents = [Counter(row % 20 for row in epoch) for epoch in first]
+    assert intents == [dict.fromkeys(range(20), 4)] * 3, "each intent once per epoch"
 
 
 def test_without_shuffle_intents_come_in_order() -> None:
     index, ids, _ = index_of(5, 1, 3)
     sampler = MetaGroupSampler(index, anchors=1, open_=3, shuffle=False, seed=0)
-    assert [ids[row] for row in list(sampler)[::4]] == [f"intent-{i}" for i in range(5)]
+    assert [ids[row] for row in islice(sampler, 0, 20, 4)] == [f"intent-{i}" for i in range(5)]
 
 
 def loader_for(index: GroupIndex, batch_size: int, workers: int) -> StatefulDataLoader:
@@ -75,24 +77,18 @@ def loader_for(index: GroupIndex, batch_size: int, workers: int) -> StatefulData
     )
 
 
-def batches(loader: StatefulDataLoader) -> Iterator[list[int]]:
-    """Over as many epochs as are asked for, as verl's trainer reads them."""
-    while True:
-        yield from loader
-
-
 @pytest.mark.parametrize(
     ("batch_size", "done", "workers"), [(b, d, 0) for b in (1, 4, 8) for d in (1, 3, 7, 10)] + [(4, 7, 1)]
 )
 def test_a_resumed_loader_continues_where_it_was(batch_size: int, done: int, workers: int) -> None:
     index, _, _ = index_of(10, 1, 5)
-    whole = list(islice(batches(loader_for(index, batch_size, workers)), done + 30))
+    whole = list(islice(loader_for(index, batch_size, workers), done + 30))
 
     loader = loader_for(index, batch_size, workers)
-    got = list(islice(batches(loader), done))
+    got = list(islice(loader, done))
     resumed = loader_for(index, batch_size, workers)
     resumed.load_state_dict(loader.state_dict())
-    assert got + list(islice(batches(resumed), 30)) == whole
+    assert got + list(islice(resumed, 30)) == whole
 
 
 @pytest.mark.parametrize("weights", [None, {"safety": 1.0, "moral": 1.0}], ids=["plain", "mixed"])
@@ -106,10 +102,10 @@ def test_an_intent_that_is_set_aside_is_replaced_and_stays_aside_after_a_resume(
         return StatefulDataLoader(range(40), batch_size=4, sampler=sampler, num_workers=0, collate_fn=list)
 
     def intents(of: StatefulDataLoader, n: int) -> list[str]:
-        return [names[rows[0]] for rows in islice(batches(of), n)]
+        return [names[rows[0]] for rows in islice(of, n)]
 
     first = loader()
-    reading = batches(first)
+    reading = iter(first)
     next(reading)
     first.sampler.set_aside.add("safety/2")
     later = [names[next(reading)[0]] for _ in range(16)]
@@ -123,7 +119,7 @@ def test_an_intent_that_is_set_aside_is_replaced_and_stays_aside_after_a_resume(
 
     first.sampler.set_aside.update(names)
     with pytest.raises(DataError, match="a row of every intent failed again and again: moral/0"):
-        list(first.sampler)
+        next(iter(first.sampler))
 
 
 # ------------------------------------------------------------------------------------------------------------ mixtures
@@ -272,10 +268,37 @@ def test_other_weights_apply_from_where_a_run_resumes() -> None:
 def test_checkpoints_with_and_without_weights() -> None:
     sampler, of_row = mixed(THIRDS)
     iterator = iter(sampler)
+    plain = iter(MetaGroupSampler(sampler.index, anchors=1, open_=3, shuffle=True, seed=0))
+    list(islice(plain, 4 * 783))  # of 780
     with pytest.warns(UserWarning, match=r"written without air\.domain_weights: each domain begins a new epoch"):
-        iterator.load_state_dict({"epoch": 1, "yielded": 12})
+        iterator.load_state_dict(plain.state_dict())
     assert sampler.epochs_after(0) == {"safety": 2, "moral": 2, "math": 2}
     assert len({of_row[row] for row in list(islice(iterator, 360))}) == 90
-    plain = iter(MetaGroupSampler(sampler.index, anchors=1, open_=3, shuffle=True, seed=0))
     with pytest.raises(ConfigError, match=r"written with air\.domain_weights, .* \(safety, moral, math\)"):
         plain.load_state_dict(iterator.state_dict())
+    with pytest.raises(ConfigError, match=r"order of prompts is that of verl-air 0\.1"):
+        plain.load_state_dict({"epoch": 1, "yielded": 12})
+
+
+# ------------------------------------------------------------------ intents that verl's prompt filter leaves incomplete
+
+
+def report(intents: int, batch: int) -> None:
+    """Of so many intents, the first six lost a row to the filter."""
+    ids = [f"safety/{z}" for z in range(intents) for _ in range(3 if z < 6 else 4)]
+    roles = [role for z in range(intents) for role in ("anchor", *["open"] * (2 if z < 6 else 3))]
+    index = build_group_index(ids, roles, anchors=1, open_=3, source="x", leave_out_incomplete=True)
+    report_left_out(index, batch // 4, max_prompt_length=64)
+
+
+def test_intents_left_out_are_counted_and_named() -> None:
+    message = r"max_prompt_length=64 leaves 6 intents with fewer rows .*: safety/0, safety/1, .* safety/4, \.\.\."
+    with pytest.warns(UserWarning, match=message):
+        report(intents=10, batch=16)
+
+
+def test_too_few_intents_left_stop_the_run() -> None:
+    with pytest.raises(
+        DataError, match=r"leaves 6 intents .* The other 4 are fewer than the 5 of a step: raise the limit"
+    ):
+        report(intents=10, batch=20)

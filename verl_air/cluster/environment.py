@@ -33,9 +33,11 @@ FORWARDED = (
 
 
 def variables_of(config: DictConfig) -> tuple[str, ...]:
-    """The variables that a recipe needs on every node: ours, and the one that holds its judge's key."""
-    key = OmegaConf.select(config, "reward.custom_reward_function.reward_kwargs.judge.api_key_env")
-    return tuple(dict.fromkeys([*FORWARDED, str(key)] if key else FORWARDED))
+    """The variables that a recipe needs on every node: ours, and those that hold its judges' keys."""
+    kwargs = OmegaConf.select(config, "reward.custom_reward_function.reward_kwargs") or {}
+    judges = (kwargs.get("judge"), *(kwargs.get("judges") or {}).values())
+    keys = [judge.get("api_key_env") for judge in judges if judge]
+    return tuple(dict.fromkeys([*FORWARDED, *(str(key) for key in keys if key)]))
 
 
 class NodeQuestion(NamedTuple):

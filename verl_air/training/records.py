@@ -1,15 +1,4 @@
-"""What a run leaves to read, as a mixin of verl's trainers: its record, its metrics, its rollouts, its best checkpoint.
-
-verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer``):
-
-=============================  =======================================================================================
-``fit``, ``on_train_begin``    what a resumed run had measured before stays in its ``metrics.jsonl``
-``on_init_end``                the validation data and the best checkpoint so far are read
-``_val_metrics_update``        accuracy and group accuracy of each domain and split
-``_save_checkpoint``           a step that was saved and validated may become the best checkpoint
-``_dump_generations``          stored rollouts say which row they belong to
-=============================  =======================================================================================
-"""
+"""What a run leaves to read, as a mixin of verl's trainers: its record, metrics, rollouts and best checkpoint."""
 
 from __future__ import annotations
 

@@ -13,9 +13,12 @@ from verl_air.data.groups import GroupIndex
 from verl_air.data.mixing import Mixture
 from verl_air.errors import ConfigError, DataError
 
+_ALL = ""
+"""The one domain of a sampler without a mixture."""
+
 
 class MetaGroupSampler(Sampler[int]):
-    """Yields row numbers, ``anchors + open_`` consecutive ones per intent; each intent once per epoch.
+    """Yields row numbers without end, ``anchors + open_`` consecutive ones per intent; each intent once per epoch.
 
     The order depends on the seed and the epoch alone, so two runs see the same prompts in the same order. Where an
     intent has more rows than a visit takes, each visit draws anew. State is saved and restored by torchdata's
@@ -23,7 +26,7 @@ class MetaGroupSampler(Sampler[int]):
     ``set_aside`` are visited no more.
 
     With a mixture, each domain has epochs and an order of its own, which do not depend on the other domains; whose turn
-    it is depends on the weights alone (:class:`_Turns`). Iteration then has no end.
+    it is depends on the weights alone (:class:`_Turns`). ``len`` is the rows of an epoch over all intents.
 
     Args:
         index: rows by intent.
@@ -38,23 +41,23 @@ class MetaGroupSampler(Sampler[int]):
         self, index: GroupIndex, *, anchors: int, open_: int, shuffle: bool, seed: int, mixture: Mixture | None = None
     ) -> None:
         self.index, self.anchors, self.open = index, anchors, open_
-        self.shuffle, self.seed, self.mixture = shuffle, seed, mixture
+        self.shuffle, self.seed = shuffle, seed
+        self.mixture = mixture or Mixture((_ALL,), (1,), (np.arange(len(index)),))
         self.group_size = anchors + open_
-        self.next_epoch = 0
         self.set_aside: set[str] = set()
-        self._trained = _Turns(mixture) if mixture else None
+        self._trained = _Turns(self.mixture)
 
     def __len__(self) -> int:
         return len(self.index) * self.group_size
 
     def __iter__(self) -> Iterator[int]:
-        return _MetaGroupIterator(self) if self.mixture is None else _MixedIterator(self, self.mixture)
+        return _Visits(self)
 
-    def intent_order(self, epoch: int) -> np.ndarray:
-        """Intent numbers in the order of an epoch: int64 [Z]."""
-        if not self.shuffle:
-            return np.arange(len(self.index))
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.index))
+    def intent_order(self, domain: int, epoch: int) -> np.ndarray:
+        """Intent numbers of a domain in the order of its epoch, which the seed and its name decide: int64 [Z]."""
+        members = self.mixture.members[domain]
+        key = [self.seed, epoch, *self.mixture.names[domain].encode()]
+        return np.random.default_rng(key).permutation(members) if self.shuffle else members
 
     def visit(self, epoch: int, order: np.ndarray, place: int) -> list[int]:
         """The rows of one visit to the intent at a place of an order [Z]: anchors first, then open rows.
@@ -73,61 +76,21 @@ class MetaGroupSampler(Sampler[int]):
 
     def start_from(self, turns: dict[str, Any]) -> None:
         """Where :meth:`epochs_after` counts from: the state of a mixture's turns."""
-        if self._trained:
-            self._trained.load_state_dict(turns)
+        self._trained.load_state_dict(turns)
 
     def epochs_after(self, visits: int) -> dict[str, float]:
         """Count so many further visits as trained on; returns how often each domain's intents have been visited."""
-        if self.mixture is None or self._trained is None:
-            return {}
         for _ in range(visits):
             self._trained.take()
         sizes = map(len, self.mixture.members)
-        return {name: n / size for name, n, size in zip(self.mixture.names, self._trained.visits_D, sizes, strict=True)}
+        epochs = {n: v / size for n, v, size in zip(self.mixture.names, self._trained.visits_D, sizes, strict=True)}
+        return {} if _ALL in epochs else epochs
 
 
 def _draw(rng: np.random.Generator, rows: np.ndarray, count: int) -> list[int]:
     if len(rows) > count:
         rows = np.sort(rng.choice(rows, size=count, replace=False))
     return [int(row) for row in rows]
-
-
-class _MetaGroupIterator(Iterator[int]):
-    """One epoch; stateful in the way that torchdata's loader looks for (``state_dict``, ``load_state_dict``)."""
-
-    def __init__(self, sampler: MetaGroupSampler) -> None:
-        self._sampler = sampler
-        self._start(sampler.next_epoch, yielded=0)
-
-    def _start(self, epoch: int, yielded: int) -> None:
-        self._epoch, self._yielded = epoch, yielded
-        self._order = self._sampler.intent_order(epoch)
-        self._group: list[int] = []
-        self._sampler.next_epoch = epoch + 1
-
-    def __next__(self) -> int:
-        visit, position = divmod(self._yielded, self._sampler.group_size)
-        if visit >= len(self._order):
-            raise StopIteration
-        if position == 0 or not self._group:
-            self._group = self._sampler.visit(self._epoch, self._order, visit)
-        self._yielded += 1
-        return self._group[position]
-
-    def state_dict(self) -> dict[str, Any]:
-        """How far the epoch is."""
-        aside = sorted(self._sampler.set_aside)
-        return {"epoch": self._epoch, "yielded": self._yielded, "set_aside": aside}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there."""
-        if "epoch" not in state:
-            raise ConfigError(
-                "the checkpoint was written with air.domain_weights, and the recipe has none: set them again "
-                f"({', '.join(state['visits'])}), or start anew with trainer.resume_mode=disable"
-            )
-        self._sampler.set_aside.update(state.get("set_aside", ()))
-        self._start(int(state["epoch"]), int(state["yielded"]))
 
 
 class _Turns:
@@ -165,27 +128,37 @@ class _Turns:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue; other weights than the state's apply from here on."""
-        if "visits" not in state:
+        if (visits := state.get("visits")) is None:
+            raise ConfigError(
+                "the checkpoint's order of prompts is that of verl-air 0.1: resume it with that version, or start anew "
+                "with trainer.resume_mode=disable"
+            )
+        if _ALL in self._names and _ALL not in visits:
+            raise ConfigError(
+                "the checkpoint was written with air.domain_weights, and the recipe has none: set them again "
+                f"({', '.join(visits)}), or start anew with trainer.resume_mode=disable"
+            )
+        if _ALL in visits and _ALL not in self._names:
             warnings.warn(
                 "the checkpoint was written without air.domain_weights: each domain begins a new epoch", stacklevel=2
             )
-            self.visits_D = [(int(state["epoch"]) + 1) * size for size in self._sizes]
+            self.visits_D = [-(-visits[_ALL] // sum(self._sizes)) * size for size in self._sizes]
             return
-        self.visits_D = [int(state["visits"].get(name, 0)) for name in self._names]
+        self.visits_D = [int(visits.get(name, 0)) for name in self._names]
         same = state["weights"] == dict(zip(self._names, self._weights, strict=True))
         self._quota_D = [int(state["quota"][name]) if same else 0 for name in self._names]
         self._taken = sum(self._quota_D)
 
 
-class _MixedIterator(Iterator[int]):
-    """Visits without end, domain by domain as :class:`_Turns` says."""
+class _Visits(Iterator[int]):
+    """Row after row; stateful in the way that torchdata's loader looks for (``state_dict``, ``load_state_dict``)."""
 
-    def __init__(self, sampler: MetaGroupSampler, mixture: Mixture) -> None:
-        self._sampler, self._mixture = sampler, mixture
-        self._restart(_Turns(mixture).state_dict(), 0)
+    def __init__(self, sampler: MetaGroupSampler) -> None:
+        self._sampler = sampler
+        self._restart(_Turns(sampler.mixture).state_dict(), 0)
 
     def _restart(self, turns: dict[str, Any], position: int) -> None:
-        self._turns = _Turns(self._mixture)
+        self._turns = _Turns(self._sampler.mixture)
         self._turns.load_state_dict(turns)
         self._position, self._domain = position, 0
         self._group: list[int] = []
@@ -194,22 +167,13 @@ class _MixedIterator(Iterator[int]):
     def __next__(self) -> int:
         if self._position == 0 or not self._group:
             domain = self._domain = self._turns.take()
-            members = self._mixture.members[domain]
-            epoch, place = divmod(self._turns.visits_D[domain] - 1, len(members))
-            self._group = self._sampler.visit(epoch, self._order(domain, epoch), place)
+            epoch, place = divmod(self._turns.visits_D[domain] - 1, len(self._sampler.mixture.members[domain]))
+            if self._orders.get(domain, (-1,))[0] != epoch:
+                self._orders[domain] = epoch, self._sampler.intent_order(domain, epoch)
+            self._group = self._sampler.visit(epoch, self._orders[domain][1], place)
         row = self._group[self._position]
         self._position = (self._position + 1) % self._sampler.group_size
         return row
-
-    def _order(self, domain: int, epoch: int) -> np.ndarray:
-        """The domain's intents in the order of its own epoch, which the seed and its name decide."""
-        if domain not in self._orders or self._orders[domain][0] != epoch:
-            members = self._mixture.members[domain]
-            if self._sampler.shuffle:
-                key = [self._sampler.seed, epoch, *self._mixture.names[domain].encode()]
-                members = np.random.default_rng(key).permutation(members)
-            self._orders[domain] = epoch, members
-        return self._orders[domain][1]
 
     def state_dict(self) -> dict[str, Any]:
         """The turns before the meta-group that is being handed out, and the position in it."""
