@@ -38,7 +38,7 @@ try: validate_config(dict(trainer=dict(v1=dict(trainer_mode='sync'))), False, Fa
 except AttributeError: pass  # verl wants a whole config
 print(get_trainer_cls('sync').__name__, {OURS})
 """
-    assert last_line(code) == "PPOTrainerSync ['verl_air.training.weight_socket']"
+    assert last_line(code) == "PPOTrainerSync ['verl_air.training.vllm_patches']"
 
 
 def test_verls_lookup_finds_our_trainers() -> None:

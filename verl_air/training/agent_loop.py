@@ -7,7 +7,6 @@ reads it in every mode, during validation, and while it waits (:mod:`verl_air.tr
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,20 +61,10 @@ class NotingAgentLoopWorker(_Worker):
             await tq.async_kv_put(key=f"{row['uid']}_{row['session_id']}", partition_id=NOTES, tag=note)
             raise
 
-    async def live(self) -> None:
-        """Never return. The caller's reference fails when this worker has died, and with it the prompts it had."""
-        await asyncio.Event().wait()
-
 
 class NotingAgentLoopManager(AgentLoopManagerTQ):
-    """verl's manager, with workers that note failures. ``lives``: a reference per worker, which fails when it dies."""
-
-    lives: list[Any]
+    """verl's manager, with workers that note failures."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(NotingAgentLoopWorker)
-
-    async def _init_agent_loop_workers(self) -> None:
-        await super()._init_agent_loop_workers()
-        self.lives = [worker.live.remote() for worker in self.agent_loop_workers]

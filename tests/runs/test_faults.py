@@ -1,0 +1,392 @@
+"""Faults injected into real runs: no partial group is trained, no reward is invented, no run hangs.
+
+Each run is sound before its fault. It either survives, or ends with a named cause and a status within two minutes of
+the fault. The table of docs/cluster.md says what was seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT
+from tests.runs import faulty_rewards
+from tests.runs.judge_stand_in import WORDS
+from tests.runs.launch import KWARGS, NO_JUDGE, NO_VALIDATION, SMALL, Process, Run, main_ppo, wait_for_step
+from verl_air.rewards import compute_score
+
+pytestmark = [pytest.mark.slow, pytest.mark.verl_run, pytest.mark.exhaustive, pytest.mark.timeout(900)]
+
+LIMIT_S = 120.0
+"""From a fault to the end of the run."""
+KILLS = int(os.environ.get("FAULT_KILLS", "20"))
+SEED = int(os.environ.get("FAULT_SEED", "20"))
+
+COMMON = (*SMALL, *NO_JUDGE, *NO_VALIDATION, "++air.check_judge=False", "trainer.resume_mode=auto")
+SOUND = {"playground/anchor": "multiple_choice", "playground/open/train": "by_its_letters"}
+MODULES = ["verl_air.playground.rewards", faulty_rewards.__name__]
+
+
+def scored_by(reward: str, **options: Any) -> tuple[str, ...]:
+    """A reward for open rows, with its options."""
+    routes = ",".join(f"{pattern}:{name}" for pattern, name in (SOUND | {"playground/open/train": reward}).items())
+    return (
+        *COMMON,
+        f"{KWARGS}.modules=[{','.join(MODULES)}]",
+        f"++{KWARGS}.routes={{{routes}}}",
+        *(f"++{KWARGS}.options.{reward}.{name}={value}" for name, value in options.items()),
+    )
+
+
+def steps(count: int, save_every: int = -1) -> tuple[str, ...]:
+    return f"trainer.total_training_steps={count}", f"trainer.save_freq={save_every}"
+
+
+class Fault:
+    """What happens to a run after its first step, and how long the run then takes to end."""
+
+    def __init__(self, folder: Path, inject: Callable[[Process], None], after_step: int = 1) -> None:
+        self._folder, self._inject, self._after_step = folder, inject, after_step
+        self._began = math.nan
+
+    def __call__(self, process: Process) -> None:
+        wait_for_step(self._folder, self._after_step, process)
+        self._began = time.monotonic()
+        self._inject(process)
+        process.wait(LIMIT_S + 60)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+
+def ends(folder: Path, playground: Path, inject: Callable[[Process], None], *options: str, **more: Any) -> Run:
+    """A run that must end by itself within the limit, with a status of its own, after sound steps only."""
+    fault = Fault(folder, inject, **more)
+    run = main_ppo(folder, playground, *options, fails=True, meanwhile=fault)
+    seconds = fault.seconds()
+    print(f"{seconds:.0f} s from the fault to status {run.status}")
+    assert seconds < LIMIT_S
+    assert run.status > 0, "no signal that we sent"
+    assert_sound(run)
+    return run
+
+
+def assert_sound(run: Run) -> None:
+    """Every step that counts was trained on whole groups, with rewards that a sound function gives."""
+    trained = sorted(run.metrics())
+    assert trained == list(range(1, len(trained) + 1))
+    for step in trained:
+        run.assert_whole_groups(step)
+        for row in run.rollouts(step):
+            if row["abstained"]:
+                assert math.isnan(row["task_reward"])
+                assert row["air_weight"] == 0.0
+            else:
+                assert row["task_reward"] == sound_reward(row), row
+
+
+def sound_reward(row: dict[str, Any]) -> float:
+    source = f"{row['domain']}/{row['split']}"
+    info = {name: row[name] for name in ("index", "intent_id", "role", "domain", "split", "extras")}
+    score = compute_score(source, row["output"], row["gts"], info, routes=SOUND, modules=MODULES)
+    return asyncio.run(score)["task_reward"]
+
+
+def touch(file: Path) -> Callable[[Process], None]:
+    return lambda process: file.touch()
+
+
+def part_of(process: Process, name: str) -> psutil.Process:
+    """A process of the run, by what it calls itself."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if name in " ".join(child.cmdline()):
+                return child
+    raise AssertionError(f"the run has no process named {name}")
+
+
+# ----------------------------------------------------------------------------------------- rewards that do not return
+
+
+@pytest.mark.parametrize("reward", ["sleeps_in_the_loop", "backtracks"])
+def test_a_reward_that_blocks_its_workers_event_loop_ends_the_run(
+    reward: str, playground_files: Path, tmp_path: Path
+) -> None:
+    mark = tmp_path / "now"
+    run = ends(tmp_path / "run", playground_files, touch(mark), *scored_by(reward, mark=mark), *steps(40))
+    assert "a process that rollouts need has died" in run.log
+    assert "RewardLoopWorker" in run.log
+    assert "Timeout (0:01:30)!" in run.log
+    assert f"in {reward}" in run.log
+
+
+def test_a_reward_that_hangs_abstains_when_its_time_is_up(playground_files: Path, tmp_path: Path) -> None:
+    options = (f"++{KWARGS}.judge.deadline_s=10", "air.max_abstain_rate=0.6", *steps(4))
+    run = main_ppo(tmp_path, playground_files, *scored_by("a_tenth_hangs"), *options)
+    assert sorted(run.metrics()) == [1, 2, 3, 4]
+    assert_sound(run)
+    abstained = [row for step in run.metrics() for row in run.rollouts(step) if row["abstained"]]
+    assert abstained
+    assert all(faulty_rewards.is_faulty(row["index"]) for row in abstained)
+    assert "reward 'a_tenth_hangs' abstains on row" in run.log
+    assert "TimeoutError" in run.log
+
+
+# ------------------------------------------------------------------------------------------------ processes that die
+
+SCORING, UPDATE = 1.5, 4.2
+"""Seconds after a step: rewards are awaited; with `slow` the next update and transfer of weights begin after 4 s."""
+PARTS = {
+    "agent-loop worker": ("ray::NotingAgentLoopWorker", SCORING, "verl-air: NotingAgentLoopWorker (process"),
+    "reward worker": ("ray::RewardLoopWorker", SCORING, "class_name: RewardLoopWorker"),
+    "rollout server": ("ray::vLLMHttpServer", SCORING, "verl-air: vLLMHttpServer (process"),
+    "rollout engine": ("VLLM::EngineCore", UPDATE, "verl-air: vLLM's engine has died, and its server ends with it"),
+    "rollout worker": ("VLLM::Worker", UPDATE, "verl-air: vLLM's engine has died, and its server ends with it"),
+    "trainer's worker": ("ray::WorkerDict", UPDATE, "verl-air: WorkerDict (process"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_process_that_is_killed_ends_the_run(part: str, playground_files: Path, tmp_path: Path) -> None:
+    name, moment, cause = PARTS[part]
+
+    def kill(process: Process) -> None:
+        time.sleep(moment)
+        part_of(process, name).kill()
+
+    run = ends(tmp_path, playground_files, kill, *scored_by("slow"), *steps(40))
+    assert cause in run.log
+
+
+# --------------------------------------------------------------------------------------------------------- no memory
+
+KILLED_FOR_MEMORY = "the system has killed 1 process(es) for memory"
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Callable[[int, int], None]]:
+    """Limits a process's memory as a machine would: the kernel kills it."""
+    folder = Path("/sys/fs/cgroup/memory") / f"verl-air-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no memory cgroup of our own: {error}")
+
+    def limit(pid: int, size: int) -> None:
+        (folder / "memory.limit_in_bytes").write_text(str(size))
+        (folder / "cgroup.procs").write_text(str(pid))
+
+    yield limit
+    folder.rmdir()
+
+
+def test_a_reward_that_leaks_memory_ends_the_run(
+    memory_group: Callable[[int, int], None], playground_files: Path, tmp_path: Path
+) -> None:
+    mark = tmp_path / "now"
+
+    def leak(process: Process) -> None:
+        memory_group(part_of(process, "ray::RewardLoopWorker").pid, 512 << 20)
+        mark.touch()
+
+    run = ends(tmp_path / "run", playground_files, leak, *scored_by("leaks", mark=mark), *steps(40))
+    assert "verl-air: RewardLoopWorker (process" in run.log
+    assert KILLED_FOR_MEMORY in run.log
+
+
+def test_a_worker_that_is_killed_for_memory_ends_the_run(
+    memory_group: Callable[[int, int], None], playground_files: Path, tmp_path: Path
+) -> None:
+    def squeeze(process: Process) -> None:
+        memory_group(part_of(process, "ray::WorkerDict").pid, 4 << 20)
+
+    run = ends(tmp_path, playground_files, squeeze, *scored_by("by_its_letters"), *steps(40))
+    assert "verl-air: WorkerDict (process" in run.log
+    assert KILLED_FOR_MEMORY in run.log
+
+
+# --------------------------------------------------------------------------------------------------- a judge that fails
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[StandIn]:
+    judge = StandIn(tmp_path / "mood")
+    yield judge
+    judge.kill()
+
+
+class StandIn:
+    """A judge that the test kills, starts and sets the mood of."""
+
+    def __init__(self, mood: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._mood = mood
+        self.answer("well")
+        self.start()
+
+    def answer(self, mood: str) -> None:
+        self._mood.write_text(mood)
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "tests.runs.judge_stand_in", str(self.port), str(self._mood)]
+        self._process = subprocess.Popen(command, cwd=ROOT)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def asked(self, **settings: Any) -> tuple[str, ...]:
+        """A recipe whose open rows are judged by it."""
+        settings = {"base_url": f"http://127.0.0.1:{self.port}/v1", **settings}
+        judge = [f"++{KWARGS}.judge.{name}={value}" for name, value in settings.items()]
+        return (*scored_by("verdict_judge", template="'{response}'", positive=WORDS[0], negative=WORDS[1]), *judge)
+
+
+def test_a_judge_that_answers_garbage_and_is_killed_and_restarted_is_waited_for(
+    stand_in: StandIn, playground_files: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+
+    def trouble(process: Process) -> None:
+        wait_for_step(folder, 1, process)
+        stand_in.answer("garbage")
+        time.sleep(30.0)
+        stand_in.answer("well")
+        wait_for_step(folder, 3, process)
+        stand_in.kill()
+        time.sleep(20.0)
+        stand_in.start()
+
+    options = (*stand_in.asked(attempts=14), "air.max_abstain_rate=0.5", *steps(6))
+    run = main_ppo(folder, playground_files, *options, meanwhile=trouble)
+    assert sorted(run.metrics()) == [1, 2, 3, 4, 5, 6]
+    assert_sound(run)
+    abstained = {step: sum(row["abstained"] for row in run.rollouts(step)) for step in run.metrics()}
+    print("abstained rows by step:", abstained)
+    assert sum(abstained.values()) > 0, "garbage that is no verdict was answered too"
+    assert sum(abstained[step] for step in (4, 5, 6)) == 0, "a judge that is down for a while costs no row"
+
+
+def test_a_judge_that_gives_no_verdicts_ends_the_run(stand_in: StandIn, playground_files: Path, tmp_path: Path) -> None:
+    run = ends(
+        tmp_path / "run", playground_files, lambda _: stand_in.answer("no verdict"), *stand_in.asked(), *steps(40)
+    )
+    assert "RewardError: the judge abstained:" in run.log
+    assert "air.max_abstain_rate is 20%" in run.log
+
+
+# ------------------------------------------------------------------- checkpoints: the prompts that follow are the same
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 200 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", folder], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("no right to mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_ends_the_run_and_the_last_whole_checkpoint_is_resumed(
+    small_disk: Path, playground_files: Path, tmp_path: Path
+) -> None:
+    folder, filler = tmp_path / "run", small_disk / "filler"
+    options = (*scored_by("by_its_letters"), f"trainer.default_local_dir={small_disk}/checkpoints")
+
+    def fill(_: Process) -> None:
+        with filler.open("wb") as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1 << 16))
+
+    full = ends(folder, playground_files, fill, *options, *steps(40, save_every=1), after_step=2)
+    assert "No space left on device" in full.log
+    done = len(full.metrics())
+    filler.unlink()
+    resumed = main_ppo(folder, playground_files, *options, *steps(done + 2, save_every=1))
+    assert sorted(resumed.metrics()) == list(range(1, done + 3))
+    assert_sound(resumed)
+    undisturbed = main_ppo(tmp_path / "undisturbed", playground_files, *scored_by("by_its_letters"), *steps(done + 2))
+    assert_same_prompts(resumed, undisturbed)
+
+
+def assert_same_prompts(run: Run, undisturbed: Run) -> None:
+    """Step by step, and each step once."""
+    assert sorted(run.metrics()) == sorted(undisturbed.metrics())
+    assert len((run.folder / "metrics.jsonl").read_text().splitlines()) == len(run.metrics())
+    for step in undisturbed.metrics():
+        assert run.prompts(step) == undisturbed.prompts(step), step
+
+
+@pytest.mark.timeout(3600)
+def test_runs_killed_at_random_moments_train_on_the_same_prompts(playground_files: Path, tmp_path: Path) -> None:
+    """A fifth of the kills falls in a start, a fifth in the writing of a checkpoint, the others in any phase of a step.
+
+    ``FAULT_KILLS`` is their number (20), ``FAULT_SEED`` what draws the moments (20).
+    """
+    count, rng, moments = 3 * KILLS + 2, random.Random(SEED), []
+    options = (*scored_by("by_its_letters"), *steps(count, save_every=1), "trainer.max_actor_ckpt_to_keep=2")
+    undisturbed = main_ppo(tmp_path / "undisturbed", playground_files, *options)
+    folder = tmp_path / "killed"
+
+    def kill(process: Process) -> None:
+        moments.append(wait_for_a_moment(process, folder, rng))
+        everything = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for part in everything:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                part.kill()
+        psutil.wait_procs(everything[1:], timeout=30)
+
+    for _ in range(KILLS):
+        began = time.monotonic()
+        killed = main_ppo(folder, playground_files, *options, fails=True, meanwhile=kill)
+        assert killed.status == -signal.SIGKILL
+        print(f"{moments[-1]}; {len(steps_done(folder))} steps done; {time.monotonic() - began:.0f} s", flush=True)
+    resumed = main_ppo(folder, playground_files, *options)
+    assert_same_prompts(resumed, undisturbed)
+    assert_sound(resumed)
+
+
+def steps_done(folder: Path) -> list[str]:
+    metrics = folder / "metrics.jsonl"
+    return metrics.read_text().splitlines() if metrics.is_file() else []
+
+
+def wait_for_a_moment(process: Process, folder: Path, rng: random.Random) -> str:
+    """Return when the run is to be killed, with words for it."""
+    phase = rng.choice(["start", "checkpoint", "step", "step", "step"])
+    if phase == "start":
+        seconds = rng.uniform(0.0, 30.0)
+        time.sleep(seconds)
+        return f"{seconds:.1f} s after its start"
+    checkpoints, tracker = folder / "checkpoints", folder / "checkpoints" / "latest_checkpointed_iteration.txt"
+    trained = len(steps_done(folder))
+    while len(steps_done(folder)) <= trained:
+        assert process.poll() is None, (folder / "train.log").read_text()[-4000:]
+        time.sleep(0.05)
+    if phase == "step":
+        seconds = rng.uniform(0.0, 5.0)
+        time.sleep(seconds)
+        return f"{seconds:.1f} s after a step"
+    step = int(tracker.read_text()) + 1
+    while not (checkpoints / f"global_step_{step}").exists():
+        time.sleep(0.005)
+    return f"while the checkpoint of step {step} was written"
