@@ -45,7 +45,7 @@ async def _run_server(
     wrapped: Callable[..., Awaitable[None]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
     await wrapped(*args, **kwargs)
-    if RUN_VARIABLE in os.environ:
+    if os.environ.get(RUN_VARIABLE):
         instance.engine_watch = asyncio.create_task(_end_with(instance.engine))
 
 
