@@ -146,7 +146,7 @@ SCORING, UPDATE = 1.5, 4.2
 PARTS = {
     "agent-loop worker": ("ray::NotingAgentLoopWorker", SCORING, "verl-air: NotingAgentLoopWorker (process"),
     "reward worker": ("ray::RewardLoopWorker", SCORING, "class_name: RewardLoopWorker"),
-    "rollout server": ("ray::vLLMHttpServer", SCORING, "verl-air: vLLMHttpServer (process"),
+    "rollout actor": ("ray::vLLMHttpServer", SCORING, "verl-air: vLLMHttpServer (process"),
     "rollout engine": ("VLLM::EngineCore", UPDATE, "verl-air: vLLM's engine has died, and its server ends with it"),
     "rollout worker": ("VLLM::Worker", UPDATE, "verl-air: vLLM's engine has died, and its server ends with it"),
     "trainer's worker": ("ray::WorkerDict", UPDATE, "verl-air: WorkerDict (process"),

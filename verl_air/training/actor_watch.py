@@ -10,16 +10,24 @@ import os
 import signal
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import ray
+
+from verl_air.rewards.blocked_loop import LIMIT_S
 
 POLL_S = 5.0
 TRAINERS_S = 30.0
 """For the trainer, to end by itself."""
 GRACE_S = 60.0
 """To leave: main_ppo takes its Ray cluster down on SIGTERM."""
+_WHERE_TO_LOOK = (
+    "Its last lines in the log may say why. "
+    f"`Timeout ({timedelta(seconds=LIMIT_S)})!` there is of a function that blocked its event loop: the traceback says "
+    "which. Fix it and resume from the last checkpoint."
+)
 
 
 def first_death(actors: dict[str, dict[str, Any]], system_kills: int = 0) -> str | None:
@@ -39,7 +47,8 @@ def first_death(actors: dict[str, dict[str, Any]], system_kills: int = 0) -> str
             continue
         if system_kills:
             return f"{name} died; the system has killed {system_kills} process(es) for memory. {memory}"
-        return f"{name} died. {died.error_message} Its last lines in the log may say why; resume when that is fixed."
+        said = died.error_message.split(" Some common causes")[0]
+        return f"{name} died. {said} {_WHERE_TO_LOOK}"
     return None
 
 

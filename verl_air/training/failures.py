@@ -132,7 +132,8 @@ class FailureGuard:
                 where = "" if note["row"] in note["message"] else f"{note['row']}: "
                 raise MISTAKES[note["kind"]](f"{where}{note['message']}")
             if note["died"]:
-                raise RolloutError(f"{note['row']}: a process that rollouts need has died: {note['message']}")
+                message = " ".join(note["message"].split())
+                raise RolloutError(f"{note['row']}: a process that rollouts need has died: {message}")
             cause = f"{note['kind']}: {' '.join(note['message'].split())[:_CAUSE_LIMIT]}"
             self._steps[-1].causes[cause] += 1
             if not note["validate"]:
