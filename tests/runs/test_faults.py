@@ -6,122 +6,27 @@ the fault. The table of docs/cluster.md says what was seen.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import math
 import os
 import random
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from tests.conftest import ROOT
-from tests.runs import faulty_rewards
-from tests.runs.judge_stand_in import WORDS
-from tests.runs.launch import KWARGS, NO_JUDGE, NO_VALIDATION, SMALL, Process, Run, main_ppo, wait_for_step
-from verl_air.rewards import compute_score
+from tests.runs.faults import Fault, StandIn, assert_sound, ends, part_of, scored_by, steps
+from tests.runs.faulty_rewards import is_faulty
+from tests.runs.launch import KWARGS, Process, Run, main_ppo, wait_for_step
 
 pytestmark = [pytest.mark.slow, pytest.mark.verl_run, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
-LIMIT_S = 120.0
-"""From a fault to the end of the run."""
 KILLS = int(os.environ.get("FAULT_KILLS", "20"))
 SEED = int(os.environ.get("FAULT_SEED", "20"))
-
-COMMON = (*SMALL, *NO_JUDGE, *NO_VALIDATION, "++air.check_judge=False", "trainer.resume_mode=auto")
-SOUND = {"playground/anchor": "multiple_choice", "playground/open/train": "by_its_letters"}
-MODULES = ["verl_air.playground.rewards", faulty_rewards.__name__]
-
-
-def scored_by(reward: str, **options: Any) -> tuple[str, ...]:
-    """A reward for open rows, with its options."""
-    routes = ",".join(f"{pattern}:{name}" for pattern, name in (SOUND | {"playground/open/train": reward}).items())
-    return (
-        *COMMON,
-        f"{KWARGS}.modules=[{','.join(MODULES)}]",
-        f"++{KWARGS}.routes={{{routes}}}",
-        *(f"++{KWARGS}.options.{reward}.{name}={value}" for name, value in options.items()),
-    )
-
-
-def steps(count: int, save_every: int = -1) -> tuple[str, ...]:
-    return f"trainer.total_training_steps={count}", f"trainer.save_freq={save_every}"
-
-
-class Fault:
-    """What happens to a run after a step. From then on the run has two minutes to end by itself."""
-
-    def __init__(self, folder: Path, inject: Callable[[Process], None], after_step: int = 1) -> None:
-        self._folder, self._inject, self._after_step = folder, inject, after_step
-        self._began = math.nan
-
-    def __call__(self, process: Process) -> None:
-        wait_for_step(self._folder, self._after_step, process)
-        self.began_now()
-        self._inject(process)
-        process.wait(LIMIT_S + 60)
-
-    def began_now(self) -> None:
-        self._began = time.monotonic()
-
-    def assert_ended(self, run: Run) -> None:
-        """With a status of its own, after sound steps only."""
-        seconds = time.monotonic() - self._began
-        print(f"{seconds:.0f} s from the fault to status {run.status}")
-        assert seconds < LIMIT_S
-        assert run.status > 0, "no signal that we sent"
-        assert_sound(run)
-
-
-def ends(folder: Path, playground: Path, inject: Callable[[Process], None], *options: str, after_step: int = 1) -> Run:
-    """A run that must end because of a fault."""
-    fault = Fault(folder, inject, after_step)
-    run = main_ppo(folder, playground, *options, fails=True, meanwhile=fault)
-    fault.assert_ended(run)
-    return run
-
-
-def assert_sound(run: Run) -> None:
-    """Every step that counts was trained on whole groups, with rewards that a sound function gives."""
-    trained = sorted(run.metrics())
-    assert trained == list(range(1, len(trained) + 1))
-    for step in trained:
-        run.assert_whole_groups(step)
-        for row in run.rollouts(step):
-            if row["abstained"]:
-                assert math.isnan(row["task_reward"])
-                assert row["air_weight"] == 0.0
-            else:
-                assert row["task_reward"] == sound_reward(row), row
-
-
-def sound_reward(row: dict[str, Any]) -> float:
-    source = f"{row['domain']}/{row['split']}"
-    info = {name: row[name] for name in ("index", "intent_id", "role", "domain", "split", "extras")}
-    score = compute_score(source, row["output"], row["gts"], info, routes=SOUND, modules=MODULES)
-    return asyncio.run(score)["task_reward"]
-
-
-def touch(file: Path) -> Callable[[Process], None]:
-    return lambda process: file.touch()
-
-
-def part_of(process: Process, name: str) -> psutil.Process:
-    """A process of the run, by what it calls itself."""
-    for child in psutil.Process(process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if name in " ".join(child.cmdline()):
-                return child
-    raise AssertionError(f"the run has no process named {name}")
 
 
 # ----------------------------------------------------------------------------------------- rewards that do not return
@@ -132,7 +37,7 @@ def test_a_reward_that_blocks_its_workers_event_loop_ends_the_run(
     reward: str, playground_files: Path, tmp_path: Path
 ) -> None:
     mark = tmp_path / "now"
-    run = ends(tmp_path / "run", playground_files, touch(mark), *scored_by(reward, mark=mark), *steps(40))
+    run = ends(tmp_path / "run", playground_files, lambda _: mark.touch(), *scored_by(reward, mark=mark), *steps(40))
     assert "a process that rollouts need has died" in run.log
     assert "RewardLoopWorker" in run.log
     assert "Timeout (0:01:20)!" in run.log
@@ -222,35 +127,6 @@ def stand_in(tmp_path: Path) -> Iterator[StandIn]:
     judge.kill()
 
 
-class StandIn:
-    """A judge that the test kills, starts and sets the mood of."""
-
-    def __init__(self, mood: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._mood = mood
-        self.answer("well")
-        self.start()
-
-    def answer(self, mood: str) -> None:
-        self._mood.write_text(mood)
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "tests.runs.judge_stand_in", str(self.port), str(self._mood)]
-        self._process = subprocess.Popen(command, cwd=ROOT)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def asked(self, **settings: Any) -> tuple[str, ...]:
-        """A recipe whose open rows are judged by it."""
-        settings = {"base_url": f"http://127.0.0.1:{self.port}/v1", **settings}
-        judge = [f"++{KWARGS}.judge.{name}={value}" for name, value in settings.items()]
-        return (*scored_by("verdict_judge", template="'{response}'", positive=WORDS[0], negative=WORDS[1]), *judge)
-
-
 def test_a_judge_that_is_away_is_waited_for_and_one_that_gives_no_verdicts_ends_the_run(
     stand_in: StandIn, playground_files: Path, tmp_path: Path
 ) -> None:
@@ -332,7 +208,7 @@ def test_a_full_disk_ends_a_run_whose_rewards_hang_and_the_last_whole_checkpoint
 
     abstained = [row for step in resumed.metrics() for row in resumed.rollouts(step) if row["abstained"]]
     assert abstained
-    assert all(faulty_rewards.is_faulty(row["index"]) for row in abstained)
+    assert all(is_faulty(row["index"]) for row in abstained)
     assert re.search(r"reward 'a_tenth_hangs' abstains on row \d+ .*TimeoutError", full.log)
 
 
