@@ -78,7 +78,7 @@ def ends(folder: Path, playground: Path, inject: Callable[[Process], None], *opt
 
 
 def assert_sound(run: Run) -> None:
-    """Every step was trained on whole groups, with rewards that a sound function gives; one whose metrics are lost too."""
+    """Every step, also one whose metrics are lost, was trained on whole groups with rewards of a sound function."""
     logged, stored = sorted(run.metrics()), sorted(int(file.stem) for file in run.folder.glob("rollouts/*.jsonl"))
     assert logged == list(range(1, len(logged) + 1))
     assert stored in (logged, [*logged, len(logged) + 1])
