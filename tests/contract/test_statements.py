@@ -120,9 +120,6 @@ CODE = {
     ("verl.experimental.reward_loop.reward_loop", "RewardLoopManager._init_reward_loop_workers"): [
         ("self.reward_loop_workers.append(", "keeps the reward workers, which we call", TRAINER),
     ],
-    ("verl.experimental.agent_loop.agent_loop", "AgentLoopManager._init_agent_loop_workers"): [
-        ("self.agent_loop_workers.append(", "keeps the agent-loop workers, which we call", TRAINER),
-    ],
     ("verl.trainer.ppo.v1.trainer_separate_async", "PPOTrainerSeparateAsync._step_had_idle"): [
         ("getattr(self.replay_buffer, 'poll_interval', 2.0)", "takes poll_interval as the threshold of idling", BUFFER),
     ],

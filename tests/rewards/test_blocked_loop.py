@@ -41,6 +41,7 @@ async def main():
     blocked_loop.end_when_blocked()
     row["routes"] = {"*": "REWARD"}
     await asyncio.gather(*(compute_score(**row) for _ in range(20)))
+    await asyncio.sleep(4.0)  # a worker that has nothing to do
 
 asyncio.run(main())
 """

@@ -15,27 +15,30 @@ LIMIT_S = 80.0
 """For one piece of work between two awaits."""
 _BEAT_S = 1.0
 
-_set_at: float | None = None
-_tasks: set[asyncio.Task[None]] = set()
+_watched = False
+_set_at = 0.0
+_beats: set[asyncio.Task[None]] = set()
 
 
 def end_when_blocked(_: object = None) -> None:
-    """Watch the running event loop, until the process ends. The argument is the actor that Ray passes."""
-    global _set_at
-    _set_at = 0.0
-    _tasks.add(asyncio.get_running_loop().create_task(_beat()))
+    """Watch this process from its next :func:`note_progress` on. The argument is the actor that Ray passes."""
+    global _watched
+    _watched = True
 
 
 def note_progress() -> None:
-    """Start the time anew, in a process that is watched."""
+    """In the event loop: it is running. From the first time on a task says so each second."""
     global _set_at
     now = time.monotonic()
-    if _set_at is not None and now - _set_at >= _BEAT_S:
-        _set_at = now
-        faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+    if not _watched or now - _set_at < _BEAT_S:
+        return
+    _set_at = now
+    faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+    if not _beats:
+        _beats.add(asyncio.get_running_loop().create_task(_beat()))
 
 
 async def _beat() -> None:
     while True:
-        note_progress()
         await asyncio.sleep(_BEAT_S)
+        note_progress()

@@ -7,7 +7,6 @@ trainer notices itself ends the run with the trainer's error; for the others it 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 from datetime import timedelta
@@ -21,8 +20,6 @@ from verl_air.rewards.blocked_loop import LIMIT_S
 POLL_S = 5.0
 TRAINERS_S = 30.0
 """For the trainer, to end by itself."""
-GRACE_S = 60.0
-"""To leave: main_ppo takes its Ray cluster down on SIGTERM."""
 _WHERE_TO_LOOK = (
     "Its last lines in the log may say why. "
     f"`Timeout ({timedelta(seconds=LIMIT_S)})!` there is of a function that blocked its event loop: the traceback says "
@@ -65,9 +62,9 @@ def _watch(kills_before: int) -> None:
             death = first_death(_dead_actors(), _system_kills() - kills_before)
     print(f"verl-air: {' '.join(death.split())}", file=sys.stderr, flush=True)
     threading.Event().wait(TRAINERS_S)
-    os.kill(os.getpid(), signal.SIGTERM)
-    threading.Event().wait(GRACE_S)
-    os._exit(1)
+    os._exit(
+        1
+    )  # Ray ends what belongs to a driver that is gone; on a signal it would abort the driver, without a status
 
 
 def _dead_actors() -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ import transfer_queue as tq
 from ray.exceptions import ActorDiedError, RayTaskError
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
+from verl_air.rewards.blocked_loop import end_when_blocked, note_progress
 from verl_air.training.failures import NOTES
 from verl_air.training.rows import as_dict
 
@@ -52,8 +53,10 @@ class NotingAgentLoopWorker(_Worker):
     # Ray pickles a constructor; verl's, which is no attribute of a module, would arrive with a class of its own.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        end_when_blocked()
 
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **row: Any) -> Any:
+        note_progress()
         try:
             return await super()._run_agent_loop(sampling_params, trajectory=trajectory, **row)
         except Exception as error:

@@ -9,7 +9,7 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
 ``_init_dataloader``           prompts come from :class:`~verl_air.training.sampler.MetaGroupSampler`
 ``_next_train_batch``          prompts are named by meta-group
 ``_build_replay_buffer``       rollouts leave the queue in whole meta-groups
-``fit``, ``on_step_begin``     blocked workers end; failures are counted by step (:mod:`~verl_air.training.failures`)
+``fit``, ``on_step_begin``     blocked workers end, failures are counted by step (:mod:`~verl_air.training.failures`)
 ``_load_checkpoint``           prompts that had failed in the queue run again
 ``on_init_end``                the actor's loss becomes :func:`~verl_air.training.actor_loss.air_actor_loss`
 ``_compute_reward_colocate``   a reward model on the policy's devices is given the rows that it scores
@@ -28,6 +28,7 @@ import math
 from functools import partial
 from typing import Any
 
+import ray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.trainer.ppo.v1 import trainer_separate_async
@@ -159,9 +160,10 @@ class AirTrainerMixin(RunRecordsMixin, ReusesLogProbs):
     # --------------------------------------------------------------------------------------------- what fails, and when
 
     def fit(self, agent_loop_manager: Any) -> None:
-        """Train; a worker whose event loop is blocked ends."""
-        for worker in (*agent_loop_manager.agent_loop_workers, *self.reward_loop_manager.reward_loop_workers):
-            worker.__ray_call__.remote(end_when_blocked)
+        """Train; a reward worker whose event loop is blocked ends."""
+        ray.get(
+            [worker.__ray_call__.remote(end_when_blocked) for worker in self.reward_loop_manager.reward_loop_workers]
+        )
         super().fit(agent_loop_manager)
 
     def on_step_begin(self) -> None:
