@@ -34,7 +34,7 @@ def by_its_letters(sample: Sample) -> Verdict:
 
 
 @register_reward("slow", reward_range=(-1.0, 1.25))
-async def slow(sample: Sample, *, seconds: float = 4.0) -> Verdict:
+async def slow(sample: Sample, *, seconds: float = 8.0) -> Verdict:
     """The same, so late that a fault meets the step while its rows are being scored."""
     await asyncio.sleep(seconds)
     return by_its_letters(sample)
