@@ -267,10 +267,11 @@ def wait_for_a_moment(process: Process, folder: Path, rng: random.Random) -> str
         assert process.poll() is None, (folder / "train.log").read_text()[-4000:]
         time.sleep(0.05)
     if phase == "step":
-        seconds = rng.uniform(0.0, 5.0)
+        seconds = rng.uniform(0.0, 2.5)
         time.sleep(seconds)
         return f"{seconds:.1f} s after a step"
     step = int(tracker.read_text()) + 1
     while not (checkpoints / f"global_step_{step}").exists():
+        assert process.poll() is None, f"the run ended before the checkpoint of step {step}"
         time.sleep(0.005)
     return f"while the checkpoint of step {step} was written"
