@@ -43,7 +43,7 @@ print([get_trainer_cls(name).__name__ for name in ('air_sync', 'air_colocate_asy
 """
     plain, ours = output(code)[-2:]
     assert ours == "['AirTrainerSync', 'AirTrainerColocateAsync', 'AirTrainerSeparateAsync']"
-    assert plain == "PPOTrainerSync ['verl_air.training.weight_socket']"
+    assert plain == "PPOTrainerSync ['verl_air.training.vllm_patches']"
 
 
 def test_without_the_plugin_an_air_recipe_cannot_run_silently() -> None:

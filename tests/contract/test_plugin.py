@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from importlib import import_module
 from importlib.metadata import entry_points, version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from tests.conftest import ROOT
 from tests.contract.expect import holds, takes, text_of
 from tests.test_house import PACKAGE, files, imported
 from verl_air.plugin import SUPPORTED_VERL
+from verl_air.training import vllm_patches
 
 
 def test_the_version_that_these_tests_describe_is_installed() -> None:
@@ -87,13 +91,36 @@ def test_a_run_has_a_weight_socket_of_its_own(end: str, monkeypatch: pytest.Monk
         device = {"device": torch.device("cpu")} if end == "BucketedWeightReceiver" else {}
         names[run] = getattr(module, end)(zmq_handle=verls, **device).zmq_handle
     assert names == {run: verls.replace("zmq-", f"zmq-{run}-" if run else "zmq-") for run in names}
-    used_by = "verl_air/training/weight_socket.py"
+    used_by = "verl_air/training/vllm_patches.py"
     for name, where in (
         ("vllm_rollout", "ServerAdapter.__init__"),
         ("utils", "vLLMColocateWorkerExtension._get_zmq_handle"),
     ):
         text = text_of(f"verl.workers.rollout.vllm_rollout.{name}", where)
         holds("f'ipc:///tmp/rl-colocate-zmq-{" in text, f"{where} names the socket so", used_by=used_by)
+
+
+@pytest.mark.parametrize("run", ["", "run1"])
+async def test_a_vllm_server_of_a_run_of_ours_ends_with_its_engine(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    used_by = "verl_air/training/vllm_patches.py"
+    text = text_of("verl.workers.rollout.vllm_rollout.vllm_async_server", "vLLMHttpServer.run_server")
+    holds("self.engine = engine_client" in text, "run_server sets the engine", used_by=used_by)
+    holds(isinstance(AsyncLLM.errored, property), "an engine says whether it has died", used_by=used_by)
+
+    class Server:
+        async def run_server(self) -> None:
+            self.engine = SimpleNamespace(errored=True)
+
+    ended: list[int] = []
+    module: Any = SimpleNamespace(vLLMHttpServer=Server)
+    monkeypatch.setenv("VERL_AIR_RUN", run)
+    monkeypatch.setattr(vllm_patches.os, "_exit", ended.append)
+    vllm_patches.end_servers_with_engines(module)
+    await module.vLLMHttpServer().run_server()
+    await asyncio.sleep(0.01)
+    assert ended == ([1] if run else [])
 
 
 def test_process_groups_are_made_by_the_function_that_we_wrap() -> None:

@@ -117,6 +117,9 @@ CODE = {
     ("verl.trainer.main_ppo", None): [
         (".get('agent_loop_manager_class')", "takes the class of the agent-loop manager from the config", TRAINER),
     ],
+    ("verl.experimental.reward_loop.reward_loop", "RewardLoopManager._init_reward_loop_workers"): [
+        ("self.reward_loop_workers.append(", "keeps the reward workers, which we call", TRAINER),
+    ],
     ("verl.trainer.ppo.v1.trainer_separate_async", "PPOTrainerSeparateAsync._step_had_idle"): [
         ("getattr(self.replay_buffer, 'poll_interval', 2.0)", "takes poll_interval as the threshold of idling", BUFFER),
     ],

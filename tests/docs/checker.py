@@ -175,16 +175,19 @@ def check_overrides(words: Sequence[str], recipe: str = "quickstart", config_dir
 
 
 def _check_pytest(words: list[str]) -> None:
-    """Paths are there, and each holds a test with the marker asked for."""
+    """Paths are there, and each holds a test with the marker and the name asked for."""
     parser = _Parser(prog="pytest")
     parser.add_argument("paths", nargs="+")
+    parser.add_argument("-s", action="store_true")
     parser.add_argument("-m", dest="marker")
+    parser.add_argument("-k", dest="name", default="")
     args = parser.parse_args(words)
     for path in args.paths:
         found = [ROOT / path] if path.endswith(".py") else list((ROOT / path).rglob("test_*.py"))
         _need(found and all(file.is_file() for file in found), f"{path}: no tests there")
         marked = re.compile(rf"pytest\.mark\.{args.marker}\b")
         _need(not args.marker or any(marked.search(file.read_text()) for file in found), f"{path}: none {args.marker}")
+        _need(any(args.name in file.read_text() for file in found), f"{path}: none named {args.name}")
 
 
 def _check_sbatch(words: list[str], world: Path) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,21 @@ def first_intents(file: Path, folder: Path, count: int) -> str:
     return str(folder / file.name)
 
 
+Process = subprocess.Popen[bytes]
+
+
 def main_ppo(
-    folder: Path, playground: Path, *overrides: str, kill_in_step: int | None = None, fails: bool = False
+    folder: Path,
+    playground: Path,
+    *overrides: str,
+    kill_in_step: int | None = None,
+    fails: bool = False,
+    meanwhile: Callable[[Process], None] = lambda process: None,
 ) -> Run:
     """Run the quickstart recipe to its end; everything it started is gone when this returns.
 
     ``kill_in_step`` ends it with SIGKILL, as the system would, a moment after that step has begun, and otherwise the
-    status must be 0, or with ``fails`` another.
+    status must be 0, or with ``fails`` another. ``meanwhile`` is called with the process once it has been started.
     """
     command = [sys.executable, "-u", "-W", "ignore", "-m", "verl.trainer.main_ppo"]
     command += hydra_arguments("quickstart", config_dir=ROOT / "recipes")
@@ -107,6 +116,7 @@ def main_ppo(
             if kill_in_step is not None:
                 wait_for_step(folder, kill_in_step - 1, process)
                 os.killpg(process.pid, signal.SIGKILL)
+            meanwhile(process)
             status = process.wait(TIMEOUT)
         finally:
             if process.poll() is None:
@@ -116,7 +126,7 @@ def main_ppo(
     return Run(folder, status, text)
 
 
-def wait_for_step(folder: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_step(folder: Path, step: int, process: Process) -> None:
     """Return a moment after a step's metrics were written, when the next one is under way."""
     metrics = folder / "metrics.jsonl"
     deadline = time.monotonic() + TIMEOUT

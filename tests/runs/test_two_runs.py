@@ -1,6 +1,6 @@
 """Two runs on one machine at the same time: each rollout engine gets the weights of its own trainer, and both finish.
 
-With verl's own names the second run takes the first one's socket away (``training/weight_socket.py``).
+With verl's own names the second run takes the first one's socket away (``training/vllm_patches.py``).
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from verl_air.errors import ConfigError, DataError, RewardError
+from verl_air.rewards import blocked_loop
 from verl_air.rewards.format import FormatRule, Style
 from verl_air.rewards.judge import JudgeClient, client_for
 from verl_air.rewards.judge.verdicts import MASSES
@@ -126,6 +127,7 @@ async def _decide(bound: BoundReward, sample: Sample, judge: JudgeClient | None,
     reward = bound.reward
     outcome: Any
     arguments = {**bound.options, "judge": judge} if reward.wants_judge else bound.options
+    blocked_loop.note_progress()
     try:
         if reward.blocking:
             outcome = asyncio.to_thread(reward.call, sample, **arguments)

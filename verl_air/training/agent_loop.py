@@ -7,7 +7,6 @@ reads it in every mode, during validation, and while it waits (:mod:`verl_air.tr
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import transfer_queue as tq
 from ray.exceptions import ActorDiedError, RayTaskError
 from verl.trainer.ppo.v1 import AgentLoopManagerTQ, AgentLoopWorkerTQ
 
+from verl_air.rewards.blocked_loop import end_when_blocked, note_progress
 from verl_air.training.failures import NOTES
 from verl_air.training.rows import as_dict
 
@@ -53,8 +53,10 @@ class NotingAgentLoopWorker(_Worker):
     # Ray pickles a constructor; verl's, which is no attribute of a module, would arrive with a class of its own.
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        end_when_blocked()
 
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **row: Any) -> Any:
+        note_progress()
         try:
             return await super()._run_agent_loop(sampling_params, trajectory=trajectory, **row)
         except Exception as error:
@@ -62,20 +64,10 @@ class NotingAgentLoopWorker(_Worker):
             await tq.async_kv_put(key=f"{row['uid']}_{row['session_id']}", partition_id=NOTES, tag=note)
             raise
 
-    async def live(self) -> None:
-        """Never return. The caller's reference fails when this worker has died, and with it the prompts it had."""
-        await asyncio.Event().wait()
-
 
 class NotingAgentLoopManager(AgentLoopManagerTQ):
-    """verl's manager, with workers that note failures. ``lives``: a reference per worker, which fails when it dies."""
-
-    lives: list[Any]
+    """verl's manager, with workers that note failures."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(NotingAgentLoopWorker)
-
-    async def _init_agent_loop_workers(self) -> None:
-        await super()._init_agent_loop_workers()
-        self.lives = [worker.live.remote() for worker in self.agent_loop_workers]

@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import ray
 import transfer_queue as tq
 
 from verl_air.config import AirConfig
@@ -64,11 +63,6 @@ class FailureGuard:
         self._steps: deque[_Step] = deque([_Step()], maxlen=air.failure_window)
         self._terminal: dict[str, set[str]] = {}
         self._row_failures: dict[str, set[str]] = defaultdict(set)
-        self._lives: list[Any] = []
-
-    def watch(self, lives: Iterable[Any]) -> None:
-        """End the run when one of these references is done: its agent-loop worker has died."""
-        self._lives = list(lives)
 
     def begin_step(self) -> None:
         """What is counted from now on belongs to the next step."""
@@ -81,7 +75,6 @@ class FailureGuard:
             ConfigError, DataError, RewardError: a mistake that a rollout or its reward has met.
             RolloutError: a process died, or too many prompts failed.
         """
-        self._check_workers()
         notes = buffer.partitions.pop(NOTES, {})
         self._read({key: note for key, note in notes.items() if note})  # TransferQueue lists a key before its tag
         for partition in ("train", "val"):
@@ -139,7 +132,8 @@ class FailureGuard:
                 where = "" if note["row"] in note["message"] else f"{note['row']}: "
                 raise MISTAKES[note["kind"]](f"{where}{note['message']}")
             if note["died"]:
-                raise RolloutError(f"{note['row']}: a process that rollouts need has died: {note['message']}")
+                message = " ".join(note["message"].split())
+                raise RolloutError(f"{note['row']}: a process that rollouts need has died: {message}")
             cause = f"{note['kind']}: {' '.join(note['message'].split())[:_CAUSE_LIMIT]}"
             self._steps[-1].causes[cause] += 1
             if not note["validate"]:
@@ -155,16 +149,6 @@ class FailureGuard:
         if len(visits) == ROW_FAILURES:
             self._set_aside(note["intent"])
             log.warning("%s failed %d times and its intent is set aside; last: %s", note["row"], ROW_FAILURES, cause)
-
-    def _check_workers(self) -> None:
-        if not self._lives:
-            return
-        ended, _ = ray.wait(self._lives, num_returns=1, timeout=0)
-        if ended:
-            try:
-                ray.get(ended)
-            except ray.exceptions.RayError as error:
-                raise RolloutError(f"an agent-loop worker has died, and its prompts with it: {error}") from error
 
 
 def reissue_failed(partition: str = "train") -> None:

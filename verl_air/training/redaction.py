@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from wrapt import wrap_function_wrapper
 
 from verl_air.errors import ConfigError
-from verl_air.training.weight_socket import RUN_VARIABLE
+from verl_air.training.vllm_patches import RUN_VARIABLE
 
 COMMAND_VARIABLE = "VERL_AIR_COMMAND"
 """The trainer runs in a Ray worker, whose own command line says nothing; the driver's comes in the environment."""

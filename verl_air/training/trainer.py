@@ -9,7 +9,7 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
 ``_init_dataloader``           prompts come from :class:`~verl_air.training.sampler.MetaGroupSampler`
 ``_next_train_batch``          prompts are named by meta-group
 ``_build_replay_buffer``       rollouts leave the queue in whole meta-groups
-``fit``, ``on_step_begin``     failures are watched, and counted by step (:mod:`~verl_air.training.failures`)
+``fit``, ``on_step_begin``     blocked workers end, failures are counted by step (:mod:`~verl_air.training.failures`)
 ``_load_checkpoint``           prompts that had failed in the queue run again
 ``on_init_end``                the actor's loss becomes :func:`~verl_air.training.actor_loss.air_actor_loss`
 ``_compute_reward_colocate``   a reward model on the policy's devices is given the rows that it scores
@@ -30,6 +30,7 @@ import math
 from functools import partial
 from typing import Any
 
+import ray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchdata.stateful_dataloader import StatefulDataLoader
 from verl.trainer.ppo.v1 import trainer_separate_async
@@ -46,6 +47,7 @@ from verl_air.config import AirConfig
 from verl_air.data.groups import build_group_index, intent_names
 from verl_air.data.mixing import mix
 from verl_air.errors import ConfigError, RewardError
+from verl_air.rewards.blocked_loop import end_when_blocked
 from verl_air.training import agent_loop, queue_io
 from verl_air.training.actor_loss import air_actor_loss
 from verl_air.training.batch import (
@@ -161,8 +163,10 @@ class AirTrainerMixin(RunRecordsMixin, ReusesLogProbs, ConsistencyTerm):
     # --------------------------------------------------------------------------------------------- what fails, and when
 
     def fit(self, agent_loop_manager: Any) -> None:
-        """Train; the workers that write rollouts are watched."""
-        self.failures.watch(agent_loop_manager.lives)
+        """Train; a reward worker whose event loop is blocked ends."""
+        ray.get(
+            [worker.__ray_call__.remote(end_when_blocked) for worker in self.reward_loop_manager.reward_loop_workers]
+        )
         super().fit(agent_loop_manager)
 
     def on_step_begin(self) -> None:

@@ -39,7 +39,7 @@ def prepare(config: DictConfig) -> None:
         raise SystemExit(2) from error
     redaction.protect(config)
     if air is not None:
-        import_module("verl_air.training.memory_watch").watch_memory()
+        import_module("verl_air.training.actor_watch").watch_actors()
 
 
 def check_recipe(config: DictConfig) -> AirConfig | None:
