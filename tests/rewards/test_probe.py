@@ -104,12 +104,12 @@ SERVED_FAULTS = {
         r"chat template drops \{response\}",
     ),
     "a short context": ({}, ASK, 20, r"cannot be asked by 'verdict_judge': the judge's prompt has \d+ tokens and only"),
-    "words alike": ({}, {**ASK, "negative": "YES!"}, 512, "cannot tell the verdict words apart"),
+    "words alike": ({}, {**ASK, "negative": "YES!"}, 512, "cannot distinguish the verdict words"),
     "the second question": (
         {},
         {"name": "safety_judge", "facets": "FACETS"},
         2048,
-        "cannot tell the verdict words apart",
+        "cannot distinguish the verdict words",
     ),
 }
 
