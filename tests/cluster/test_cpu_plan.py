@@ -110,5 +110,12 @@ def test_time_follows_the_machine_and_the_work() -> None:
     assert seconds(plan("data.max_prompt_length=640")) > 1.5 * step
 
 
+@pytest.mark.parametrize("override", [f"{ROLE}.actor.use_kl_loss=true", "air.consistency=0.1"])
+def test_a_reference_policy_takes_memory_and_a_pass(override: str) -> None:
+    found = plan(override)
+    assert "reference policy" in "\n".join(found.table())
+    assert seconds(found) > seconds(plan())
+
+
 def test_a_speed_is_measured() -> None:
     assert min(measure_speed(0.02)) > 1e7

@@ -136,7 +136,7 @@ def _memory(config: DictConfig, shapes: Mapping[VllmPool, ModelShapes]) -> Itera
     size = f"{policy.parameters / 1e6:.0f} M parameters"
     yield MemoryPart("processes", BASE_BYTES + ENGINE_BYTES * len(shapes), "Ray, verl, vLLM without models (assumed)")
     yield MemoryPart("policy, gradients, optimizer", 4 * WIDTH * policy.parameters, f"4 x {WIDTH} B x {size}")
-    if actor.use_kl_loss or config.algorithm.use_kl_in_reward:
+    if _has_reference(config):
         yield MemoryPart("reference policy", WIDTH * policy.parameters, f"{WIDTH} B x {size}")
     tokens = ranks * length * int(actor.ppo_micro_batch_size_per_gpu or 1)
     if actor.use_dynamic_bsz:
@@ -162,8 +162,13 @@ def _seconds(
     yield "rollout", operations * prompts * prompt / rate + token * response * math.ceil(rows / at_once)
     for judge, judge_model in judges:
         yield "judge, one question per row", _operations(judge_model) * rows * judge.longest / rate
-    passes = 1 + 3 * int(actor.ppo_epochs) + int(bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward))
+    passes = 1 + 3 * int(actor.ppo_epochs) + int(_has_reference(config))
     yield "log-probs and update", passes * operations * rows * (prompt + response) / rate
+
+
+def _has_reference(config: DictConfig) -> bool:
+    kl = config.actor_rollout_ref.actor.use_kl_loss or config.algorithm.use_kl_in_reward
+    return bool(kl or OmegaConf.select(config, "air.consistency", default=0.0))
 
 
 def _operations(model: ModelShapes) -> int:
