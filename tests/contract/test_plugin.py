@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import re
 from importlib import import_module
 from importlib.metadata import entry_points, version
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from ray import cloudpickle
 from wrapt import FunctionWrapper
 
 from tests.conftest import ROOT
@@ -107,6 +109,9 @@ async def test_a_vllm_server_of_a_run_of_ours_ends_with_its_engine(run: str, mon
     used_by = "verl_air/training/vllm_patches.py"
     text = text_of("verl.workers.rollout.vllm_rollout.vllm_async_server", "vLLMHttpServer.run_server")
     holds("self.engine = engine_client" in text, "run_server sets the engine", used_by=used_by)
+    ours = import_module("verl.workers.rollout.vllm_rollout.vllm_async_server").vLLMHttpServer.run_server
+    assert vllm_patches.__name__ in ours.__globals__["__name__"]
+    assert pickle.loads(cloudpickle.dumps(ours)) is ours, "else Ray's actor would run verl's own"
     holds(isinstance(AsyncLLM.errored, property), "an engine says whether it has died", used_by=used_by)
 
     class Server:

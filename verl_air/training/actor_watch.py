@@ -6,6 +6,7 @@ trainer notices itself ends the run with the trainer's error; for the others it 
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
@@ -50,20 +51,31 @@ def first_death(actors: dict[str, dict[str, Any]], system_kills: int = 0) -> str
 
 
 def watch_actors() -> None:
-    """Start to watch, once Ray is up, and until the process ends."""
-    threading.Thread(target=_watch, args=(_system_kills(),), name="actor-watch", daemon=True).start()
+    """Start to watch, once Ray is up, and until the process ends. What the trainer died of is named at its end, too."""
+    kills = _system_kills()
+    threading.Thread(target=_watch, args=(kills,), name="actor-watch", daemon=True).start()
+    atexit.register(_name_death, kills)  # before Ray's own, which was registered when Ray was imported
 
 
 def _watch(kills_before: int) -> None:
-    death = None
-    while death is None:
+    while not _name_death(kills_before):
         threading.Event().wait(POLL_S)
-        if ray.is_initialized():
-            death = first_death(_dead_actors(), _system_kills() - kills_before)
-    print(f"verl-air: {' '.join(death.split())}", file=sys.stderr, flush=True)
     threading.Event().wait(TRAINERS_S)
     # Ray ends what belongs to a driver that is gone. On a signal it would abort the driver, without a status.
     os._exit(1)
+
+
+_named: set[str] = set()
+
+
+def _name_death(kills_before: int) -> bool:
+    """Print once which actor has died, if one has."""
+    if not ray.is_initialized() or (death := first_death(_dead_actors(), _system_kills() - kills_before)) is None:
+        return False
+    if death not in _named:
+        _named.add(death)
+        print(f"verl-air: {' '.join(death.split())}", file=sys.stderr, flush=True)
+    return True
 
 
 def _dead_actors() -> dict[str, dict[str, Any]]:

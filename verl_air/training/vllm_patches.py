@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
@@ -37,16 +38,20 @@ def _with_own_name(wrapped: Callable[..., None], instance: Any, args: tuple[Any,
 
 
 def end_servers_with_engines(module: ModuleType) -> None:
-    """Wrap the server in verl's ``vllm_async_server``."""
-    wrap_function_wrapper(module, "vLLMHttpServer.run_server", _run_server)
+    """Wrap the server's start in verl's ``vllm_async_server``.
 
+    By a plain function under the name of verl's: Ray pickles an actor's methods, those that have a name by it alone,
+    and of wrapt's wrappers what they wrap.
+    """
+    start = module.vLLMHttpServer.run_server
 
-async def _run_server(
-    wrapped: Callable[..., Awaitable[None]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    await wrapped(*args, **kwargs)
-    if os.environ.get(RUN_VARIABLE):
-        instance.engine_watch = asyncio.create_task(_end_with(instance.engine))
+    @wraps(start)
+    async def run_server(server: Any, *args: Any, **kwargs: Any) -> None:
+        await start(server, *args, **kwargs)
+        if os.environ.get(RUN_VARIABLE):
+            server.engine_watch = asyncio.create_task(_end_with(server.engine))
+
+    module.vLLMHttpServer.run_server = run_server
 
 
 async def _end_with(engine: Any) -> None:
