@@ -6,18 +6,20 @@ verl's hooks that are used (all of ``verl.trainer.ppo.v1.trainer_base.PPOTrainer
 ``fit``, ``on_train_begin``    what a resumed run had measured before stays in its ``metrics.jsonl``
 ``on_init_end``                the validation data and the best checkpoint so far are read
 ``_val_metrics_update``        accuracy and group accuracy of each domain and split
-``_save_checkpoint``           a step that was saved and validated may become the best checkpoint
+``_save_checkpoint``           why one cannot be written; one that was validated may become the best
 ``_dump_generations``          stored rollouts say which row they belong to
 =============================  =======================================================================================
 """
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from verl_air.config import AirConfig
+from verl_air.errors import CheckpointError
 from verl_air.training import queue_io
 from verl_air.training.best_checkpoint import BestCheckpoint
 from verl_air.training.metrics import validation_metrics, without_constants
@@ -89,7 +91,15 @@ class RunRecordsMixin(_Base):
     def _save_checkpoint(self) -> None:
         if self.best_checkpoint:
             self.best_checkpoint.before_save(self.global_steps)
-        super()._save_checkpoint()
+        try:
+            super()._save_checkpoint()
+        except Exception as error:  # of a full disk torch says "unexpected pos"
+            folder = self.config.trainer.default_local_dir
+            free = shutil.disk_usage(folder).free >> 20
+            raise CheckpointError(
+                f"the checkpoint of step {self.global_steps} could not be written to {folder}, which has {free} MiB "
+                "free. Make room, or correct what the error above names, and resume from the last whole checkpoint."
+            ) from error
         if self.best_checkpoint:
             self.best_checkpoint.saved_step = self.global_steps
 
