@@ -19,3 +19,7 @@ class RewardError(AirError, RuntimeError):
 
 class RolloutError(AirError, RuntimeError):
     """Rollouts fail, and the run must not continue."""
+
+
+class CheckpointError(AirError, RuntimeError):
+    """A checkpoint cannot be written, and the run must not continue."""

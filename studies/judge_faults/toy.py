@@ -49,8 +49,8 @@ class FaultyPlayground(Playground):
         return right
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m studies.judge_faults.toy", description=__doc__)
     add = parser.add_argument
     add("world", type=Path, help="a folder of python -m verl_air.playground")
@@ -60,7 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--strength", type=float, nargs="+", default=[1.0], help="one run for each (default 1)")
     add("--steps", type=int, default=30, help="%(default)s")
     add("--lr", type=float, default=8e-4, help="%(default)s")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    args = make_parser().parse_args(argv)
     print("| strength | passed, first to last 3 steps | right | part at step |\n|---|---|---|---|")
     for strength in args.strength:
         world = FaultyPlayground(args.world, argparse.Namespace(**{**vars(args), "strength": strength}))

@@ -157,8 +157,9 @@ def _check_module(module: str, arguments: list[str]) -> None:
             check_overrides(args.overrides, args.config_name, args.config_dir)
         case "pytest":
             _check_pytest(arguments)
-        case _ if module.startswith("studies.") or module == "verl_air.playground":
-            run = importlib.import_module(f"{module}.__main__")
+        case _ if module.startswith(("studies.", "verl_air.playground")):
+            file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+            run = importlib.import_module(module if file.is_file() else f"{module}.__main__")
             _finished(lambda: run.make_parser().parse_args(arguments) and 0)
             if module == "studies.experiment" and not any(word.endswith(".yaml") for word in arguments):
                 _finished(lambda: run.main([*arguments, "--list"]))  # what its plan asks for

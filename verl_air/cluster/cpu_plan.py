@@ -38,7 +38,12 @@ LONG_STEP_S = 600.0
 
 
 def _shapes(model: str) -> ModelShapes | None:
-    """None where the model cannot be read: least sizes are then taken, and a warning says so."""
+    """None where the model cannot be read: least sizes are then taken, and a warning says so.
+
+    A folder that is not there is no warning: a run of it is refused, and `evaluate` uses no sizes.
+    """
+    if model.count("/") != 1 and not Path(model).expanduser().exists():
+        return None
     try:
         return find_shapes(model)
     except ConfigError as error:

@@ -48,15 +48,20 @@ ROWS: dict[str, tuple[str | None, bool | None, bool]] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run it all; returns main_ppo's exit status."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m verl_air.playground.quickstart", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="the run's folder")
     parser.add_argument("--recipe", default="quickstart", help="a recipe's name or file (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the world and its model (%(default)s)")
     parser.add_argument("--setting", choices=FRAMINGS, default="plain", help="of the framings (%(default)s)")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as trainer.total_training_steps=10")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run it all; returns main_ppo's exit status."""
+    args = make_parser().parse_args(argv)
     try:
         return _run(args.out, args.recipe, PlaygroundConfig(seed=args.seed, setting=args.setting), args.overrides)
     except AirError as error:

@@ -26,13 +26,18 @@ SOURCES = {"advbench": "advbench/harmful_behaviors.csv", "xstest": "xstest/xstes
 RECIPE = "smollm2-135m-cpu"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run it all; returns main_ppo's exit status."""
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m verl_air.playground.smollm2", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/smollm2"), help="the run's folder")
     parser.add_argument("--sources", type=Path, required=True, help=f"folder with {' and '.join(SOURCES.values())}")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides, such as trainer.total_training_steps=10")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run it all; returns main_ppo's exit status."""
+    args = make_parser().parse_args(argv)
     try:
         return _run(args.out, args.sources, args.overrides)
     except AirError as error:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from verl_air.config import AirConfig
+from verl_air.errors import CheckpointError
 from verl_air.training import queue_io
 from verl_air.training.best_checkpoint import BestCheckpoint
 from verl_air.training.metrics import validation_metrics, without_constants
@@ -78,7 +80,15 @@ class RunRecordsMixin(_Base):
     def _save_checkpoint(self) -> None:
         if self.best_checkpoint:
             self.best_checkpoint.before_save(self.global_steps)
-        super()._save_checkpoint()
+        try:
+            super()._save_checkpoint()
+        except Exception as error:  # of a full disk torch says "unexpected pos"
+            folder = self.config.trainer.default_local_dir
+            free = shutil.disk_usage(folder).free >> 20
+            raise CheckpointError(
+                f"the checkpoint of step {self.global_steps} could not be written to {folder}, which has {free} MiB "
+                "free. Make room, or correct what the error above names, and resume from the last whole checkpoint."
+            ) from error
         if self.best_checkpoint:
             self.best_checkpoint.saved_step = self.global_steps
 
