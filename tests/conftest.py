@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """In several processes what takes longest begins first, or the last process would be left alone with it."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: (not item.get_closest_marker("verl_run"), not item.get_closest_marker("slow")))
+
+
+@pytest.fixture(autouse=True)
+def root_log_level() -> Iterator[None]:
+    """Some of verl's modules set the root logger's level when they are imported, and later tests read warnings."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
 
 
 @pytest.fixture(scope="session")
