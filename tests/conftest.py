@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def root_log_level() -> Iterator[None]:
-    """Some of verl's modules set the root logger's level when they are imported, and later tests read warnings."""
-    level = logging.root.level
-    yield
-    logging.root.setLevel(level)
+def log_levels(caplog: pytest.LogCaptureFixture) -> None:
+    """Some module of verl's leaves only errors to the root logger and its handlers; later tests read warnings."""
+    logging.root.setLevel(logging.WARNING)
+    caplog.handler.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
