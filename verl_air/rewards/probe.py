@@ -118,7 +118,7 @@ class _UnsentError(Exception):
 
 
 class _Rehearsal(JudgeClient):
-    """A judge that is not there. To questions by words it says the first, so that a reward goes on to the next one."""
+    """A judge that is not there. To questions by words it says the first, so that a reward asks the next one."""
 
     async def _judge(self, questions: Sequence[Any], words: Sequence[str], spellings: Any) -> list[WordReading]:
         return [WordReading([0.0] + [-99.0] * (len(words) - 1), 1.0, "")] * len(questions)

@@ -77,11 +77,13 @@ class ConsistencyTerm(_Base):
                 prompts.append(self._tokens(plain))
         kl_M = []
         if taken:
-            columns = {name: [data[name].unbind()[row] for row in taken] for name in ("responses", "response_mask")}
-            plain_log_probs = self._plain_log_probs(prompts, columns["responses"])
+            names = ("responses", "response_mask", "old_log_probs")
+            columns = (data[name].unbind() for name in names)
+            responses, masks, log_probs = ([column[row] for row in taken] for column in columns)
+            plain_log_probs = self._plain_log_probs(prompts, responses)
             scale = len(rows.keys) / max(self._counted(rows, weighted_N), 1)
-            for row, mask, plain_T in zip(taken, columns["response_mask"], plain_log_probs, strict=True):
-                weight_T = consistency_weight(data["old_log_probs"].unbind()[row].float(), plain_T.float()) * mask
+            for row, mask, own_T, plain_T in zip(taken, masks, log_probs, plain_log_probs, strict=True):
+                weight_T = consistency_weight(own_T.float(), plain_T.float()) * mask
                 weights[row] = weight_T * scale
                 kl_M.append(-float(weight_T.sum()))
         queue_io.put_tokens(batch, {CONSISTENCY_FIELD: weights})

@@ -17,8 +17,12 @@ from verl_air.training.rows import group_of
 
 if TYPE_CHECKING:
     from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+    from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer as _Base
 
     from verl_air.training.failures import FailureGuard
+
+else:
+    _Base = object
 
 POLL_SHARE, POLL_MIN_S, POLL_MAX_S = 0.02, 0.1, 10.0
 """The queue is listed again after this share of the time that was waited, within these limits in seconds. A step of
@@ -27,7 +31,7 @@ seconds loses a tenth of one; in a rollout of an hour the queue is listed some 6
 Reasons = tuple[set[str], set[str], set[str], "Counter[float]"]
 
 
-class WholeGroups:
+class WholeGroups(_Base):
     """Mixed into verl's ``ReplayBuffer`` and ``ReplayBufferAsync`` by :func:`whole_groups_class`.
 
     Attributes:
@@ -53,15 +57,13 @@ class WholeGroups:
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> Any:
         """verl's own; a validation batch is shown to the trainer too."""
-        batch, metrics = super().sample(  # type: ignore[misc]
-            global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
-        )
+        batch, metrics = super().sample(global_steps=global_steps, partition_id=partition_id, batch_size=batch_size)
         if partition_id == "val":
             self.on_validation_batch(batch)
         return batch, metrics
 
     def _sync_metadata_from_transfer_queue(self) -> None:
-        super()._sync_metadata_from_transfer_queue()  # type: ignore[misc]
+        super()._sync_metadata_from_transfer_queue()
         self.failures.check_queue(self)
 
     def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
@@ -75,15 +77,13 @@ class WholeGroups:
         idle_after_s = self.poll_interval
         self.poll_interval = min(max(POLL_MIN_S, POLL_SHARE * (time.time() - self._wait_began)), POLL_MAX_S)
         try:
-            self._last_debug_time = super()._wait_for_next_poll(partition_id, last_debug_time)  # type: ignore[misc]
+            self._last_debug_time = super()._wait_for_next_poll(partition_id, last_debug_time)
         finally:
             self.poll_interval = idle_after_s
         return self._last_debug_time
 
     def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> Reasons:
-        stale, filtered, failed, counts = super()._terminal_eviction_reasons(  # type: ignore[misc]
-            global_steps, partition_id
-        )
+        stale, filtered, failed, counts = super()._terminal_eviction_reasons(global_steps, partition_id)
         if partition_id == "val":
             return stale, filtered, failed, counts
         if self.evict_failed:
@@ -102,7 +102,7 @@ class WholeGroups:
         )
 
     def _sampleable_terminal_keys(self, partition_id: str, eviction_reasons: Reasons) -> set[str]:
-        sampleable = super()._sampleable_terminal_keys(partition_id, eviction_reasons)  # type: ignore[misc]
+        sampleable = super()._sampleable_terminal_keys(partition_id, eviction_reasons)
         if partition_id == "val":
             return sampleable
         members = self._members(partition_id)
@@ -111,9 +111,7 @@ class WholeGroups:
     def _select_prompt_uids(
         self, partition_id: str, sampleable_keys: set[str], batch_size: int
     ) -> tuple[list[str], dict[str, dict], dict[str, int]]:
-        uids, snapshot, steps = super()._select_prompt_uids(  # type: ignore[misc]
-            partition_id, sampleable_keys, len(sampleable_keys)
-        )
+        uids, snapshot, steps = super()._select_prompt_uids(partition_id, sampleable_keys, len(sampleable_keys))
         if partition_id == "val":
             return uids[:batch_size], snapshot, steps
         oldest_first: dict[str, list[str]] = defaultdict(list)

@@ -6,7 +6,7 @@ Axes: B rows of a batch, M messages of a batch. ``rows`` is the table of :mod:`~
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class PromptLengths:
         self.limit = limit
         self._template = len(self._encode([[{"role": "user", "content": ""}]])[0])
 
-    def too_long(self, prompts: list[list[dict[str, str]]]) -> list[tuple[int, int]]:
+    def too_long(self, prompts: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[int, int]]:
         """Position and number of tokens of the prompts above the limit."""
         added = self._template + _SLACK_PER_MESSAGE
         sizes = [sum(len(message["content"].encode()) + added for message in prompt) for prompt in prompts]
@@ -58,7 +58,7 @@ class PromptLengths:
         ids = self._encode([prompts[position] for position in near]) if near else []
         return [(position, len(own)) for position, own in zip(near, ids, strict=True) if len(own) > self.limit]
 
-    def _encode(self, prompts: list[list[dict[str, str]]]) -> list[Any]:
+    def _encode(self, prompts: Sequence[Sequence[Mapping[str, Any]]]) -> list[Any]:
         templated = self._tokenizer.chat_template is not None
         if templated:
             texts = self._tokenizer.apply_chat_template(prompts, tokenize=False, add_generation_prompt=True)
@@ -71,7 +71,7 @@ def prompt_limit(limit: int, tokenizer: str | None) -> Callable[[list[PromptMess
     """Whether a prompt is within a limit in tokens; without a tokenizer, three bytes of UTF-8 count as a token."""
     if tokenizer is not None:
         lengths = PromptLengths(tokenizer, limit)
-        return lambda prompt: not lengths.too_long([[dict(message) for message in prompt]])  # type: ignore[arg-type]
+        return lambda prompt: not lengths.too_long([prompt])
     return lambda prompt: sum(len(m["content"].encode()) / 3 + _SLACK_PER_MESSAGE for m in prompt) <= limit
 
 

@@ -132,8 +132,9 @@ def check_rewards(config: DictConfig, air: AirConfig) -> None:
 
 def plan_of(config: DictConfig) -> ScoringPlan:
     """The recipe's ``reward_kwargs``, compiled."""
-    kwargs = config.reward.custom_reward_function.get("reward_kwargs", None) or OmegaConf.create({})
-    return ScoringPlan(**OmegaConf.to_container(kwargs, resolve=True))  # type: ignore[arg-type]
+    section = config.reward.custom_reward_function.get("reward_kwargs", None) or OmegaConf.create({})
+    kwargs: Any = OmegaConf.to_container(section, resolve=True)
+    return ScoringPlan(**kwargs)
 
 
 def _check_routes(config: DictConfig, plan: ScoringPlan) -> None:
