@@ -9,7 +9,7 @@ SHELL_SCRIPTS = $(shell find scripts -name '*.sh' -o -name '*.sbatch') .ci/run
 PAGES := README.md CONTRIBUTING.md CHANGELOG.md docs recipes studies
 
 help:
-	@echo "make quickstart   train with AIR on this machine, no GPU needed, and see the table (about 10 minutes)"
+	@echo "make quickstart   train with AIR on this machine, no GPU needed, and see the table (about 8 minutes)"
 	@echo "make smollm2      the same on a real chat model and published data: SOURCES=FOLDER (docs/cpu.md)"
 	@echo "make test         all tests, with real verl runs on the CPU"
 	@echo "make test-fast    the tests that take seconds"
